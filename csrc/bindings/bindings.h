@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Translation only: view in, release the GIL, call, array out.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "her2fast/image.h"
+
+namespace her2fast::bindings {
+
+template <typename T>
+using Array = pybind11::array_t<T, pybind11::array::c_style>;
+
+/// (H, W) or (H, W, C) as a view; the array must outlive it.
+template <typename T>
+ImageView<const T> view(const Array<T>& array) {
+  if (array.ndim() != 2 && array.ndim() != 3) {
+    throw std::invalid_argument("need an array of 2 or 3 dimensions, got " +
+                                std::to_string(array.ndim()));
+  }
+  return {array.data(), array.shape(0), array.shape(1), array.ndim() == 3 ? array.shape(2) : 1};
+}
+
+template <typename T>
+ImageView<T> mutable_view(Array<T>& array) {
+  return {array.mutable_data(), array.shape(0), array.shape(1),
+          array.ndim() == 3 ? array.shape(2) : 1};
+}
+
+inline Device parse_device(const std::string& name) {
+  if (name == "cpu") return Device::kCpu;
+  if (name == "cuda" || name.rfind("cuda:", 0) == 0) return Device::kCuda;
+  throw std::invalid_argument("need device \"cpu\" or \"cuda\", got \"" + name + "\"");
+}
+
+void bind_errors(pybind11::module_& m);
+void bind_kernels(pybind11::module_& m);
+void bind_guideline(pybind11::module_& m);
+void bind_io(pybind11::module_& m);
+void bind_session(pybind11::module_& m);
+
+}  // namespace her2fast::bindings

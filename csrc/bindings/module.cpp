@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.attr("__version__") = HER2FAST_VERSION;
+  her2fast::bindings::bind_errors(m);
+  her2fast::bindings::bind_kernels(m);
+  her2fast::bindings::bind_guideline(m);
+  her2fast::bindings::bind_io(m);
+  her2fast::bindings::bind_session(m);
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+/// All kernels at once, for hosts that prefer one include.
+#pragma once
+
+#include "her2fast/focus.h"
+#include "her2fast/stain_census.h"
+#include "her2fast/stain_unmix.h"
+#include "her2fast/tissue_mask.h"
+#include "her2fast/tumor_count.h"

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Tiles at any spacing, read by native threads.
+///
+/// The pixel definition (design.md, "Frames, units, grids"): a grid pixel is the area-weighted mean
+/// of the source pixels under it, separable 16-bit fixed-point weights that sum to 65536 on each
+/// axis, rounded half up. Beyond the slide is white. The source level is the coarsest whose spacing
+/// is at most 1 % above the target. `kScaled` lets the JPEG decoder work at 1/2, 1/4 or 1/8 where
+/// the result still passes that rule; `kExact` decodes fully.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "her2fast/slide.h"
+
+namespace her2fast {
+
+enum class ReadingMode { kScaled, kExact };
+
+/// Which level, at which decode denominator, serves a spacing.
+struct ReadPlan {
+  int level = 0;
+  int denominator = 1;
+};
+/// @throws Error kNoLevel where the target is finer than level 0 by more than 1 %
+ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target, ReadingMode mode);
+
+/// One answered request. `rgb` is (height, width, 3) and owned by the answer.
+struct TileAnswer {
+  ReadRequest request;
+  TileStatus status = TileStatus::kOk;  ///< the worst of the source tiles it touched
+  std::vector<std::uint8_t> rgb;
+};
+
+struct ReaderOptions {
+  int workers = 2;                                     ///< decoding threads, 1 to 256
+  std::size_t cache_bytes = std::size_t{64} << 20;     ///< decoded source tiles kept for neighbours
+  std::size_t max_ahead = 64;                          ///< answers waiting for `next`
+  ReadingMode mode = ReadingMode::kScaled;
+};
+
+/// Reads one request at a time on the caller's thread, or many on its own threads.
+///
+/// Thread-safety: `read` may be called from many threads. `submit`, `next` and `cancel` too.
+/// Memory: cache_bytes + max_ahead answers, whatever the slide.
+class TileReader {
+ public:
+  TileReader(std::shared_ptr<const Slide> slide, SlideFrame frame, ReaderOptions options);
+  ~TileReader();  ///< cancels and joins
+  TileReader(const TileReader&) = delete;
+  TileReader& operator=(const TileReader&) = delete;
+
+  /// @param out (request.height_px, request.width_px, 3). @throws Error kNoLevel, kIo
+  TileStatus read(const ReadRequest& request, ImageView<std::uint8_t> out) const;
+
+  /// Reads `requests` on `options.workers` threads and calls `sink` for each, from those threads,
+  /// in any order, until `source` (called under a lock) returns an empty vector. Blocks until
+  /// all is done. The first exception of source, sink or a read stops the rest and is rethrown.
+  void run(const std::function<std::vector<ReadRequest>()>& source,
+           const std::function<void(TileAnswer&&)>& sink) const;
+
+  /// The same in the background, answers in the order of `requests`, at most `max_ahead` waiting.
+  void submit(std::vector<ReadRequest> requests);
+  /// The next answer in order; false when all were handed out. Blocks. Rethrows a reader's error.
+  bool next(TileAnswer& answer);
+  void cancel();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace her2fast
