@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `config.json` and `method.json` may say (docs/guide/models.md).
+
+`config.json` is a superset of the WSInfer model configuration; our keys stand under
+`her2fast`. Everything is checked here, so that nothing downstream checks again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+#: Layout version of a package; part of every measurement's key.
+PACKAGE_LAYOUT_VERSION = 1
+#: Items a batch where the package does not say: one fixed shape on every machine.
+DEFAULT_BATCH_SIZE = {"classify": 32, "segment": 8}
+#: Side of the inner tile, and what a segmenter sees beyond it (docs/design).
+DEFAULT_TILE_PX = 256
+DEFAULT_HALO_PX = 32
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SidePx = Annotated[int, Field(ge=1, le=4096)]
+
+
+class TransformStep(BaseModel):
+    """One step of a WSInfer `transform`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class Her2fastKeys(BaseModel):
+    """Our keys of `config.json`; a bare WSInfer package has none of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    task: Literal["classify", "segment"] = "classify"
+    #: The function that turns the model's outputs into probabilities. "softmax" and
+    #: "sigmoid": the outputs are logits. "none": they are probabilities already.
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    input_layout: Literal["NCHW"] = "NCHW"
+    halo_px: Annotated[int, Field(ge=0, le=1024)] = DEFAULT_HALO_PX
+    dtype: Literal["float32"] = "float32"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    sha256: Sha256 | None = None
+    licence: str = ""
+    training_data: str = ""
+    intended_use: str = ""
+    synthetic: bool = False
+
+
+class ModelConfig(BaseModel):
+    """`config.json`: the WSInfer model configuration and ours."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    spec_version: str = "1.0"
+    architecture: str = ""
+    num_classes: Annotated[int, Field(ge=1, le=1000)]
+    class_names: list[Annotated[str, Field(min_length=1, max_length=200)]]
+    patch_size_pixels: SidePx
+    spacing_um_px: Annotated[float, Field(ge=0.08, le=100.0)]
+    transform: list[TransformStep] = []
+    her2fast: Her2fastKeys = Her2fastKeys()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"need num_classes={self.num_classes} class_names, "
+                f"got {len(self.class_names)}"
+            )
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"need distinct class_names, got {self.class_names}")
+        if self.her2fast.task == "segment" and self.num_classes > 2:
+            raise ValueError(
+                "need 1 or 2 output channels of a segmenter (tumor; background and "
+                f"tumor), got num_classes={self.num_classes}"
+            )
+        self.normalization()
+        return self
+
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel; the input is divided by 255 before."""
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+        std: tuple[float, ...] = (1.0, 1.0, 1.0)
+        to_tensor = normalized = False
+        for step in self.transform:
+            arguments = step.arguments or {}
+            if step.name == "ToTensor":
+                to_tensor = True
+            elif step.name == "Normalize":
+                if not to_tensor or normalized:
+                    raise ValueError("need one Normalize after ToTensor")
+                mean = _three(arguments, "mean")
+                std = _three(arguments, "std")
+                if min(std) <= 0:
+                    raise ValueError(f"need std > 0, got {list(std)}")
+                normalized = True
+            elif step.name == "Resize":
+                size = arguments.get("size")
+                sides = size if isinstance(size, list) else [size]
+                if any(side != self.patch_size_pixels for side in sides):
+                    raise ValueError(
+                        f"need patches that are not resized, got Resize to {size} of "
+                        f"{self.patch_size_pixels} px patches: state patch_size_pixels="
+                        f"{size} and the spacing_um_px that covers the same tissue"
+                    )
+            else:
+                raise ValueError(
+                    f"need transforms of ToTensor, Normalize, Resize, got {step.name!r}"
+                )
+        return mean, std
+
+
+class MethodModels(BaseModel):
+    """Folders of the model packages inside a method package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    classify: str
+    segment: str | None = None
+
+    @field_validator("classify", "segment")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (
+            not value or value.startswith((".", "/")) or {"/", "\\", "\0"} & set(value)
+        ):
+            raise ValueError(f"need the name of a folder beside it, got {value!r}")
+        return value
+
+
+class Calibration(BaseModel):
+    """One factor and one offset per class, on the logits; empty is the identity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    scale: list[float] = []
+    bias: list[float] = []
+
+    @field_validator("scale", "bias")
+    @classmethod
+    def _finite(cls, value: list[float]) -> list[float]:
+        if any(not math.isfinite(v) or abs(v) > 1000 for v in value):
+            raise ValueError(f"need finite factors of at most 1000, got {value}")
+        return value
+
+
+class MethodConfig(BaseModel):
+    """`method.json`: what a method package is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    spec_version: Literal["1.0"] = "1.0"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    method: Literal["constrained", "patches"] = "constrained"
+    models: MethodModels
+    tile_px: SidePx | None = None
+    calibration: Calibration = Calibration()
+    guideline: str | None = None
+    floor_percent: Annotated[int, Field(ge=0, le=100)] = 1
+    stain: Literal["h-dab"] | None = None
+    synthetic: bool = False
+    intended_use: str = ""
+    description: str = ""
+
+
+def _three(arguments: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = arguments.get(key)
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    ):
+        raise ValueError(f"need Normalize {key} of 3 numbers, got {values!r}")
+    return tuple(float(v) for v in values)
