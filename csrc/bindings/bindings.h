@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "her2fast/guideline.h"
 #include "her2fast/image.h"
 
 namespace her2fast::bindings {
@@ -37,6 +38,9 @@ inline Device parse_device(const std::string& name) {
   if (name == "cuda" || name.rfind("cuda:", 0) == 0) return Device::kCuda;
   throw std::invalid_argument("need device \"cpu\" or \"cuda\", got \"" + name + "\"");
 }
+
+/// The one translation of a guideline decision, shared by decide_guideline and decide.
+pybind11::dict guideline_to_dict(const GuidelineDecision& decision);
 
 void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
