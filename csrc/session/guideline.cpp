@@ -28,15 +28,13 @@ constexpr std::array<Rule, 5> kRules{{
      "Franchet et al., Ann Pathol 2021;41:507-520, doi:10.1016/j.annpat.2021.07.014",
      true, true, true, false},
     {"pham-2022", "Pham et al., Table 1: the highest class with 10 % or more of the area",
-     "Pham et al., Interpretable HER2 scoring by evaluating clinical guidelines through "
-     "a "
-     "weakly supervised, constrained deep learning approach, Table 1",
+     "Pham et al., Comput Med Imaging Graph 2023;108:102261, Table 1, "
+     "doi:10.1016/j.compmedimag.2023.102261, arXiv:2211.09559",
      false, false, false, false},
     {"pham-2022-heterogeneous",
      "Pham et al., Table 1 and section 6.1: at least one below the highest class present",
-     "Pham et al., Interpretable HER2 scoring by evaluating clinical guidelines through "
-     "a "
-     "weakly supervised, constrained deep learning approach, Table 1 and section 6.1",
+     "Pham et al., Comput Med Imaging Graph 2023;108:102261, Table 1 and section 6.1, "
+     "doi:10.1016/j.compmedimag.2023.102261, arXiv:2211.09559",
      false, false, false, true},
     {"gastric-2016", "CAP/ASCP/ASCO 2016 gastroesophageal guideline, resections",
      "Bartley et al., J Clin Oncol 2017;35:446-464, doi:10.1200/JCO.2016.69.4836", true,
@@ -45,12 +43,10 @@ constexpr std::array<Rule, 5> kRules{{
 
 constexpr std::array<std::string_view, 4> kScoreNames{"0", "1+", "2+", "3+"};
 
-// A share counts from three patches on: one false patch must not move a slide (Pham 6.1,
-// P15).
+// A share counts from three patches on: one false patch must not move a slide (P15).
 constexpr std::int64_t kMinPatches = 3;
 
-// N < 2^55, so that the widest products below, 100 * N and 10 * (10 * N - N), fit 63
-// bits.
+// N < 2^55: the widest products below, 100 * N and 10 * (10 * N - N), fit 63 bits.
 constexpr std::int64_t kAreaEnd = std::int64_t{1} << 53;
 static_assert(4 * kAreaEnd <= INT64_MAX / 100);
 
