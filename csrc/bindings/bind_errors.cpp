@@ -6,7 +6,8 @@ namespace py = pybind11;
 
 namespace her2fast::bindings {
 
-/// `Error` becomes her2fast.errors.SlideError(message, code_name); `DeviceError` its namesake.
+/// `Error` becomes her2fast.errors.SlideError(message, code_name); `DeviceError` its
+/// namesake.
 void bind_errors(py::module_& m) {
   py::list codes;
   for (int i = 0; i < kCodeCount; ++i) {
@@ -20,7 +21,8 @@ void bind_errors(py::module_& m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
       const py::object type = py::module_::import("her2fast.errors").attr("SlideError");
-      const py::object value = type(std::string(error.what()), std::string(code_name(error.code())));
+      const py::object value =
+          type(std::string(error.what()), std::string(code_name(error.code())));
       PyErr_SetObject(type.ptr(), value.ptr());
     } catch (const DeviceError& error) {
       const py::object type = py::module_::import("her2fast.errors").attr("DeviceError");

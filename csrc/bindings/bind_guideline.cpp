@@ -33,15 +33,15 @@ std::array<std::int64_t, 4> to_counts(const std::array<py::int_, 4>& values,
   return counts;
 }
 
-std::optional<Ish> to_ish(const std::optional<std::string>& name) {
+}  // namespace
+
+std::optional<Ish> parse_ish(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
   if (*name == "positive") return Ish::kPositive;
   if (*name == "negative") return Ish::kNegative;
   throw std::invalid_argument("need ish None, \"positive\" or \"negative\", got \"" +
                               *name + "\"");
 }
-
-}  // namespace
 
 py::dict guideline_to_dict(const GuidelineDecision& decision) {
   py::list margins;
@@ -73,7 +73,7 @@ void bind_guideline(py::module_& m) {
         options.floor_percent =
             static_cast<int>(std::clamp<std::int64_t>(floor, INT32_MIN, INT32_MAX));
         if (patches) options.patches = to_counts(*patches, "patches");
-        options.ish = to_ish(ish);
+        options.ish = parse_ish(ish);
         return guideline_to_dict(
             decide_guideline(to_counts(areas, "areas"), rule_set, options));
       },

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -24,7 +25,8 @@ ImageView<const T> view(const Array<T>& array) {
     throw std::invalid_argument("need an array of 2 or 3 dimensions, got " +
                                 std::to_string(array.ndim()));
   }
-  return {array.data(), array.shape(0), array.shape(1), array.ndim() == 3 ? array.shape(2) : 1};
+  return {array.data(), array.shape(0), array.shape(1),
+          array.ndim() == 3 ? array.shape(2) : 1};
 }
 
 template <typename T>
@@ -40,6 +42,7 @@ inline Device parse_device(const std::string& name) {
 }
 
 /// The one translation of a guideline decision, shared by decide_guideline and decide.
+std::optional<Ish> parse_ish(const std::optional<std::string>& name);
 pybind11::dict guideline_to_dict(const GuidelineDecision& decision);
 
 void bind_errors(pybind11::module_& m);

@@ -52,16 +52,29 @@ constexpr std::array<Row, kCodeCount> kRows{{
 
 }  // namespace
 
-std::string_view code_name(Code code) { return kRows[static_cast<std::size_t>(code)].name; }
+std::string_view code_name(Code code) {
+  return kRows[static_cast<std::size_t>(code)].name;
+}
+
+Code parse_code(std::string_view name) {
+  for (const Row& row : kRows) {
+    if (row.name == name) return row.code;
+  }
+  throw std::invalid_argument("need a reason code, got \"" + std::string(name) + "\"");
+}
 
 Status code_status(Code code) { return kRows[static_cast<std::size_t>(code)].status; }
 
 std::string_view status_name(Status status) {
   switch (status) {
-    case Status::kScored: return "scored";
-    case Status::kIndeterminate: return "indeterminate";
-    case Status::kFailed: return "failed";
-    case Status::kRefused: return "refused";
+    case Status::kScored:
+      return "scored";
+    case Status::kIndeterminate:
+      return "indeterminate";
+    case Status::kFailed:
+      return "failed";
+    case Status::kRefused:
+      return "refused";
   }
   return "failed";
 }

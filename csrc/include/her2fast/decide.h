@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// From a Measurement to a Decision: ROI, calibration, limits, guideline. Milliseconds, no pixels.
+/// From a Measurement to a Decision: ROI, calibration, limits, guideline. Milliseconds,
+/// no pixels.
 #pragma once
 
 #include <cstdint>
@@ -16,58 +17,71 @@ namespace her2fast {
 
 /// Quality limits; the one table (faults.md).
 struct Limits {
-  double tumor_probability = 0.5;      ///< a pixel is tumor at or above
-  int keep_patch_percent = 10;         ///< a patch is classified with strictly more tumor (Pham, 3.5)
-  double min_tumor_mm2 = 0.1;          ///< less kept tumor is TOO_LITTLE_TUMOR
-  double min_tissue_mm2 = 0.05;        ///< less tissue is NO_TISSUE
-  int max_bad_tiles_percent = 1;       ///< missing, or corrupt and warned, of the tiles the ROI needs
-  int out_of_focus_percent = 20;       ///< more of the tissue sets OUT_OF_FOCUS
+  double tumor_probability = 0.5;  ///< a pixel is tumor at or above
+  int keep_patch_percent =
+      10;  ///< a patch is classified with strictly more tumor (Pham, 3.5)
+  double min_tumor_mm2 = 0.1;    ///< less kept tumor is TOO_LITTLE_TUMOR
+  double min_tissue_mm2 = 0.05;  ///< less tissue is NO_TISSUE
+  int max_bad_tiles_percent =
+      1;  ///< missing, or corrupt and warned, of the tiles the ROI needs
+  int out_of_focus_percent = 20;  ///< more of the tissue sets OUT_OF_FOCUS
 };
 inline constexpr Limits kLimits{};
 
-/// One factor and one offset per class on the fixed-point logits (Pham, Eq. 16 to 20; P4).
+/// The patch filter, for measuring and deciding alike.
+constexpr bool keeps_patch(std::int64_t tumor_px, std::int64_t patch_px) {
+  return 100 * tumor_px > kLimits.keep_patch_percent * patch_px * patch_px;
+}
+
+/// One factor and one offset per class on the fixed-point logits (Pham, Eq. 16 to 20;
+/// P4).
 struct Calibration {
   std::vector<std::int32_t> scale_q16;  ///< 65536 is 1; empty: all 1
   std::vector<std::int32_t> bias_q16;   ///< empty: all 0
 };
 
 struct DecideOptions {
-  std::optional<std::string> rule_set = "asco-cap-2018";  ///< absent: areas only, no score
+  std::optional<std::string> rule_set =
+      "asco-cap-2018";  ///< absent: areas only, no score
   int floor_percent = 1;
   std::optional<Ish> ish;
   Calibration calibration;
   std::vector<RoiPolygon> roi;
-  bool check_stain = true;              ///< the method names H-DAB as its stain
+  bool check_stain = true;  ///< the method names H-DAB as its stain
 };
 
 struct Decision {
   Status status = Status::kFailed;
   std::optional<Code> code;
-  std::string message;                       ///< why, in words; empty where scored
+  std::string message;                         ///< why, in words; empty where scored
   std::optional<GuidelineDecision> guideline;  ///< only with `scored` and a rule set
-  std::vector<std::int64_t> class_px;        ///< kept tumor pixels per class
+  std::vector<std::int64_t> class_px;          ///< kept tumor pixels per class
   std::vector<std::int64_t> class_patches;
   std::int64_t kept_tumor_px = 0, dropped_tumor_px = 0, tissue_px = 0, roi_px = 0;
   std::int64_t out_of_focus_tissue_px = 0, focus_tissue_px = 0;
-  std::int64_t tiles_total = 0, tiles_read = 0, tiles_missing = 0, tiles_corrupt = 0, tiles_warned = 0;
+  std::int64_t tiles_total = 0, tiles_read = 0, tiles_missing = 0, tiles_corrupt = 0,
+               tiles_warned = 0;
   StainCensus census;
-  std::vector<std::string> review_flags;     ///< review reasons, sorted as in faults.md
+  std::vector<std::string> review_flags;  ///< review reasons, sorted as in faults.md
   bool review_required = false;
 };
 
-/// @throws std::invalid_argument (calibration of another class count, a guideline without four
+/// @throws std::invalid_argument (calibration of another class count, a guideline without
+/// four
 ///         classes); Error kRoiInvalid, kRoiOutside
 Decision decide(const Measurement& measurement, const DecideOptions& options);
 
 /// One classified patch as it counts in a decision.
 struct PatchOutcome {
-  std::int64_t column = 0, row = 0;      ///< on the patch grid
-  std::uint32_t tumor_px = 0;            ///< inside the ROI
-  bool kept = false;                     ///< more than keep_patch_percent inside the ROI
-  std::int32_t predicted = -1;           ///< class after calibration; -1 where not kept
-  std::vector<double> logits;            ///< calibrated; empty where not classified
+  std::int64_t column = 0, row = 0;  ///< on the patch grid
+  std::uint32_t tumor_px = 0;        ///< inside the ROI
+  bool kept = false;                 ///< more than keep_patch_percent inside the ROI
+  std::int32_t predicted = -1;       ///< class after calibration; -1 where not kept
+  std::vector<double> logits;        ///< calibrated; empty where not classified
 };
-/// Patches with tumor in the ROI, row by row of tiles. What maps, tables and regions are drawn from.
-std::vector<PatchOutcome> patch_outcomes(const Measurement& measurement, const DecideOptions& options);
+/// Patches with tumor in the ROI, row by row of tiles. What maps, tables and regions are
+/// drawn from.
+std::vector<PatchOutcome> patch_outcomes(const Measurement& measurement,
+                                         const DecideOptions& options);
 
 }  // namespace her2fast

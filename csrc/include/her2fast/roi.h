@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Regions of interest: polygons in level-0 pixels, read onto the working grid.
 ///
-/// Thread-safe (immutable values). A grid pixel counts where its center is inside; a polygon's rings
-/// (outer and holes) are even-odd; the region is the union of the included polygons less the union
-/// of the excluded ones. No included polygon: everything is included.
+/// Thread-safe (immutable values). A grid pixel counts where its center is inside; a
+/// polygon's rings (outer and holes) are even-odd; the region is the union of the
+/// included polygons less the union of the excluded ones. No included polygon: everything
+/// is included.
 #pragma once
 
 #include <cstdint>
@@ -23,30 +24,35 @@ struct RoiPolygon {
   bool exclude = false;                      ///< subtracted (Ignore*, Exclude, Control)
 };
 
+struct RoiSpan {
+  std::int64_t begin_px = 0, end_px = 0;
+  bool operator==(const RoiSpan&) const = default;
+};
+
 class Roi {
  public:
   Roi() = default;  ///< the whole slide
-  /// @throws Error kRoiInvalid  a ring under three points, or a coordinate that is not finite
+  /// @throws Error kRoiInvalid  a ring under three points, or a coordinate that is not
+  /// finite
   Roi(std::vector<RoiPolygon> polygons, const SlideFrame& frame, Spacing working);
 
-  bool is_whole_slide() const { return polygons_.empty(); }
-  /// Sets the bits of the covered pixels of one grid row: bit (x - x_begin_px) of `words` for
-  /// x in [x_begin_px, x_end_px), 64 a word, least significant first. Every word is written.
-  void cover_row(std::int64_t y_px, std::int64_t x_begin_px, std::int64_t x_end_px,
-                 std::uint64_t* words) const;
+  bool is_whole_slide() const { return shapes_.empty(); }
+  /// The covered columns of one grid row within [0, width_px), as disjoint ascending
+  /// [begin, end).
+  void row_spans(std::int64_t y_px, std::int64_t width_px,
+                 std::vector<RoiSpan>& spans) const;
 
  private:
   struct Edge {
     double x_top, y_top, y_bottom, slope;  // grid px; y_top < y_bottom
   };
   struct Shape {
-    std::vector<Edge> edges;               // by y_top
-    std::vector<std::vector<std::uint32_t>> bands;  // edges that touch rows [k*kBandRows, ...)
-    std::int64_t y_begin = 0, y_end = 0;   // rows it may cover
+    std::vector<Edge> edges;
+    std::int64_t first_band = 0;
+    std::vector<std::vector<std::uint32_t>> bands;  // edges that touch a band of rows
     bool exclude = false;
   };
-  static constexpr std::int64_t kBandRows = 64;
-  std::vector<Shape> polygons_;
+  std::vector<Shape> shapes_;
   bool has_included_ = false;
 };
 

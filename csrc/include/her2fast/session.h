@@ -3,11 +3,11 @@
 ///
 ///   wanted -> push ... -> next_batch -> put ... -> finish -> Measurement
 ///
-/// Thread-safety: every member may be called from any thread. Nothing is called back. Ownership:
-/// `push` copies what it needs before it returns; a batch's pixels belong to the session and live
-/// until `put`. Memory: open requests and batches stay under `max_open_bytes` (at least three
-/// batches of the widest model are always granted). Batches have one fixed shape; the last is
-/// padded with zeros.
+/// Thread-safety: every member may be called from any thread. Nothing is called back.
+/// Ownership: `push` copies what it needs before it returns; a batch's pixels belong to
+/// the session and live until `put`. Memory: open requests and batches stay under
+/// `max_open_bytes` (at least three batches of the widest model are always granted).
+/// Batches have one fixed shape; the last is padded with zeros.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "her2fast/error.h"
 #include "her2fast/geometry.h"
 #include "her2fast/image.h"
 #include "her2fast/measurement.h"
@@ -26,23 +27,25 @@ namespace her2fast {
 /// A model as the session sees it: fixed-shape batches in, floats out.
 struct ModelSlot {
   std::string name;
-  std::int32_t batch = 32;               ///< items a batch, 1 to 4096
+  std::int32_t batch = 32;  ///< items a batch, 1 to 4096
   std::int32_t height_px = 0, width_px = 0;
-  std::int64_t outputs = 0;              ///< floats an item
+  std::int64_t outputs = 0;  ///< floats an item
 };
 
 struct Batch {
   std::int64_t id = 0;
-  std::int32_t model = 0;                ///< index into Session::models()
-  std::int32_t valid = 0;                ///< the first `valid` items count; the rest is padding
-  const std::uint8_t* rgb = nullptr;     ///< (batch, height_px, width_px, 3)
+  std::int32_t model = 0;  ///< index into Session::models()
+  std::int32_t valid = 0;  ///< the first `valid` items count; the rest is padding
+  const std::uint8_t* rgb = nullptr;  ///< (batch, height_px, width_px, 3)
 };
 
-/// Where a method hands pixels to a model. Copies; may be called from `accept` and `accept_output`.
+/// Where a method hands pixels to a model. Copies; may be called from `accept` and
+/// `accept_output`.
 class ItemSink {
  public:
   virtual ~ItemSink() = default;
-  virtual void submit(int model, std::int64_t item, ImageView<const std::uint8_t> rgb) = 0;
+  virtual void submit(int model, std::int64_t item,
+                      ImageView<const std::uint8_t> rgb) = 0;
 };
 
 /// A published method: plans requests in rounds and turns answers into a Measurement.
@@ -51,15 +54,16 @@ class Method {
  public:
   virtual ~Method() = default;
   virtual std::vector<ModelSlot> models() const = 0;
-  /// Requests of round 0, 1, ...; called when all of the round before is settled. Empty: done.
-  /// Ids are unique over all rounds.
+  /// Requests of round 0, 1, ...; called when all of the round before is settled. Empty:
+  /// done. Ids are unique over all rounds.
   virtual std::vector<ReadRequest> plan(int round) = 0;
   /// `rgb` is empty unless `status` is kOk or kWarned.
   virtual void accept(const ReadRequest& request, TileStatus status,
                       ImageView<const std::uint8_t> rgb, ItemSink& sink) = 0;
   /// `rgb` is what was submitted; `output` holds `ModelSlot::outputs` finite floats.
-  virtual void accept_output(int model, std::int64_t item, ImageView<const std::uint8_t> rgb,
-                             const float* output, ItemSink& sink) = 0;
+  virtual void accept_output(int model, std::int64_t item,
+                             ImageView<const std::uint8_t> rgb, const float* output,
+                             ItemSink& sink) = 0;
   /// After the last round or an early finish; called once.
   virtual Measurement measure() = 0;
 };
@@ -77,25 +81,31 @@ class Session {
 
   const std::vector<ModelSlot>& models() const;
 
-  /// Up to `max` new requests. Empty: nothing may be asked for now (`wait` false), or nothing will
-  /// ever be asked for again (`wait` true). @throws the session's Error if it has failed
+  /// Up to `max` new requests. Empty: nothing may be asked for now (`wait` false), or
+  /// nothing will ever be asked for again (`wait` true). @throws the session's Error if
+  /// it has failed
   std::vector<ReadRequest> wanted(std::size_t max, bool wait = false);
   /// @param rgb (request height, width, 3), or an empty view with kCorrupt and kMissing.
   /// @throws std::invalid_argument  unknown or answered id, wrong shape
   void push(std::int64_t id, ImageView<const std::uint8_t> rgb, TileStatus status);
-  /// The next full batch, deepest model first; a padded one when nothing upstream can fill it.
-  /// Empty: none now (`wait` false), or none ever again (`wait` true).
+  /// The next full batch, deepest model first; a padded one when nothing upstream can
+  /// fill it. Empty: none now (`wait` false), or none ever again (`wait` true).
   std::optional<Batch> next_batch(bool wait = false);
-  /// @param output (batch, outputs). @throws Error kModelShape, kNonFinite; these end the session.
+  /// @param output (batch, outputs). @throws Error kModelShape, kNonFinite; these end the
+  /// session.
   void put(std::int64_t batch_id, const float* output, std::size_t count);
   /// Requests answered and planned so far, for progress.
-  struct Progress { std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0; };
+  struct Progress {
+    std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0;
+  };
   Progress progress() const;
   /// Ends waiting calls; `finish` then throws Error kCancelled.
   void cancel();
   /// The session ends with this error; waiting calls return, `finish` throws it.
-  void fail(const std::string& message, int code);
-  /// What stayed unanswered counts as missing. Idempotent. @throws std::logic_error while batches are open
+  void fail(Code code, const std::string& message);
+  /// What stayed unanswered counts as missing. Idempotent. @throws std::logic_error while
+  /// batches are open (drive next_batch and put until it is empty, then call again); the
+  /// session's Error.
   const Measurement& finish();
 
  private:
@@ -103,19 +113,19 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Patches of tumor, classified: constrained weak supervision (Pham et al., 2022) and, without a
-/// segmenter, plain patch classification where tissue counts as tumor.
+/// Patches of tumor, classified: constrained weak supervision (Pham et al., 2022) and,
+/// without a segmenter, plain patch classification where tissue counts as tumor.
 struct PatchMethodSpec {
   SlideFrame frame;
-  Spacing spacing;                      ///< working spacing
-  std::int32_t patch_px = 64;           ///< classified patches, px at `spacing`
-  std::int32_t tile_px = 256;           ///< inner tile; a multiple of patch_px
-  std::int32_t halo_px = 32;            ///< seen by the segmenter on each side; >= kTissueReachPx
+  Spacing spacing;             ///< working spacing
+  std::int32_t patch_px = 64;  ///< classified patches, px at `spacing`
+  std::int32_t tile_px = 256;  ///< inner tile; a multiple of patch_px
+  std::int32_t halo_px = 32;   ///< seen by the segmenter on each side; >= kTissueReachPx
   std::vector<std::string> class_names;
   std::int32_t classify_batch = 32;
   bool has_segmenter = true;
   std::int32_t segment_batch = 8;
-  std::int32_t segment_channels = 1;    ///< 1: tumor logit; 2: softmax, the second is tumor
+  std::int32_t segment_channels = 1;  ///< 1: tumor logit; 2: softmax, the second is tumor
   Rgb white;
 };
 /// @throws std::invalid_argument, Error kBadSpacing, kNoLevel is the reader's

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "her2fast/decide.h"
+#include "her2fast/kernels.h"
+#include "her2fast/session.h"
+
+namespace her2fast {
+namespace {
+
+// One round of square tiles with halo. Per tile: tissue mask -> (segmenter -> tumor mask)
+// -> tumor pixels per patch -> classifier. Every tile writes its own record, every patch
+// its own logits, so no lock is needed and order cannot matter.
+class PatchMethod final : public Method {
+ public:
+  explicit PatchMethod(const PatchMethodSpec& spec) : spec_(spec) {
+    check();
+    result_.frame = spec.frame;
+    result_.spacing = spec.spacing;
+    result_.tile_px = spec.tile_px;
+    result_.patch_px = spec.patch_px;
+    result_.class_names = spec.class_names;
+    result_.tiles_x =
+        (spec.frame.grid_width_px(spec.spacing) + spec.tile_px - 1) / spec.tile_px;
+    result_.tiles_y =
+        (spec.frame.grid_height_px(spec.spacing) + spec.tile_px - 1) / spec.tile_px;
+    result_.tiles.resize(static_cast<std::size_t>(result_.tiles_x * result_.tiles_y));
+    per_side_ = spec.tile_px / spec.patch_px;
+    request_px_ = spec.tile_px + 2 * spec.halo_px;
+  }
+
+  std::vector<ModelSlot> models() const override {
+    std::vector<ModelSlot> slots;
+    if (spec_.has_segmenter) {
+      slots.push_back({"segment", spec_.segment_batch, request_px_, request_px_,
+                       std::int64_t{spec_.segment_channels} * request_px_ * request_px_});
+    }
+    slots.push_back({"classify", spec_.classify_batch, spec_.patch_px, spec_.patch_px,
+                     static_cast<std::int64_t>(spec_.class_names.size())});
+    return slots;
+  }
+
+  std::vector<ReadRequest> plan(int round) override {
+    std::vector<ReadRequest> requests;
+    if (round > 0) return requests;
+    requests.reserve(result_.tiles.size());
+    for (std::int64_t ty = 0; ty < result_.tiles_y; ++ty) {
+      for (std::int64_t tx = 0; tx < result_.tiles_x; ++tx) {
+        requests.push_back({ty * result_.tiles_x + tx, tx * spec_.tile_px - spec_.halo_px,
+                            ty * spec_.tile_px - spec_.halo_px, request_px_, request_px_,
+                            spec_.spacing});
+      }
+    }
+    return requests;
+  }
+
+  void accept(const ReadRequest& request, TileStatus status,
+              ImageView<const std::uint8_t> rgb, ItemSink& sink) override {
+    TileRecord& tile = result_.tiles[static_cast<std::size_t>(request.id)];
+    tile.status = status;
+    if (rgb.data == nullptr) return;
+    // The mask is computed with the halo, so that a pixel's answer does not depend on its
+    // tile.
+    thread_local std::vector<std::uint8_t> mask_px;
+    mask_px.resize(static_cast<std::size_t>(request_px_) *
+                   static_cast<std::size_t>(request_px_));
+    const ImageView<std::uint8_t> mask(mask_px.data(), request_px_, request_px_);
+    tissue_mask(rgb, spec_.white, mask);
+    const auto inner_rgb = inner(rgb);
+    const auto inner_mask = inner(ImageView<const std::uint8_t>(mask));
+    tile.census = stain_census(inner_rgb, inner_mask, spec_.white);
+    if (tile.census.tissue == 0) return;
+    const PatchGrid grid(spec_.patch_px, spec_.patch_px);
+    tile.tissue_px.resize(slot_count());
+    tumor_count(inner_mask, grid, counts_view(tile.tissue_px));
+    tile.focus.resize(slot_count());
+    focus(inner_rgb, inner_mask, grid, counts_view(tile.focus));
+    if (spec_.has_segmenter) {
+      tile.mask =
+          pack_mask(bits_of(inner_mask));  // until the segmenter answers: the tissue
+      sink.submit(0, request.id * item_stride(), rgb);
+    } else {
+      set_tumor(tile, inner_mask);
+      submit_patches(request.id, tile, inner_rgb, sink);
+    }
+  }
+
+  void accept_output(int model, std::int64_t item, ImageView<const std::uint8_t> rgb,
+                     const float* output, ItemSink& sink) override {
+    const std::int64_t id = item / item_stride();
+    TileRecord& tile = result_.tiles[static_cast<std::size_t>(id)];
+    if (spec_.has_segmenter && model == 0) {
+      accept_segmentation(id, tile, rgb, output, sink);
+      return;
+    }
+    const auto slot = static_cast<std::uint16_t>(item % item_stride());
+    const auto place = static_cast<std::size_t>(
+        std::lower_bound(tile.slots.begin(), tile.slots.end(), slot) -
+        tile.slots.begin());
+    const std::size_t classes = spec_.class_names.size();
+    for (std::size_t c = 0; c < classes; ++c) {
+      tile.logits[place * classes + c] = logit_to_fixed(output[c]);
+    }
+  }
+
+  Measurement measure() override { return std::move(result_); }
+
+ private:
+  void check() const {
+    spec_.frame.check();
+    const auto need = [](bool good, const std::string& what) {
+      if (!good) throw std::invalid_argument("need " + what);
+    };
+    need(spec_.spacing.pm > 0, "a working spacing above 0");
+    need(spec_.patch_px >= 8 && spec_.patch_px <= 4096,
+         "8 <= patch_px <= 4096, got patch_px=" + std::to_string(spec_.patch_px));
+    need(spec_.tile_px >= spec_.patch_px && spec_.tile_px <= 4096 &&
+             spec_.tile_px % spec_.patch_px == 0,
+         "tile_px up to 4096 and a multiple of patch_px, got tile_px=" +
+             std::to_string(spec_.tile_px));
+    need(spec_.tile_px / spec_.patch_px <= 255, "at most 255 patches a tile side");
+    need(spec_.halo_px >= kTissueReachPx && spec_.halo_px <= 1024,
+         std::to_string(kTissueReachPx) +
+             " <= halo_px <= 1024, got halo_px=" + std::to_string(spec_.halo_px));
+    need(!spec_.class_names.empty() && spec_.class_names.size() <= 1024,
+         "1 to 1024 classes");
+    need(spec_.segment_channels == 1 || spec_.segment_channels == 2,
+         "1 or 2 segmenter channels");
+  }
+
+  std::size_t slot_count() const {
+    return static_cast<std::size_t>(per_side_) * static_cast<std::size_t>(per_side_);
+  }
+  std::int64_t item_stride() const { return static_cast<std::int64_t>(slot_count()); }
+
+  ImageView<std::uint32_t> counts_view(std::vector<std::uint32_t>& counts) const {
+    return {counts.data(), per_side_, per_side_};
+  }
+
+  ImageView<const std::uint8_t> inner(ImageView<const std::uint8_t> whole) const {
+    return {whole.row(spec_.halo_px) + spec_.halo_px * whole.channels, spec_.tile_px,
+            spec_.tile_px, whole.channels, whole.stride};
+  }
+
+  std::vector<std::uint64_t> bits_of(ImageView<const std::uint8_t> mask) const {
+    const auto words = static_cast<std::size_t>(result_.words_per_row());
+    std::vector<std::uint64_t> bits(words * static_cast<std::size_t>(mask.height), 0);
+    for (std::int64_t y = 0; y < mask.height; ++y) {
+      const std::uint8_t* row = mask.row(y);
+      std::uint64_t* out = bits.data() + static_cast<std::size_t>(y) * words;
+      for (std::int64_t x = 0; x < mask.width; ++x) {
+        out[x / 64] |= static_cast<std::uint64_t>(row[x] != 0) << (x % 64);
+      }
+    }
+    return bits;
+  }
+
+  void set_tumor(TileRecord& tile, ImageView<const std::uint8_t> tumor) const {
+    tile.tumor_px.resize(slot_count());
+    tumor_count(tumor, PatchGrid(spec_.patch_px, spec_.patch_px),
+                counts_view(tile.tumor_px));
+    std::int64_t total = 0;
+    for (const std::uint32_t count : tile.tumor_px) total += count;
+    tile.mask.clear();
+    if (total == 0) {
+      tile.tumor_px.clear();
+    } else if (total < std::int64_t{spec_.tile_px} * spec_.tile_px) {
+      tile.mask = pack_mask(bits_of(tumor));
+    }
+  }
+
+  void accept_segmentation(std::int64_t id, TileRecord& tile,
+                           ImageView<const std::uint8_t> rgb, const float* output,
+                           ItemSink& sink) {
+    // sigmoid(z) >= p and softmax(z)[1] >= p are z >= log(p / (1 - p)): no exponential
+    // needed.
+    static const float threshold = static_cast<float>(
+        std::log(kLimits.tumor_probability / (1.0 - kLimits.tumor_probability)));
+    std::vector<std::uint64_t> tissue;
+    const auto words = static_cast<std::size_t>(result_.words_per_row());
+    unpack_mask(tile.mask, tissue, words * static_cast<std::size_t>(spec_.tile_px));
+    thread_local std::vector<std::uint8_t> tumor_px;
+    tumor_px.resize(static_cast<std::size_t>(spec_.tile_px) *
+                    static_cast<std::size_t>(spec_.tile_px));
+    const ImageView<std::uint8_t> tumor(tumor_px.data(), spec_.tile_px, spec_.tile_px);
+    const std::int64_t plane = std::int64_t{request_px_} * request_px_;
+    for (std::int64_t y = 0; y < spec_.tile_px; ++y) {
+      const float* z = output + (y + spec_.halo_px) * request_px_ + spec_.halo_px;
+      const std::uint64_t* in_tissue =
+          tissue.data() + static_cast<std::size_t>(y) * words;
+      std::uint8_t* row = tumor.row(y);
+      for (std::int64_t x = 0; x < spec_.tile_px; ++x) {
+        const float logit = spec_.segment_channels == 1 ? z[x] : z[x + plane] - z[x];
+        row[x] = static_cast<std::uint8_t>(logit >= threshold &&
+                                           ((in_tissue[x / 64] >> (x % 64)) & 1) != 0);
+      }
+    }
+    set_tumor(tile, tumor);
+    submit_patches(id, tile, inner(rgb), sink);
+  }
+
+  void submit_patches(std::int64_t id, TileRecord& tile,
+                      ImageView<const std::uint8_t> rgb, ItemSink& sink) const {
+    for (std::size_t slot = 0; slot < tile.tumor_px.size(); ++slot) {
+      if (keeps_patch(tile.tumor_px[slot], spec_.patch_px)) {
+        tile.slots.push_back(static_cast<std::uint16_t>(slot));
+      }
+    }
+    // Complete before the first patch leaves: answers may come while others are
+    // submitted.
+    tile.logits.resize(tile.slots.size() * spec_.class_names.size());
+    const int model = spec_.has_segmenter ? 1 : 0;
+    for (const std::uint16_t slot : tile.slots) {
+      const std::int64_t y = slot / per_side_ * spec_.patch_px;
+      const std::int64_t x = slot % per_side_ * spec_.patch_px;
+      sink.submit(model, id * item_stride() + slot,
+                  {rgb.row(y) + x * 3, spec_.patch_px, spec_.patch_px, 3, rgb.stride});
+    }
+  }
+
+  PatchMethodSpec spec_;
+  Measurement result_;
+  std::int32_t per_side_ = 0;
+  std::int32_t request_px_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Method> make_patch_method(const PatchMethodSpec& spec) {
+  return std::make_unique<PatchMethod>(spec);
+}
+
+}  // namespace her2fast
