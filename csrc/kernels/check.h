@@ -16,9 +16,10 @@ void check_device(Device device, const char* operation);
 template <typename A, typename B>
 void check_same_size(const ImageView<A>& a, const ImageView<B>& b, const char* what) {
   if (a.height != b.height || a.width != b.width) {
-    throw std::invalid_argument(std::string("need ") + what + " of " + std::to_string(a.height) +
-                                " x " + std::to_string(a.width) + ", got " +
-                                std::to_string(b.height) + " x " + std::to_string(b.width));
+    throw std::invalid_argument(
+        std::string("need ") + what + " of " + std::to_string(a.height) + " x " +
+        std::to_string(a.width) + ", got " + std::to_string(b.height) + " x " +
+        std::to_string(b.width));
   }
 }
 
@@ -28,6 +29,19 @@ void check_channels(const ImageView<T>& image, int channels, const char* what) {
     throw std::invalid_argument(std::string("need ") + what + " with " +
                                 std::to_string(channels) + " channels, got " +
                                 std::to_string(image.channels));
+  }
+}
+
+/// `out` has one element for every patch of the grid on a `height` x `width` image.
+template <typename T>
+void check_grid(PatchGrid grid, std::int64_t height, std::int64_t width,
+                const ImageView<T>& out) {
+  const std::int64_t rows = grid.count_along(height), columns = grid.count_along(width);
+  if (out.height != rows || out.width != columns) {
+    throw std::invalid_argument("need an output of " + std::to_string(rows) + " x " +
+                                std::to_string(columns) + " patches, got " +
+                                std::to_string(out.height) + " x " +
+                                std::to_string(out.width));
   }
 }
 

@@ -13,6 +13,56 @@ __version__: str
 REASON_CODES: list[tuple[str, str]]
 
 # --- kernels ------------------------------------------------------------------------------
+TISSUE_REACH_PX: int
+FOCUS_LIMIT: int
+H_DAB: list[list[float]]
+
+def tumor_count(
+    mask: npt.NDArray[np.uint8], patch_px: int, stride_px: int, device: str = "cpu"
+) -> npt.NDArray[np.uint32]: ...
+def tissue_mask(
+    rgb: npt.NDArray[np.uint8], white: tuple[int, int, int], device: str = "cpu"
+) -> npt.NDArray[np.uint8]: ...
+def focus(
+    rgb: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    patch_px: int,
+    stride_px: int,
+    device: str = "cpu",
+) -> npt.NDArray[np.uint32]: ...
+def stain_unmix(
+    rgb: npt.NDArray[np.uint8],
+    white: tuple[int, int, int],
+    stains: list[list[float]],
+    device: str = "cpu",
+) -> npt.NDArray[np.float32]: ...
+
+class StainCensus:
+    pixels: int
+    dark: int
+    tissue: int
+    stained: int
+    eosin: int
+    h_dab: int
+    def __init__(
+        self,
+        *,
+        pixels: int = 0,
+        dark: int = 0,
+        tissue: int = 0,
+        stained: int = 0,
+        eosin: int = 0,
+        h_dab: int = 0,
+    ) -> None: ...
+    def __add__(self, other: StainCensus) -> StainCensus: ...
+
+def stain_census(
+    rgb: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    white: tuple[int, int, int],
+    device: str = "cpu",
+) -> StainCensus: ...
+def is_wrong_stain(census: StainCensus) -> bool: ...
 
 # --- guideline ----------------------------------------------------------------------------
 def decide_guideline(
