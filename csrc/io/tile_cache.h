@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Decoded source tiles shared by threads: each is decoded once while it stays in the
+/// cache.
+///
+/// Thread-safe. Memory: `capacity_bytes` of tiles that nobody holds, plus the held ones
+/// (one a thread). Least recently used tiles go first; their buffers are reused, so a
+/// full cache does not allocate. A decode that throws leaves no entry, so the next caller
+/// tries again.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "her2fast/geometry.h"
+#include "her2fast/image.h"
+
+namespace her2fast {
+
+struct TileKey {
+  std::int32_t level = 0;
+  std::int32_t denominator = 1;
+  std::int64_t column = 0;
+  std::int64_t row = 0;
+  bool operator==(const TileKey&) const = default;
+};
+
+class TileCache {
+ public:
+  struct Tile;
+  /// Keeps a tile's pixels in place until it goes.
+  class Held {
+   public:
+    Held(TileCache& cache, Tile& tile) : cache_(&cache), tile_(&tile) {}
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { cache_->release(*tile_); }
+    ImageView<const std::uint8_t> rgb() const;  ///< (tile height, tile width, 3)
+    TileStatus status() const;
+
+   private:
+    TileCache* cache_;
+    Tile* tile_;
+  };
+  /// Fills every pixel of its argument; runs without the cache's lock.
+  using Decode = std::function<TileStatus(ImageView<std::uint8_t>)>;
+
+  explicit TileCache(std::size_t capacity_bytes) : capacity_bytes_(capacity_bytes) {}
+  TileCache(const TileCache&) = delete;
+  TileCache& operator=(const TileCache&) = delete;
+
+  /// The tile, decoded by this call, by an earlier one, or by another thread that is
+  /// waited for.
+  Held get(const TileKey& key, std::int32_t width_px, std::int32_t height_px,
+           const Decode& decode);
+
+  std::size_t bytes() const;  ///< of all tiles, held ones included
+
+ private:
+  struct Hash {
+    std::size_t operator()(const TileKey& key) const;
+  };
+  using Map = std::unordered_map<TileKey, Tile, Hash>;
+
+  void release(Tile& tile);
+  void link_newest(Tile& tile);
+  void unlink(Tile& tile);
+  void trim();  // under the lock
+  Tile& insert(const TileKey& key, std::int32_t width_px, std::int32_t height_px);
+
+  mutable std::mutex mutex_;
+  std::condition_variable decoded_;
+  const std::size_t capacity_bytes_;
+  std::size_t bytes_ = 0;
+  Map tiles_;
+  Tile* newest_ = nullptr;  // list of the tiles that nobody holds
+  Tile* oldest_ = nullptr;
+  std::vector<Map::node_type> spare_;  // evicted entries, kept for their buffers
+};
+
+struct TileCache::Tile {
+  TileKey key;
+  std::vector<std::uint8_t> rgb;
+  std::int32_t width_px = 0;
+  std::int32_t height_px = 0;
+  TileStatus status = TileStatus::kOk;
+  bool ready = false;
+  int holders = 0;
+  Tile* newer = nullptr;
+  Tile* older = nullptr;
+};
+
+inline ImageView<const std::uint8_t> TileCache::Held::rgb() const {
+  return {tile_->rgb.data(), tile_->height_px, tile_->width_px, 3};
+}
+inline TileStatus TileCache::Held::status() const { return tile_->status; }
+
+}  // namespace her2fast

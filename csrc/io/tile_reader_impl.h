@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What tile_reader.cpp (one request) and tile_reader_queue.cpp (many) share.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "her2fast/tile_reader.h"
+#include "io/resample.h"
+#include "io/tile_cache.h"
+
+namespace her2fast {
+
+/// Everything a thread needs to answer requests without allocating.
+struct ReadScratch {
+  DecodeScratchPtr decode = make_decode_scratch();
+  AxisWeights x, y;
+  ResampleScratch resample;
+  std::vector<std::uint8_t> window;  // source pixels of a request that spans tiles
+};
+
+struct TileReader::Impl {
+  Impl(std::shared_ptr<const Slide> slide_, SlideFrame frame_, ReaderOptions options_);
+  ~Impl();
+
+  TileStatus read(const ReadRequest& request, ImageView<std::uint8_t> out,
+                  ReadScratch& scratch);
+  TileStatus read_block(const ReadPlan& plan, AxisStep step_x, AxisStep step_y,
+                        const ReadRequest& block, ImageView<std::uint8_t> out,
+                        ReadScratch& scratch);
+  /// Reads into `answer`, reusing its buffer.
+  void answer(const ReadRequest& request, TileAnswer& answer, ReadScratch& scratch);
+
+  std::unique_ptr<ReadScratch> take_scratch();
+  void give_scratch(std::unique_ptr<ReadScratch> scratch);
+  /// A scratch on loan for the length of a scope.
+  class ScratchLoan {
+   public:
+    explicit ScratchLoan(Impl& impl) : impl_(impl), scratch_(impl.take_scratch()) {}
+    ~ScratchLoan() { impl_.give_scratch(std::move(scratch_)); }
+    ScratchLoan(const ScratchLoan&) = delete;
+    ScratchLoan& operator=(const ScratchLoan&) = delete;
+    ReadScratch& operator*() { return *scratch_; }
+
+   private:
+    Impl& impl_;
+    std::unique_ptr<ReadScratch> scratch_;
+  };
+
+  const std::shared_ptr<const Slide> slide;
+  const SlideFrame frame;
+  const ReaderOptions options;
+  TileCache cache;
+  std::atomic<std::uint64_t> cancels{0};  // a `run` that began under another count stops
+
+  std::mutex scratch_mutex;
+  std::vector<std::unique_ptr<ReadScratch>> idle_scratch;
+
+  // submit, next, cancel: a window of `max_ahead` slots slides over the requests in their
+  // order.
+  struct Slot {
+    TileAnswer answer;
+    std::exception_ptr error;
+    bool done = false;
+  };
+  void work();
+  std::mutex queue_mutex;
+  std::condition_variable work_changed;  // workers wait: requests or room
+  std::condition_variable slot_done;     // `next` waits: its answer
+  std::deque<ReadRequest> queue;         // not yet taken by a worker
+  std::vector<Slot> slots;               // answer n lies in slot n % max_ahead
+  std::uint64_t taken = 0;               // requests taken by workers
+  std::uint64_t handed = 0;              // answers handed out
+  std::uint64_t generation = 0;          // raised by cancel: late answers are dropped
+  bool cancelled = false;                // `next` says so until the next submit
+  bool closing = false;
+  std::vector<std::vector<std::uint8_t>> idle_buffers;
+  std::vector<std::thread> threads;
+};
+
+}  // namespace her2fast

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// Many requests on native threads: `run` in any order, `submit` and `next` in order.
+#include <algorithm>
+#include <deque>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "her2fast/error.h"
+#include "her2fast/tile_reader.h"
+#include "io/tile_reader_impl.h"
+
+namespace her2fast {
+namespace {
+
+Error cancelled_error() { return {Code::kCancelled, "reading was cancelled"}; }
+
+}  // namespace
+
+TileReader::TileReader(std::shared_ptr<const Slide> slide, SlideFrame frame,
+                       ReaderOptions options)
+    : impl_(std::make_unique<Impl>(std::move(slide), frame, options)) {}
+
+TileReader::~TileReader() = default;
+
+TileReader::Impl::~Impl() {
+  {
+    const std::lock_guard lock(queue_mutex);
+    closing = true;
+    queue.clear();
+  }
+  work_changed.notify_all();
+  slot_done.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
+void TileReader::Impl::answer(const ReadRequest& request, TileAnswer& answer,
+                              ReadScratch& scratch) {
+  answer.request = request;
+  // The sizes are checked by `read`; here only what would make the allocation absurd.
+  if (request.width_px < 1 || request.height_px < 1 ||
+      static_cast<__int128>(request.width_px) * request.height_px >
+          (std::int64_t{1} << 30)) {
+    throw std::invalid_argument("need a request of 1 to 2^30 px, got " +
+                                std::to_string(request.width_px) + " x " +
+                                std::to_string(request.height_px));
+  }
+  answer.rgb.resize(static_cast<std::size_t>(request.width_px * request.height_px * 3));
+  answer.status =
+      read(request, {answer.rgb.data(), request.height_px, request.width_px, 3}, scratch);
+}
+
+void TileReader::run(const std::function<std::vector<ReadRequest>()>& source,
+                     const std::function<void(TileAnswer&&)>& sink) const {
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<ReadRequest> queue;
+    bool fetching = false;
+    bool ended = false;
+    std::exception_ptr error;
+  } shared;
+  Impl& impl = *impl_;
+  const std::uint64_t cancels = impl.cancels.load();
+
+  const auto fail = [&shared](std::exception_ptr error) {
+    const std::lock_guard lock(shared.mutex);
+    if (!shared.error) shared.error = std::move(error);
+    shared.changed.notify_all();
+  };
+  const auto work = [&] {
+    try {
+      Impl::ScratchLoan scratch(impl);
+      TileAnswer answer;
+      std::unique_lock lock(shared.mutex);
+      while (!shared.error) {
+        if (impl.cancels.load() != cancels) throw cancelled_error();
+        if (!shared.queue.empty()) {
+          const ReadRequest request = shared.queue.front();
+          shared.queue.pop_front();
+          lock.unlock();
+          impl.answer(request, answer, *scratch);
+          sink(std::move(answer));
+          lock.lock();
+        } else if (shared.ended) {
+          return;
+        } else if (shared.fetching) {
+          shared.changed.wait(lock);
+        } else {
+          shared.fetching =
+              true;  // one thread asks; the others go on with what is queued
+          lock.unlock();
+          std::vector<ReadRequest> more = source();
+          lock.lock();
+          shared.fetching = false;
+          shared.ended = more.empty();
+          shared.queue.insert(shared.queue.end(), more.begin(), more.end());
+          shared.changed.notify_all();
+        }
+      }
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  };
+
+  std::vector<std::thread> threads;
+  try {
+    for (int i = 1; i < impl.options.workers; ++i) threads.emplace_back(work);
+  } catch (...) {
+    fail(std::current_exception());  // no more threads to be had: the ones that run must
+                                     // end
+  }
+  work();  // the caller's thread is one of the workers
+  for (std::thread& thread : threads) thread.join();
+  if (shared.error) std::rethrow_exception(shared.error);
+}
+
+void TileReader::submit(std::vector<ReadRequest> requests) {
+  Impl& impl = *impl_;
+  {
+    const std::lock_guard lock(impl.queue_mutex);
+    impl.cancelled = false;
+    impl.slots.resize(impl.options.max_ahead);
+    impl.queue.insert(impl.queue.end(), requests.begin(), requests.end());
+    while (impl.threads.size() < static_cast<std::size_t>(impl.options.workers)) {
+      impl.threads.emplace_back([&impl] { impl.work(); });
+    }
+  }
+  impl.work_changed.notify_all();
+  impl.slot_done.notify_all();
+}
+
+void TileReader::Impl::work() {
+  std::unique_ptr<ReadScratch> scratch;
+  std::unique_lock lock(queue_mutex);
+  for (;;) {
+    work_changed.wait(lock, [&] {
+      return closing || (!queue.empty() && taken - handed < options.max_ahead);
+    });
+    if (closing) return;
+    const ReadRequest request = queue.front();
+    queue.pop_front();
+    const std::uint64_t number = taken++;
+    const std::uint64_t started = generation;
+    TileAnswer answer;
+    if (!idle_buffers.empty()) {
+      answer.rgb = std::move(idle_buffers.back());
+      idle_buffers.pop_back();
+    }
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      if (!scratch) scratch = take_scratch();
+      this->answer(request, answer, *scratch);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    if (generation != started) continue;  // cancelled meanwhile: nobody waits for it
+    Slot& slot = slots[number % options.max_ahead];
+    slot.answer = std::move(answer);
+    slot.error = error;
+    slot.done = true;
+    slot_done.notify_all();
+  }
+}
+
+bool TileReader::next(TileAnswer& answer) {
+  Impl& impl = *impl_;
+  std::unique_lock lock(impl.queue_mutex);
+  // The caller's old buffer serves a later answer.
+  if (answer.rgb.capacity() > 0 && impl.idle_buffers.size() < impl.options.max_ahead) {
+    impl.idle_buffers.push_back(std::move(answer.rgb));
+  }
+  answer = TileAnswer{};
+  for (;;) {
+    if (impl.closing || impl.cancelled) throw cancelled_error();
+    if (impl.queue.empty() && impl.taken == impl.handed) return false;
+    Impl::Slot& slot = impl.slots[impl.handed % impl.options.max_ahead];
+    if (impl.taken > impl.handed && slot.done) {
+      answer = std::move(slot.answer);
+      const std::exception_ptr error = std::exchange(slot.error, nullptr);
+      slot.done = false;
+      ++impl.handed;
+      impl.work_changed.notify_one();
+      if (error) std::rethrow_exception(error);
+      return true;
+    }
+    impl.slot_done.wait(lock);
+  }
+}
+
+void TileReader::cancel() {
+  Impl& impl = *impl_;
+  ++impl.cancels;
+  {
+    const std::lock_guard lock(impl.queue_mutex);
+    impl.cancelled = impl.cancelled || !impl.queue.empty() || impl.taken != impl.handed;
+    impl.queue.clear();
+    ++impl.generation;
+    impl.handed = impl.taken;
+    for (Impl::Slot& slot : impl.slots) {
+      slot.done = false;
+      slot.error = nullptr;
+    }
+  }
+  impl.slot_done.notify_all();
+  impl.work_changed.notify_all();
+}
+
+}  // namespace her2fast
