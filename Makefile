@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets itself up; a second call takes seconds. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
+NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-cpp test-sanitized test-python check format bench clean
+
+help:
+	@echo "make demo   score the shipped synthetic slide"
+	@echo "make test   C++ tests (plain, then under ASan and UBSan), then Python tests"
+	@echo "make check  ruff, strict mypy, clang-format"
+	@echo "make bench  all benchmarks, JSON into bench/results"
+
+setup: $(VENV)/.installed
+
+# Tools and libraries; again only when what is asked for changes.
+$(VENV)/.tools: pyproject.toml .ci/setup.sh .ci/constraints.txt
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash .ci/setup.sh
+	@touch $@
+
+# The package itself, editable; the build folder is kept, so a change rebuilds little.
+$(VENV)/.installed: $(VENV)/.tools $(NATIVE)
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/her2fast demo -o her2fast-demo
+
+test: test-cpp test-sanitized test-python
+
+test-cpp: setup
+	$(BIN)/cmake -S . -B build/test -G Ninja -DHER2FAST_PYTHON=OFF -DHER2FAST_TESTS=ON >/dev/null
+	$(BIN)/cmake --build build/test -j $(JOBS)
+	$(BIN)/ctest --test-dir build/test --output-on-failure -j $(JOBS)
+
+test-sanitized: setup
+	$(BIN)/cmake -S . -B build/sanitized -G Ninja -DHER2FAST_PYTHON=OFF -DHER2FAST_TESTS=ON \
+	  -DHER2FAST_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	$(BIN)/cmake --build build/sanitized -j $(JOBS)
+	$(BIN)/ctest --test-dir build/sanitized --output-on-failure -j $(JOBS)
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check python tests bench
+	$(BIN)/ruff format --check python tests bench
+	$(BIN)/mypy
+	@command -v clang-format >/dev/null || { echo "make check needs clang-format: apt-get install clang-format"; exit 1; }
+	clang-format --dry-run -Werror $(CPP)
+
+format: setup
+	$(BIN)/ruff check --fix python tests bench
+	$(BIN)/ruff format python tests bench
+	clang-format -i $(CPP)
+
+bench: setup
+	@for run in bench/*/run.py; do \
+	  name=$$(basename $$(dirname $$run)); \
+	  echo "== $$name"; $(BIN)/python $$run --json bench/results/$$name.json || exit 1; done
+
+clean:
+	rm -rf build her2fast-demo
