@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The native core: translation only. Each part's documentation stands in its C++ header."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -75,5 +76,56 @@ def decide_guideline(
 def rule_sets() -> list[dict[str, str]]: ...
 
 # --- io -----------------------------------------------------------------------------------
+class Slide:
+    @staticmethod
+    def open(path: str | bytes | PathLike[str]) -> Slide: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def reader(self) -> str: ...
+    @property
+    def levels(self) -> list[tuple[int, int, int, int, float]]: ...
+    @property
+    def spacing_um(self) -> tuple[float, float] | None: ...
+    @property
+    def spacing_source(self) -> str: ...
+    @property
+    def properties(self) -> dict[str, str]: ...
+    def fingerprint(self) -> str: ...
+    def can_scale(self, level: int, denominator: int) -> bool: ...
+    def read_tile(
+        self, level: int, column: int, row: int, denominator: int = 1
+    ) -> tuple[npt.NDArray[np.uint8], str]: ...
+
+def set_openslide_library(path: str | bytes | PathLike[str]) -> None: ...
+def resolve_frame(
+    slide: Slide, mpp: float | None = None
+) -> tuple[tuple[float, float], str, str | None]: ...
+def write_pyramid(
+    path: str | bytes | PathLike[str],
+    rgb: npt.NDArray[np.uint8],
+    *,
+    spacing_um: float,
+    tile_px: int = 256,
+    jpeg_quality: int = 90,
+    downsamples: list[int] = ...,
+    aperio: bool = False,
+    big_tiff: bool = False,
+    workers: int = 2,
+) -> None: ...
+def write_pyramid_rows(
+    path: str | bytes | PathLike[str],
+    width_px: int,
+    height_px: int,
+    rows: Callable[[int, int], npt.NDArray[np.uint8]],
+    *,
+    spacing_um: float,
+    tile_px: int = 256,
+    jpeg_quality: int = 90,
+    downsamples: list[int] = ...,
+    aperio: bool = False,
+    big_tiff: bool = False,
+    workers: int = 2,
+) -> None: ...
 
 # --- session ------------------------------------------------------------------------------

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "her2fast/slide.h"
+#include "io/codec/jpeg.h"
+
+namespace her2fast {
+
+/// One thread's decoders and buffers; they grow to the largest tile and stay.
+class DecodeScratch {
+ public:
+  std::vector<std::byte> compressed;
+  std::vector<std::uint32_t> argb;
+  io::JpegDecoder jpeg;
+};
+
+}  // namespace her2fast

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "her2fast/tiff_writer.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+
+#include "her2fast/error.h"
+#include "io/byte_source.h"
+#include "io/codec/jpeg_encode.h"
+#include "io/container/tiff_directory.h"
+#include "io/output_file.h"
+#include "io/tiff_fields.h"
+
+namespace her2fast {
+namespace {
+
+using io::append_little;
+
+constexpr std::int64_t kMaxSidePx = std::int64_t{1} << 26;  // as SlideFrame::check
+constexpr int kMaxDownsample = 4096;  // 255 * 4096^2 still fits 32 bits
+// Directories of the largest slides stay below this; classic TIFF ends at 2^32.
+constexpr std::uint64_t kClassicDataBytes = std::uint64_t{0xffffffff} - (64u << 20);
+
+std::vector<std::byte> deflate_tile(ImageView<const std::uint8_t> rgb) {
+  // Predictor 2: differences of neighbouring pixels, which Deflate packs better.
+  const auto row_bytes = static_cast<std::size_t>(rgb.width * 3);
+  std::vector<std::uint8_t> raw(row_bytes * static_cast<std::size_t>(rgb.height));
+  for (std::int64_t y = 0; y < rgb.height; ++y) {
+    const std::uint8_t* from = rgb.row(y);
+    std::uint8_t* to = raw.data() + static_cast<std::size_t>(y) * row_bytes;
+    std::memcpy(to, from, 3);
+    for (std::size_t i = 3; i < row_bytes; ++i) {
+      to[i] = static_cast<std::uint8_t>(from[i] - from[i - 3]);
+    }
+  }
+  uLongf size = compressBound(raw.size());
+  std::vector<std::byte> out(size);
+  if (compress2(reinterpret_cast<Bytef*>(out.data()), &size, raw.data(), raw.size(), 6) !=
+      Z_OK) {
+    throw std::runtime_error("zlib could not encode a tile");
+  }
+  out.resize(size);
+  return out;
+}
+
+/// One level being written: sums of the row of blocks under way, and a band of tiles.
+struct LevelWriter {
+  int downsample = 1;
+  std::int64_t width_px = 0, height_px = 0, columns = 0;
+  std::vector<std::uint32_t> sums;  // (width_px, 3)
+  int rows_summed = 0;
+  std::vector<std::uint8_t> band;  // (tile_px, columns * tile_px, 3)
+  std::int64_t band_rows = 0, rows_done = 0;
+  std::vector<std::uint64_t> offsets, bytes;
+
+  std::uint8_t* band_row(std::int64_t y, std::int64_t tile_px) {
+    return band.data() + static_cast<std::size_t>(y * columns * tile_px * 3);
+  }
+};
+
+class PyramidWriter {
+ public:
+  PyramidWriter(const std::string& path, std::int64_t width_px, std::int64_t height_px,
+                const PyramidOptions& options)
+      : options_(options), file_(path) {
+    for (const int downsample : options.downsamples) {
+      LevelWriter level;
+      level.downsample = downsample;
+      level.width_px = width_px / downsample;
+      level.height_px = height_px / downsample;
+      if (downsample > 1 &&
+          (level.width_px < options.tile_px || level.height_px < options.tile_px)) {
+        continue;
+      }
+      level.columns = (level.width_px + options.tile_px - 1) / options.tile_px;
+      if (downsample > 1) level.sums.resize(static_cast<std::size_t>(level.width_px) * 3);
+      level.band.resize(static_cast<std::size_t>(level.columns) * options.tile_px *
+                        options.tile_px * 3);
+      levels_.push_back(std::move(level));
+    }
+    const std::byte header[16]{};  // room for either header; filled in at the end
+    file_.append(header, sizeof(header));
+  }
+
+  void add_rows(ImageView<const std::uint8_t> rows) {
+    for (std::int64_t y = 0; y < rows.height; ++y) {
+      for (LevelWriter& level : levels_) add_row(level, rows.row(y));
+    }
+  }
+
+  void finish() {
+    for (LevelWriter& level : levels_) {
+      if (level.band_rows > 0) write_band(level);
+    }
+    const bool big = options_.big_tiff || file_.size() > kClassicDataBytes;
+    pad();
+    const std::uint64_t first = file_.size();
+    for (std::size_t i = 0; i < levels_.size(); ++i) {
+      const auto bytes =
+          directory(i, big).layout(file_.size(), big, i + 1 == levels_.size());
+      file_.append(bytes.data(), bytes.size());
+    }
+    std::vector<std::byte> header{std::byte{'I'}, std::byte{'I'}};
+    append_little(header, big ? 43 : 42, 2);
+    if (big) append_little(header, 8, 4);  // offsets of 8 bytes, then 0
+    append_little(header, first, big ? 8 : 4);
+    file_.overwrite(0, header.data(), header.size());
+    file_.commit();
+  }
+
+ private:
+  void add_row(LevelWriter& level, const std::uint8_t* row) {
+    if (level.rows_done == level.height_px) return;  // the remainder under the last block
+    const std::int64_t n = level.downsample;
+    std::uint8_t* to = level.band_row(level.band_rows, options_.tile_px);
+    const std::int64_t values = level.width_px * 3;
+    if (n == 1) {
+      std::memcpy(to, row, static_cast<std::size_t>(values));
+    } else {
+      std::uint32_t* sum = level.sums.data();
+      for (std::int64_t x = 0; x < level.width_px; ++x, sum += 3) {
+        std::uint32_t r = 0, g = 0, b = 0;
+        for (std::int64_t i = 0; i < n; ++i, row += 3)
+          r += row[0], g += row[1], b += row[2];
+        sum[0] += r, sum[1] += g, sum[2] += b;
+      }
+      if (++level.rows_summed < n) return;
+      const auto area = static_cast<std::uint64_t>(n) * static_cast<std::uint64_t>(n);
+      for (std::int64_t i = 0; i < values; ++i) {
+        const auto index = static_cast<std::size_t>(i);
+        to[i] = static_cast<std::uint8_t>((level.sums[index] + area / 2) / area);
+      }
+      std::fill(level.sums.begin(), level.sums.end(), 0u);
+      level.rows_summed = 0;
+    }
+    // Padding repeats the last pixel: white would ring into the slide's edge.
+    for (std::int64_t i = values; i < level.columns * options_.tile_px * 3; ++i)
+      to[i] = to[i - 3];
+    ++level.rows_done;
+    if (++level.band_rows == options_.tile_px || level.rows_done == level.height_px) {
+      write_band(level);
+    }
+  }
+
+  void write_band(LevelWriter& level) {
+    const std::int64_t tile = options_.tile_px;
+    const auto row_bytes = static_cast<std::size_t>(level.columns * tile * 3);
+    for (std::int64_t y = level.band_rows; y < tile; ++y) {
+      std::memcpy(level.band_row(y, tile), level.band_row(level.band_rows - 1, tile),
+                  row_bytes);
+    }
+    std::vector<std::vector<std::byte>> tiles(static_cast<std::size_t>(level.columns));
+    std::atomic<std::int64_t> next{0};
+    std::mutex mutex;
+    std::exception_ptr failure;
+    const auto work = [&] {
+      try {
+        for (std::int64_t i = next.fetch_add(1); i < level.columns;
+             i = next.fetch_add(1)) {
+          const ImageView<const std::uint8_t> view(level.band.data() + i * tile * 3, tile,
+                                                   tile, 3, level.columns * tile * 3);
+          tiles[static_cast<std::size_t>(i)] =
+              options_.jpeg_quality > 0 ? io::encode_jpeg(view, options_.jpeg_quality)
+                                        : deflate_tile(view);
+        }
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failure = std::current_exception();
+        next = level.columns;
+      }
+    };
+    {
+      std::vector<std::jthread> helpers;
+      const std::int64_t workers =
+          std::min<std::int64_t>(options_.workers, level.columns);
+      for (std::int64_t i = 1; i < workers; ++i) helpers.emplace_back(work);
+      work();
+    }
+    if (failure) std::rethrow_exception(failure);
+    // Tiles are written in column order, so the bytes do not depend on the workers.
+    for (const auto& bytes : tiles) {
+      level.offsets.push_back(file_.size());
+      level.bytes.push_back(bytes.size());
+      file_.append(bytes.data(), bytes.size());
+      pad();
+    }
+    level.band_rows = 0;
+  }
+
+  void pad() {
+    const std::byte zeros[8]{};
+    file_.append(zeros, (8 - file_.size() % 8) % 8);
+  }
+
+  std::string description(const LevelWriter& level) const {
+    const LevelWriter& full = levels_.front();
+    const double um = options_.spacing_um;
+    char mpp[32];
+    const auto end = std::to_chars(mpp, mpp + sizeof(mpp), um).ptr;
+    const int magnification = um < 0.35 ? 40 : um < 0.7 ? 20 : um < 1.4 ? 10 : 5;
+    const auto size = [](const LevelWriter& l) {
+      return std::to_string(l.width_px) + "x" + std::to_string(l.height_px);
+    };
+    const std::string tile = std::to_string(options_.tile_px);
+    const std::string coding = options_.jpeg_quality > 0
+                                   ? "JPEG/YCC Q=" + std::to_string(options_.jpeg_quality)
+                                   : std::string("Deflate/RGB");
+    return "Aperio Image Library (written by her2fast)\r\n" + size(full) + " (" + tile +
+           "x" + tile + ")" + (level.downsample > 1 ? " -> " + size(level) : "") + " " +
+           coding + "|AppMag = " + std::to_string(magnification) +
+           "|MPP = " + std::string(mpp, end);
+  }
+
+  io::DirectoryBuilder directory(std::size_t index, bool big) const {
+    namespace tag = io::tag;
+    const LevelWriter& level = levels_[index];
+    const bool jpeg = options_.jpeg_quality > 0;
+    io::DirectoryBuilder out;
+    out.longs(tag::kNewSubfileType, {index > 0 ? 1u : 0u});
+    out.longs(tag::kImageWidth, {static_cast<std::uint64_t>(level.width_px)});
+    out.longs(tag::kImageLength, {static_cast<std::uint64_t>(level.height_px)});
+    out.shorts(tag::kBitsPerSample, {8, 8, 8});
+    out.shorts(tag::kCompression, {jpeg ? 7u : 8u});
+    out.shorts(tag::kPhotometric, {jpeg ? 6u : 2u});
+    if (options_.aperio) out.ascii(tag::kImageDescription, description(level));
+    out.shorts(tag::kSamplesPerPixel, {3});
+    const auto [numerator, denominator] = pixels_per_cm(level.downsample);
+    out.rational(tag::kXResolution, numerator, denominator);
+    out.rational(tag::kYResolution, numerator, denominator);
+    out.shorts(tag::kPlanarConfig, {1});
+    out.shorts(tag::kResolutionUnit, {3});
+    out.ascii(tag::kSoftware, "her2fast");
+    if (!jpeg) out.shorts(tag::kPredictor, {2});
+    out.longs(tag::kTileWidth, {static_cast<std::uint64_t>(options_.tile_px)});
+    out.longs(tag::kTileLength, {static_cast<std::uint64_t>(options_.tile_px)});
+    if (big) {
+      out.long8s(tag::kTileOffsets, level.offsets);
+      out.long8s(tag::kTileByteCounts, level.bytes);
+    } else {
+      out.longs(tag::kTileOffsets, level.offsets);
+      out.longs(tag::kTileByteCounts, level.bytes);
+    }
+    if (jpeg) {
+      out.bytes(tag::kJpegTables, io::jpeg_tables(options_.jpeg_quality));
+      out.shorts(tag::kYCbCrSubSampling, {2, 2});
+    }
+    return out;
+  }
+
+  /// 10000 um / spacing as 32-bit integers: exact where it fits, else to 9 digits.
+  std::pair<std::uint32_t, std::uint32_t> pixels_per_cm(int downsample) const {
+    const auto pm = static_cast<std::uint64_t>(Spacing::from_um(options_.spacing_um).pm) *
+                    static_cast<std::uint64_t>(downsample);
+    constexpr std::uint64_t kCmPm = 10'000'000'000;
+    const std::uint64_t common = std::gcd(kCmPm, pm);
+    std::uint64_t numerator = kCmPm / common, denominator = pm / common;
+    if (numerator > 0xffffffff || denominator > 0xffffffff) {
+      denominator = 10'000;
+      numerator =
+          static_cast<std::uint64_t>(std::llround(1e14 / static_cast<double>(pm)));
+    }
+    return {static_cast<std::uint32_t>(numerator),
+            static_cast<std::uint32_t>(denominator)};
+  }
+
+  PyramidOptions options_;
+  io::OutputFile file_;
+  std::vector<LevelWriter> levels_;
+};
+
+void check(std::int64_t width_px, std::int64_t height_px, const PyramidOptions& options) {
+  const auto need = [](bool good, const std::string& what) {
+    if (!good) throw std::invalid_argument("need " + what);
+  };
+  need(width_px >= 1 && height_px >= 1 && width_px <= kMaxSidePx &&
+           height_px <= kMaxSidePx,
+       "1 to " + std::to_string(kMaxSidePx) + " px a side, got " +
+           std::to_string(width_px) + " x " + std::to_string(height_px));
+  need(options.spacing_um >= kMinSpacingUm && options.spacing_um <= kMaxSpacingUm,
+       "spacing_um of 0.08 to 2.0, got " + std::to_string(options.spacing_um));
+  need(options.tile_px >= 64 && options.tile_px <= 4096 && options.tile_px % 16 == 0,
+       "tile_px a multiple of 16, 64 to 4096, got " + std::to_string(options.tile_px));
+  need(options.jpeg_quality >= 0 && options.jpeg_quality <= 100,
+       "jpeg_quality of 1 to 100, or 0 for Deflate, got " +
+           std::to_string(options.jpeg_quality));
+  need(options.workers >= 1 && options.workers <= 256,
+       "workers of 1 to 256, got " + std::to_string(options.workers));
+  need(!options.downsamples.empty() && options.downsamples.front() == 1,
+       "downsamples that start with 1");
+  for (std::size_t i = 1; i < options.downsamples.size(); ++i) {
+    need(options.downsamples[i] > options.downsamples[i - 1] &&
+             options.downsamples[i] <= kMaxDownsample,
+         "rising downsamples up to " + std::to_string(kMaxDownsample));
+  }
+}
+
+}  // namespace
+
+void write_pyramid(const std::string& path, std::int64_t width_px, std::int64_t height_px,
+                   const RowSource& rows, const PyramidOptions& options) {
+  check(width_px, height_px, options);
+  PyramidWriter writer(path, width_px, height_px, options);
+  // Bands of one tile row: what level 0 holds anyway.
+  const std::int64_t band_px = std::min<std::int64_t>(options.tile_px, height_px);
+  std::vector<std::uint8_t> buffer(static_cast<std::size_t>(band_px * width_px * 3));
+  for (std::int64_t y = 0; y < height_px; y += band_px) {
+    const std::int64_t count = std::min(band_px, height_px - y);
+    const ImageView<std::uint8_t> view(buffer.data(), count, width_px, 3);
+    rows(y, view);
+    writer.add_rows(view);
+  }
+  writer.finish();
+}
+
+}  // namespace her2fast
