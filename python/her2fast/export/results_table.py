@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row per slide: results.csv, results.parquet and worklist.csv.
+
+The tables are built from the records alone, so that several writers never share a file,
+and a record that lacks a field leaves a cell empty (null in Parquet), never NaN.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from her2fast.export.names import printable
+
+__all__ = ["escape_cell", "results_csv", "results_parquet", "worklist_csv"]
+
+Record = Mapping[str, Any]
+Kind = Literal["string", "bool", "int64", "double"]
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: how it is called, what it holds, where it comes from."""
+
+    name: str
+    kind: Kind
+    value: Callable[[Record], Any]
+
+
+def _at(*path: str | int) -> Callable[[Record], Any]:
+    """Follow keys and places; None wherever the record does not go so far."""
+
+    def value(record: Record) -> Any:
+        found: Any = record
+        for key in path:
+            if isinstance(key, str) and isinstance(found, Mapping):
+                found = found.get(key)
+            elif isinstance(key, int) and isinstance(found, (list, tuple)):
+                found = found[key] if key < len(found) else None
+            else:
+                return None
+        return found
+
+    return value
+
+
+def _joined(*path: str) -> Callable[[Record], Any]:
+    def value(record: Record) -> Any:
+        items = _at(*path)(record)
+        return "; ".join(map(str, items)) if isinstance(items, (list, tuple)) else None
+
+    return value
+
+
+def _models(record: Record) -> str | None:
+    models = _at("models")(record)
+    if not isinstance(models, (list, tuple)):
+        return None
+    return "; ".join(f"{m.get('name')}@{m.get('sha256')}" for m in models)
+
+
+def _margin(cut: str) -> Callable[[Record], Any]:
+    def value(record: Record) -> Any:
+        for margin in _at("guideline", "margins")(record) or ():
+            if margin.get("cut") == cut:
+                return margin.get("margin")
+        return None
+
+    return value
+
+
+_BEFORE: tuple[Column, ...] = (
+    Column("slide", "string", _at("slide", "name")),
+    Column("status", "string", _at("status")),
+    Column("code", "string", _at("code")),
+    Column("message", "string", _at("message")),
+    Column("score", "string", _at("score")),
+    Column("review_required", "bool", _at("review_required")),
+    Column("review_flags", "string", _joined("review_flags")),
+    Column("rule_set", "string", _at("guideline", "rule_set")),
+    Column("flags", "string", _joined("guideline", "flags")),
+    Column("alternative", "string", _at("guideline", "alternative")),
+    Column("binary", "string", _at("guideline", "binary")),
+    Column("three_way", "string", _at("guideline", "three_way")),
+    Column("her2_view", "string", _at("guideline", "her2_view")),
+    Column(
+        "ihc0_membrane_staining", "string", _at("guideline", "ihc0_membrane_staining")
+    ),
+    *(Column(f"margin_{cut}", "int64", _margin(cut)) for cut in ("3+", "2+", "1+")),
+    Column("tumor_mm2", "double", _at("tumor_mm2")),
+    Column("dropped_tumor_mm2", "double", _at("dropped_tumor_mm2")),
+    Column("tissue_mm2", "double", _at("tissue_mm2")),
+)
+
+_AFTER: tuple[Column, ...] = (
+    *(
+        Column(f"tiles_{what}", "int64", _at("tiles", what))
+        for what in ("total", "read", "missing", "corrupt", "warned")
+    ),
+    Column("out_of_focus_share", "double", _at("out_of_focus_share")),
+    Column("width_px", "int64", _at("slide", "size_px", 0)),
+    Column("height_px", "int64", _at("slide", "size_px", 1)),
+    Column("spacing_x_um", "double", _at("slide", "spacing_um", 0)),
+    Column("spacing_y_um", "double", _at("slide", "spacing_um", 1)),
+    Column("spacing_source", "string", _at("slide", "spacing_source")),
+    Column("working_spacing_um", "double", _at("working_spacing_um")),
+    Column("fingerprint", "string", _at("slide", "fingerprint")),
+    Column("measurement_key", "string", _at("measurement_key")),
+    Column("decision_key", "string", _at("decision_key")),
+    Column("models", "string", _models),
+    Column("warnings", "string", _joined("warnings")),
+    Column("her2fast_version", "string", _at("versions", "her2fast")),
+    Column("intended_use", "string", _at("intended_use")),
+)
+
+
+def _per_class(field: str, name: str) -> Callable[[Record], Any]:
+    def value(record: Record) -> Any:
+        names, values = _at("class_names")(record), _at(field)(record)
+        if isinstance(values, Mapping):
+            return values.get(name)
+        if not isinstance(names, (list, tuple)) or name not in names:
+            return None
+        return _at(field, list(names).index(name))(record)
+
+    return value
+
+
+def _columns(records: Sequence[Record]) -> list[Column]:
+    """Every column; the classes are those that any record names, as they first come."""
+    names = dict.fromkeys(n for r in records for n in (_at("class_names")(r) or ()))
+    fields: tuple[tuple[str, Kind], ...] = (
+        ("class_px", "int64"),
+        ("class_mm2", "double"),
+        ("fractions", "double"),
+    )
+    heads = {"class_px": "px", "class_mm2": "mm2", "fractions": "fraction"}
+    classes = [
+        Column(f"{heads[field]}_{name}", kind, _per_class(field, name))
+        for field, kind in fields
+        for name in names
+    ]
+    return [*_BEFORE, *classes, *_AFTER]
+
+
+def _typed(kind: Kind, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind == "string":
+        return printable(str(value))
+    if kind == "bool":
+        return bool(value)
+    return int(value) if kind == "int64" else float(value)
+
+
+def _sorted(records: Iterable[Record]) -> list[Record]:
+    """By name and fingerprint: the order of scoring must not show in a table."""
+    by = _at("slide", "name"), _at("slide", "fingerprint"), _at("measurement_key")
+    return sorted(records, key=lambda r: tuple(str(value(r) or "") for value in by))
+
+
+def escape_cell(text: str) -> str:
+    """Keep a spreadsheet from taking a text for a formula.
+
+    A cell that begins with ``= + - @``, a tab or a carriage return gets a leading
+    apostrophe, and so does one that would read as such a cell; to undo, drop it where
+    one of those follows the apostrophes.
+
+    Examples
+    --------
+    >>> escape_cell("=cmd()"), escape_cell("'=cmd()"), escape_cell("1+")
+    ("'=cmd()", "''=cmd()", '1+')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return escape_cell(value)
+    return repr(value)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow([escape_cell(printable(name)) for name in header])
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def results_csv(records: Iterable[Record]) -> bytes:
+    """Write the table of all slides: UTF-8, RFC 4180, empty where nothing is."""
+    ordered = _sorted(records)
+    columns = _columns(ordered)
+    rows = ([_typed(c.kind, c.value(record)) for c in columns] for record in ordered)
+    return _csv([column.name for column in columns], rows)
+
+
+def results_parquet(records: Iterable[Record]) -> bytes:
+    """Write the same table as Parquet, with types and without any escaping."""
+    import pyarrow
+    import pyarrow.parquet
+
+    ordered = _sorted(records)
+    columns = _columns(ordered)
+    kinds = {
+        "string": pyarrow.string(),
+        "bool": pyarrow.bool_(),
+        "int64": pyarrow.int64(),
+        "double": pyarrow.float64(),
+    }
+    schema = pyarrow.schema([(printable(c.name), kinds[c.kind]) for c in columns])
+    arrays = [
+        pyarrow.array([_typed(c.kind, c.value(r)) for r in ordered], kinds[c.kind])
+        for c in columns
+    ]
+    sink = pyarrow.BufferOutputStream()
+    table = pyarrow.Table.from_arrays(arrays, schema=schema)
+    pyarrow.parquet.write_table(table, sink)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+_WITHOUT_SCORE = ("indeterminate", "failed", "refused")
+
+
+def _nearest_cut(record: Record) -> tuple[str, float] | None:
+    """The cut that the slide is nearest to, and by how many percentage points."""
+    total = sum(_at("class_px")(record) or ())
+    margins = _at("guideline", "margins")(record)
+    if not margins or total <= 0:
+        return None
+    nearest = min(margins, key=lambda m: (abs(m["margin"]), m["cut"]))
+    return str(nearest["cut"]), nearest["margin"] / total * 10
+
+
+def worklist_csv(records: Iterable[Record]) -> bytes:
+    """Write who needs a reader first.
+
+    First slides without a score (indeterminate, failed, refused), then those with
+    flags, most flags first, then the others; within each, nearest to a cut first.
+    ``nearest_cut_points`` is the distance in percentage points, below 0 short of it.
+    """
+    rows = []
+    for record in _sorted(records):
+        status = str(_at("status")(record))
+        flags = _at("review_flags")(record) or ()
+        nearest = _nearest_cut(record)
+        distance = abs(nearest[1]) if nearest else 100.0
+        if status in _WITHOUT_SCORE:
+            need, rank = "no score", (0, _WITHOUT_SCORE.index(status))
+        elif _at("review_required")(record):
+            need, rank = "review", (1, -len(flags))
+        else:
+            need, rank = "", (2, 0)
+        rows.append(
+            (
+                (*rank, distance),
+                [
+                    need,
+                    _typed("string", _at("slide", "name")(record)),
+                    _at("score")(record),
+                    status,
+                    _at("code")(record),
+                    "; ".join(map(str, flags)) or None,
+                    nearest[0] if nearest else None,
+                    round(nearest[1], 4) if nearest else None,
+                    _typed("string", _at("message")(record) or None),
+                ],
+            )
+        )
+    rows.sort(key=lambda pair: pair[0])
+    header = ["need", "slide", "score", "status", "code", "flags", "nearest_cut"]
+    header += ["nearest_cut_points", "message"]
+    return _csv(header, (row for _, row in rows))
