@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From amounts of stain to a scanned picture: Beer-Lambert, scanner, JPEG."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from her2fast.phantom.fields import Floats
+
+#: Optical density of R, G, B for one unit of stain (Ruifrok and Johnston 2001, H-DAB).
+HEMATOXYLIN = (0.650, 0.704, 0.286)
+DAB = (0.268, 0.570, 0.776)
+#: Red cells and pigment without DAB: a grey-brown that absorbs evenly.
+PIGMENT = (0.50, 0.57, 0.65)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One laboratory's stain and one scanner."""
+
+    name: str
+    white_rgb: tuple[float, float, float] = (240.0, 240.0, 242.0)
+    hematoxylin: tuple[float, float, float] = HEMATOXYLIN
+    dab: tuple[float, float, float] = DAB
+    hematoxylin_gain: float = 1.0
+    dab_gain: float = 1.0
+    gamma: float = 1.0  # of the transmitted light
+    blur_um: float = 0.5  # sigma
+    noise: float = 1.5  # sigma, gray levels
+    jpeg_quality: int = 85
+
+
+#: Stain and scanner looks used for training.
+PROFILES: tuple[Profile, ...] = (
+    Profile("reference"),
+    Profile(
+        "pale-blue",
+        white_rgb=(234.0, 233.0, 241.0),
+        hematoxylin=(0.66, 0.635, 0.40),
+        hematoxylin_gain=0.85,
+        blur_um=0.35,
+    ),
+    Profile(
+        "dark-nuclei",
+        white_rgb=(244.0, 243.0, 243.0),
+        hematoxylin=(0.68, 0.66, 0.32),
+        hematoxylin_gain=2.0,
+        dab_gain=1.1,
+        blur_um=0.6,
+        jpeg_quality=75,
+    ),
+    Profile(
+        "violet",
+        white_rgb=(238.0, 236.0, 240.0),
+        hematoxylin=(0.58, 0.74, 0.34),
+        hematoxylin_gain=1.4,
+        dab=(0.30, 0.58, 0.757),
+        gamma=1.1,
+    ),
+    Profile(
+        "warm-scanner",
+        white_rgb=(243.0, 240.0, 233.0),
+        hematoxylin=(0.66, 0.67, 0.34),
+        dab=(0.24, 0.56, 0.79),
+        hematoxylin_gain=1.2,
+        dab_gain=0.9,
+        blur_um=0.8,
+        noise=2.5,
+        jpeg_quality=70,
+    ),
+)
+
+#: Never trained on: for measuring how a model meets a new laboratory.
+UNSEEN = Profile(
+    "unseen",
+    white_rgb=(229.0, 234.0, 236.0),
+    hematoxylin=(0.70, 0.64, 0.31),
+    dab=(0.32, 0.555, 0.768),
+    hematoxylin_gain=1.6,
+    dab_gain=0.95,
+    gamma=0.93,
+    blur_um=0.65,
+    noise=2.0,
+    jpeg_quality=80,
+)
+
+
+def profile_by_name(name: str) -> Profile:
+    """The named profile; `unseen` is the held-out one."""
+    for profile in (*PROFILES, UNSEEN):
+        if profile.name == name:
+            return profile
+    known = [profile.name for profile in (*PROFILES, UNSEEN)]
+    raise ValueError(f"need a profile of {known}, got {name!r}")
+
+
+def _near(
+    rng: np.random.Generator, vector: tuple[float, float, float], spread: float
+) -> tuple[float, float, float]:
+    moved = np.maximum(np.array(vector) + rng.normal(0.0, spread, 3), 0.05)
+    moved /= np.linalg.norm(moved)
+    return float(moved[0]), float(moved[1]), float(moved[2])
+
+
+def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
+    """The same laboratory on another day."""
+    white = np.clip(np.array(profile.white_rgb) + rng.normal(0.0, 3.0, 3), 215.0, 254.0)
+    return replace(
+        profile,
+        white_rgb=(float(white[0]), float(white[1]), float(white[2])),
+        hematoxylin=_near(rng, profile.hematoxylin, 0.025),
+        dab=_near(rng, profile.dab, 0.02),
+        hematoxylin_gain=profile.hematoxylin_gain * float(np.exp(rng.normal(0.0, 0.2))),
+        dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.08))),
+        gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.04))),
+        blur_um=profile.blur_um * float(rng.uniform(0.6, 1.5)),
+        noise=profile.noise * float(rng.uniform(0.5, 1.6)),
+        jpeg_quality=int(np.clip(profile.jpeg_quality + rng.integers(-8, 9), 55, 95)),
+    )
+
+
+def box_mean(values: Floats, factor: int) -> Floats:
+    """Mean over factor x factor blocks; (H, W) or (H, W, C)."""
+    height, width = values.shape[0] // factor, values.shape[1] // factor
+    blocks = values.reshape(height, factor, width, factor, *values.shape[2:])
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+
+
+def expose(
+    amounts: Floats,
+    profile: Profile,
+    rng: np.random.Generator,
+    *,
+    spacing_um: float,
+    oversampling: int,
+) -> npt.NDArray[np.uint8]:
+    """Photograph a scene.
+
+    Parameters
+    ----------
+    amounts
+        (3, h, w), hematoxylin, DAB and pigment at the fine grid; optical density, base 10.
+    profile
+        Stain and scanner.
+    rng
+        Source of the sensor noise.
+    spacing_um
+        Spacing of the picture.
+    oversampling
+        Fine pixels per pixel of the picture, per axis. Light is averaged, not density.
+
+    Returns
+    -------
+        (H, W, 3) uint8.
+    """
+    vectors = np.array(
+        [
+            np.array(profile.hematoxylin) * profile.hematoxylin_gain,
+            np.array(profile.dab) * profile.dab_gain,
+            np.array(PIGMENT),
+        ],
+        np.float32,
+    )
+    channels = []
+    for channel in range(3):
+        density = sum(amounts[k] * vectors[k, channel] for k in range(3))
+        light = box_mean(np.exp(density * np.float32(-np.log(10.0))), oversampling)
+        light = ndimage.gaussian_filter(light, profile.blur_um / spacing_um)
+        channels.append(light**profile.gamma * profile.white_rgb[channel])
+    picture = np.stack(channels, axis=-1)
+    grain = rng.standard_normal(picture.shape, np.float32) * profile.noise
+    grain[..., 2] *= 1.6  # blue is a scanner's weakest channel
+    rgb = np.clip(np.rint(picture + grain), 0, 255).astype(np.uint8)
+    if profile.jpeg_quality:
+        buffer = io.BytesIO()
+        Image.fromarray(rgb).save(buffer, "JPEG", quality=profile.jpeg_quality)
+        rgb = np.asarray(Image.open(buffer).convert("RGB"))
+    return rgb

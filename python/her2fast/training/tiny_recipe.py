@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the shipped package `constrained-tiny` on phantoms with true patch labels.
+
+    python -m her2fast.training.tiny_recipe --out DIR --seed 0
+
+One thread, no GPU, a fixed order of everything: on one machine and torch version the same
+seed gives the same package, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from her2fast.training.networks import (
+    TinyClassifier,
+    TinyUNet,
+    fold_norms,
+    parameter_count,
+)
+from her2fast.training.packages import (
+    CLASS_NAMES,
+    MEAN,
+    STD,
+    write_json,
+    write_model,
+)
+from her2fast.training.phantom_data import (
+    Pictures,
+    cached_pictures,
+    crop_batches,
+    normalize,
+    patch_batches,
+)
+from her2fast.training.tiny_evaluation import evaluate_phantoms
+
+NOTICE = "synthetic training data, research use only"
+TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
+PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
+
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    likelihood = functional.binary_cross_entropy_with_logits(logits, mask)
+    share = torch.sigmoid(logits)
+    overlap = 2.0 * (share * mask).sum() + 1.0
+    return likelihood + 0.5 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
+
+
+def _classification_loss(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, shares)
+
+
+def _train(
+    network: torch.nn.Module, batches: Batches, steps: int, peak_rate: float
+) -> float:
+    """AdamW with one cycle; returns the mean loss of the last tenth."""
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    segments = isinstance(network, TinyUNet)
+    measure = _segmentation_loss if segments else _classification_loss
+    optimizer = torch.optim.AdamW(network.parameters(), peak_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak_rate, total_steps=steps, pct_start=0.15
+    )
+    losses: list[float] = []
+    for step in range(steps):
+        rgb, truth = next(batches)
+        inputs = normalize(rgb, MEAN, STD).contiguous(memory_format=torch.channels_last)
+        loss = measure(network(inputs), truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if (step + 1) % max(1, steps // 10) == 0:
+            recent = float(np.mean(losses[-max(1, steps // 10) :]))
+            _log(f"  {type(network).__name__} step {step + 1}/{steps} loss {recent:.4f}")
+    return float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+def train_networks(
+    pictures: Pictures, *, seed: int, segment_steps: int, classify_steps: int
+) -> tuple[TinyUNet, TinyClassifier, dict[str, float]]:
+    """Train both networks; batch norms are folded in what comes back."""
+    torch.manual_seed(seed)
+    segmenter, classifier = TinyUNet(), TinyClassifier(len(CLASS_NAMES))
+    segment_loss = _train(
+        segmenter, crop_batches(pictures, 8, CROP_PX, seed), segment_steps, 4e-3
+    )
+    classify_loss = _train(
+        classifier, patch_batches(pictures, 64, PATCH_PX, seed), classify_steps, 4e-3
+    )
+    fold_norms(segmenter)
+    fold_norms(classifier)
+    return segmenter, classifier, {"segment": segment_loss, "classify": classify_loss}
+
+
+def write_package(
+    out: Path,
+    segmenter: TinyUNet,
+    classifier: TinyClassifier,
+    training: dict[str, Any],
+) -> dict[str, str]:
+    """Write the method package; returns the SHA-256 of each model."""
+    shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
+    digests = {
+        "segment": write_model(
+            out / "segment",
+            segmenter,
+            task="segment",
+            architecture="her2fast-tiny-unet",
+            class_names=("tumor",),
+            input_px=TILE_PX + 2 * HALO_PX,
+            halo_px=HALO_PX,
+            batch_size=8,
+            **shared,
+        ),
+        "classify": write_model(
+            out / "classify",
+            classifier,
+            task="classify",
+            architecture="her2fast-tiny-conv",
+            class_names=CLASS_NAMES,
+            input_px=PATCH_PX,
+            halo_px=0,
+            batch_size=32,
+            **shared,
+        ),
+    }
+    method = {
+        "spec_version": "1.0",
+        "name": "constrained-tiny",
+        "method": "constrained",
+        "models": {"segment": "segment", "classify": "classify"},
+        "tile_px": TILE_PX,
+        "calibration": {"scale": [1, 1, 1, 1]},
+        "guideline": "asco-cap-2018",
+        "stain": "h-dab",
+        "synthetic": True,
+        "intended_use": NOTICE,
+        "description": "tiny networks trained on generated H-DAB phantoms with true "
+        "patch labels; shows the path, claims no accuracy on tissue",
+    }
+    write_json(out / "method.json", method)
+    # Beside the method, because figures are no setting: they must not move its key.
+    write_json(out / "training.json", training)
+    return digests
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Generate, train, evaluate on fresh phantoms, write the package."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the package")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=160)
+    parser.add_argument("--exposures", type=int, default=3)
+    parser.add_argument("--size-px", type=int, default=512)
+    parser.add_argument("--segment-steps", type=int, default=900)
+    parser.add_argument("--classify-steps", type=int, default=1400)
+    parser.add_argument("--test-scenes", type=int, default=12)
+    parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
+    chosen = parser.parse_args(arguments)
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    began = time.monotonic()
+    pictures = cached_pictures(
+        chosen.cache, chosen.scenes, chosen.size_px, chosen.exposures
+    )
+    _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
+    segmenter, classifier, losses = train_networks(
+        pictures,
+        seed=chosen.seed,
+        segment_steps=chosen.segment_steps,
+        classify_steps=chosen.classify_steps,
+    )
+    _log(f"trained after {time.monotonic() - began:.0f} s")
+    figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
+    training = {
+        "recipe": "python -m her2fast.training.tiny_recipe",
+        "seed": chosen.seed,
+        "scenes": chosen.scenes,
+        "exposures": chosen.exposures,
+        "size_px": chosen.size_px,
+        "segment_steps": chosen.segment_steps,
+        "classify_steps": chosen.classify_steps,
+        "segment_parameters": parameter_count(segmenter),
+        "classify_parameters": parameter_count(classifier),
+        "final_loss": {name: round(value, 5) for name, value in losses.items()},
+        "held_out_phantoms": figures,
+        "torch": torch.__version__,
+    }
+    digests = write_package(chosen.out, segmenter, classifier, training)
+    for name, digest in digests.items():
+        _log(f"{name} sha256 {digest}")
+    _log(f"held out: {figures}")
+    _log(f"done after {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
