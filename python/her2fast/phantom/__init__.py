@@ -51,6 +51,7 @@ def compose_scene(
     spacing_um: float = 1.0,
     mixture: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25),
     tumor: bool = True,
+    oversampling: int = OVERSAMPLING,
 ) -> Scene:
     """Geometry, stains and truth of a phantom, before a laboratory's look is put on it."""
     width, height = size_px
@@ -60,20 +61,26 @@ def compose_scene(
         raise ValueError(f"need 0.2 <= spacing_um <= 2.0, got {spacing_um}")
     if min(mixture) < 0.0 or len(mixture) != 4 or abs(sum(mixture) - 1.0) > 1e-6:
         raise ValueError(f"need four shares that add to 1, got mixture={mixture}")
-    shape = (height * OVERSAMPLING, width * OVERSAMPLING)
-    return compose(seed, shape, spacing_um / OVERSAMPLING, mixture, tumor=tumor)
+    shape = (height * oversampling, width * oversampling)
+    return compose(seed, shape, spacing_um / oversampling, mixture, tumor=tumor)
 
 
 def develop(
-    scene: Scene, profile: Profile, seed: int, *, spacing_um: float, jitter: bool = True
+    scene: Scene,
+    profile: Profile,
+    seed: int,
+    *,
+    spacing_um: float,
+    jitter: bool = True,
+    oversampling: int = OVERSAMPLING,
 ) -> Phantom:
     """Photograph a scene with a profile; `jitter` moves the profile a little, by `seed`."""
     rng = generator(seed, 1 + zlib.crc32(profile.name.encode()))
     look = jittered(profile, rng) if jitter else profile
     rgb = expose(
-        scene.amounts, look, rng, spacing_um=spacing_um, oversampling=OVERSAMPLING
+        scene.amounts, look, rng, spacing_um=spacing_um, oversampling=oversampling
     )
-    class_map = np.ascontiguousarray(scene.class_map[::OVERSAMPLING, ::OVERSAMPLING])
+    class_map = np.ascontiguousarray(scene.class_map[::oversampling, ::oversampling])
     counts = np.bincount(class_map[class_map >= 0], minlength=4)
     total = max(int(counts.sum()), 1)
     shares = [int(count) / total for count in counts]
