@@ -53,7 +53,7 @@ def compose_scene(
     tumor: bool = True,
     oversampling: int = OVERSAMPLING,
 ) -> Scene:
-    """Geometry, stains and truth of a phantom, before a laboratory's look is put on it."""
+    """Geometry, stains and truth of a phantom, before any laboratory's look."""
     width, height = size_px
     if not (16 <= width <= 8192 and 16 <= height <= 8192):
         raise ValueError(f"need 16 <= width, height <= 8192, got size_px={size_px}")
@@ -74,7 +74,7 @@ def develop(
     jitter: bool = True,
     oversampling: int = OVERSAMPLING,
 ) -> Phantom:
-    """Photograph a scene with a profile; `jitter` moves the profile a little, by `seed`."""
+    """Photograph a scene; `jitter` moves the profile a little, by `seed`."""
     rng = generator(seed, 1 + zlib.crc32(profile.name.encode()))
     look = jittered(profile, rng) if jitter else profile
     rgb = expose(

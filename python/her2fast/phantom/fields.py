@@ -8,12 +8,15 @@ function of its seed. Coordinates are in micrometers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
+#: Any floating type; what is computed with is float32.
+AnyFloats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int32]
 
 #: Cells repeat after this many per axis; far more than fit into one phantom.
@@ -66,8 +69,9 @@ class Cells:
         self._ju = rng.uniform(-jitter, jitter, size).astype(np.float32)
         self._jv = rng.uniform(-jitter, jitter, size).astype(np.float32)
 
-    def __call__(self, u: Floats, v: Floats) -> Packing:
+    def __call__(self, u: AnyFloats, v: AnyFloats) -> Packing:
         """Find the nearest of the 3 x 3 cells round each point (u, v in pitches)."""
+        u, v = u.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
         base_u = np.floor(u).astype(np.int32)
         base_v = np.floor(v).astype(np.int32)
         first = np.full(u.shape, np.inf, np.float32)
@@ -105,9 +109,9 @@ def per_cell(rng: np.random.Generator, low: float, high: float) -> Floats:
 
 
 def fibers(
-    rng: np.random.Generator, along_um: Floats, across_um: Floats, width_um: float
+    rng: np.random.Generator, along_um: AnyFloats, across_um: AnyFloats, width_um: float
 ) -> Floats:
-    """Streaks of `width_um`, about fifteen times as long, along the first coordinate."""
+    """Streaks of `width_um`, many times as long, along the first coordinate."""
     side = 512
     texture = rng.standard_normal((side, side), np.float32)
     texture = ndimage.gaussian_filter(texture, (1.0, 1.4), mode="wrap")

@@ -145,7 +145,7 @@ def expose(
     Parameters
     ----------
     amounts
-        (3, h, w), hematoxylin, DAB and pigment at the fine grid; optical density, base 10.
+        (3, h, w), hematoxylin, DAB and pigment at the fine grid; optical density.
     profile
         Stain and scanner.
     rng
@@ -176,7 +176,8 @@ def expose(
     picture = np.stack(channels, axis=-1)
     grain = rng.standard_normal(picture.shape, np.float32) * profile.noise
     grain[..., 2] *= 1.6  # blue is a scanner's weakest channel
-    rgb = np.clip(np.rint(picture + grain), 0, 255).astype(np.uint8)
+    noisy = np.clip(np.rint(picture + grain), 0, 255)
+    rgb: npt.NDArray[np.uint8] = noisy.astype(np.uint8)
     if profile.jpeg_quality:
         buffer = io.BytesIO()
         Image.fromarray(rgb).save(buffer, "JPEG", quality=profile.jpeg_quality)

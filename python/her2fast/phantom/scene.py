@@ -68,7 +68,7 @@ def _quantile(field: Floats, share: float) -> float:
 
 
 def _layout(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats, Floats]:
-    """Signed depth into tumor and into lumens (um, about), and the angle of each nest."""
+    """Signed depth into tumor and lumens (um, about), and the angle of each nest."""
     step = max(1, round(2.0 / grid.spacing_um))
     shape = (-(-grid.shape[0] // step), -(-grid.shape[1] // step))
     coarse = _Grid.over(shape, grid.spacing_um * step)
@@ -243,10 +243,12 @@ def _stroma(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats]:
     tissue = np.where(slits < open_at, 0.15 * tissue, tissue)
     tissue *= np.clip(1.0 + 0.25 * grid.noise(rng, 90.0), 0.4, 1.6)
 
-    # Spindle and round nuclei; where lymphocytes crowd, smaller, rounder and darker ones.
+    # Spindle and round nuclei; where lymphocytes crowd, smaller, round, dark ones.
     pitch_um = float(rng.uniform(7.5, 17.0))
     slender = float(rng.uniform(1.4, 3.5))
-    packing = Cells(rng)(along / np.float32(pitch_um * 1.5), across / np.float32(pitch_um))
+    packing = Cells(rng)(
+        along / np.float32(pitch_um * 1.5), across / np.float32(pitch_um)
+    )
     cell = packing.cell
     thin_um = per_cell(rng, 1.3, 2.6)[cell]
     long_um = thin_um * per_cell(rng, 1.0, slender)[cell]
@@ -317,7 +319,9 @@ def compose(
         depth, lumen = np.full_like(depth, -100.0), np.full_like(lumen, -100.0)
     tissue = np.ones(shape, np.bool_)
     if rng.random() < 0.5:
-        outline = grid.noise(rng, rng.uniform(150.0, 400.0)) + 0.1 * grid.noise(rng, 20.0)
+        outline = grid.noise(rng, rng.uniform(150.0, 400.0)) + 0.1 * grid.noise(
+            rng, 20.0
+        )
         tissue = outline > _quantile(outline, rng.uniform(0.03, 0.35))
     tumor_at = (depth > 0.0) & (lumen <= 0.0) & tissue
     hollow = (lumen > 0.0) | ~tissue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small networks of the shipped package; plain torch, no batch statistics at run time."""
+"""The small networks of the shipped package; no batch statistics at run time."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class TinyClassifier(nn.Module):
 class TinyUNet(nn.Module):
     """(N, 3, H, W) normalized -> (N, 1, H, W) tumor logits; H and W multiples of 16.
 
-    It works at a quarter of the size (4 um at 1 um/px), because tumor borders are smooth
-    at that scale and a CPU must keep up with the reader.
+    It works at a quarter of the size (4 um at 1 um/px), because tumor borders are
+    smooth at that scale and a CPU must keep up with the reader.
     """
 
     def __init__(self) -> None:

@@ -24,13 +24,15 @@ CLASS_NAMES = ("0", "1+", "2+", "3+")
 def torchscript_bytes(network: torch.nn.Module, example: torch.Tensor) -> bytes:
     """Trace, freeze and serialize; the same weights give the same bytes.
 
-    The archive is written anew without debug records, because these hold the paths of the
-    machine that trained, and with a fixed date.
+    The archive is written anew without debug records, because these hold the paths of
+    the machine that trained, and with a fixed date.
     """
     with warnings.catch_warnings():
-        # TorchScript is deprecated upstream; the package format is chosen, see design.md.
+        # TorchScript is deprecated upstream; the package format is settled.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        traced = torch.jit.trace(network.eval(), example)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network.eval(), example
+        )
         frozen = torch.jit.freeze(traced)
         raw = io.BytesIO()
         torch.jit.save(frozen, raw)

@@ -66,7 +66,9 @@ def make_pictures(
     return Pictures(rgb, class_map)
 
 
-def cached_pictures(path: Path | None, count: int, size: int, exposures: int) -> Pictures:
+def cached_pictures(
+    path: Path | None, count: int, size: int, exposures: int
+) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment."""
     if path is not None and path.is_file():
         with np.load(path) as stored:

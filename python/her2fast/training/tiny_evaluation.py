@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures for the small package: fresh phantoms, an unseen stain, pictures of real cores.
+"""Figures of the small package: fresh phantoms, an unseen stain, real cores.
 
     python -m her2fast.training.tiny_evaluation --package DIR [--cores DIR]
 
-This is the method in plain NumPy and torch, without the tissue rule; the scorer proper is
-the core's session.
+This is the method in plain NumPy and torch, without the tissue rule; the scorer proper
+is the core's session.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def patch_logits(
     cut = rgb[: rows * PATCH_PX, : columns * PATCH_PX]
     blocks = cut.reshape(rows, PATCH_PX, columns, PATCH_PX, 3).swapaxes(1, 2)
     flat = torch.from_numpy(blocks.reshape(-1, PATCH_PX, PATCH_PX, 3).copy())
-    parts = [classifier(normalize(part, MEAN, STD)) for part in flat.split(32)]
+    parts = [classifier(normalize(part, MEAN, STD)) for part in torch.split(flat, 32)]
     logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return logits.reshape(rows, columns, -1)
 
@@ -75,7 +75,9 @@ def class_areas(
     mask: npt.NDArray[np.bool_], logits: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
     """Tumor pixels of each predicted class, over patches with more than 10 % tumor."""
-    tumor = patch_areas(np.where(mask, 0, -1).astype(np.int8), PATCH_PX, PATCH_PX)[..., 0]
+    tumor = patch_areas(np.where(mask, 0, -1).astype(np.int8), PATCH_PX, PATCH_PX)[
+        ..., 0
+    ]
     kept = tumor > MIN_TUMOR * PATCH_PX * PATCH_PX
     predicted = logits.argmax(-1)[kept]
     return np.bincount(predicted, weights=tumor[kept], minlength=4).astype(np.int64)
@@ -105,7 +107,7 @@ def evaluate_phantoms(
     count: int,
     size_px: int = 512,
 ) -> dict[str, dict[str, Any]]:
-    """Macro-F1 of patches, Dice of tumor, error of class shares; known looks and unseen."""
+    """Macro-F1 of patches, Dice of tumor, error of class shares."""
     figures: dict[str, dict[str, Any]] = {}
     for name, unseen in (("known_profiles", False), ("unseen_profile", True)):
         confusion = np.zeros((4, 4), np.int64)

@@ -3,8 +3,8 @@
 
     python -m her2fast.training.tiny_recipe --out DIR --seed 0
 
-One thread, no GPU, a fixed order of everything: on one machine and torch version the same
-seed gives the same package, byte for byte.
+One thread, no GPU, a fixed order of everything: on one machine and torch version the
+same seed gives the same package, byte for byte.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _train(
         losses.append(float(loss.detach()))
         if (step + 1) % max(1, steps // 10) == 0:
             recent = float(np.mean(losses[-max(1, steps // 10) :]))
-            _log(f"  {type(network).__name__} step {step + 1}/{steps} loss {recent:.4f}")
+            _log(
+                f"  {type(network).__name__} step {step + 1}/{steps} loss {recent:.4f}"
+            )
     return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
