@@ -193,6 +193,7 @@ void bind_io(py::module_& m) {
             std::string(spacing_source_name(resolved.source)), resolved.warning);
       },
       "slide"_a, "mpp"_a = std::nullopt);
+  bind_reader(m);
 }
 
 }  // namespace her2fast::bindings

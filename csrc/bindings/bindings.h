@@ -49,6 +49,7 @@ void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_guideline(pybind11::module_& m);
 void bind_io(pybind11::module_& m);
+void bind_reader(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
 
 }  // namespace her2fast::bindings

@@ -268,6 +268,10 @@ void TileReader::Impl::give_scratch(std::unique_ptr<ReadScratch> scratch) {
   idle_scratch.push_back(std::move(scratch));
 }
 
+ReadPlan TileReader::plan(Spacing target) const {
+  return plan_read(*impl_->slide, impl_->frame, target, impl_->options.mode);
+}
+
 TileStatus TileReader::read(const ReadRequest& request,
                             ImageView<std::uint8_t> out) const {
   Impl::ScratchLoan scratch(*impl_);

@@ -128,6 +128,37 @@ def write_pyramid_rows(
     workers: int = 2,
 ) -> None: ...
 
+class TileReader:
+    def __init__(
+        self,
+        slide: Slide,
+        spacing_um: tuple[float, float],
+        *,
+        workers: int = 2,
+        cache_bytes: int = 67108864,
+        max_ahead: int = 64,
+        mode: str = "scaled",
+    ) -> None: ...
+    def plan(self, spacing_um: float) -> tuple[int, int]: ...
+    def read(
+        self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
+    ) -> tuple[npt.NDArray[np.uint8], str]: ...
+    def submit(
+        self, requests: Sequence[tuple[int, int, int, int, int, float]]
+    ) -> None: ...
+    def submit_tiles(
+        self,
+        x_px: npt.NDArray[np.int64],
+        y_px: npt.NDArray[np.int64],
+        tile_px: int,
+        spacing_um: float,
+    ) -> None: ...
+    def next(self) -> tuple[int, int, int, npt.NDArray[np.uint8], str] | None: ...
+    def next_stack(
+        self, count: int, height_px: int, width_px: int
+    ) -> tuple[npt.NDArray[np.uint8], list[str]]: ...
+    def cancel(self) -> None: ...
+
 # --- session ------------------------------------------------------------------------------
 LIMITS: dict[str, float]
 

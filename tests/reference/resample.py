@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pixel definition in plain integers: slow, readable, the truth for the reader.
 
-One grid pixel is the area-weighted mean of the source pixels under it. Along an axis, grid
-pixel i covers the source interval [i * step, (i + 1) * step), `step` an exact fraction. The
-share of the interval that lies left of each source pixel's right edge is rounded half up to
-16 bits; a pixel's weight is the difference of two neighboring shares, so weights sum to 65536
-exactly. The value is floor((sum of wy * wx * v + 2**31) / 2**32). Beyond the source is white.
+One grid pixel is the area-weighted mean of the source pixels under it. Along an axis,
+grid pixel i covers the source interval [i * step, (i + 1) * step), `step` an exact
+fraction. The share of the interval that lies left of each source pixel's right edge is
+rounded half up to 16 bits; a pixel's weight is the difference of two neighboring
+shares, so weights sum to 65536 exactly. The value is
+floor((sum of wy * wx * v + 2**31) / 2**32). Beyond the source is white.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, floor
 
 import numpy as np
@@ -37,7 +39,7 @@ def axis_weights(index: int, step: Fraction) -> tuple[int, list[int]]:
     for pixel in range(first, end):
         share = (min(Fraction(pixel + 1), right) - left) / step
         shares.append(floor(share * ONE + Fraction(1, 2)))
-    return first, [b - a for a, b in zip(shares, shares[1:], strict=False)]
+    return first, [b - a for a, b in pairwise(shares)]
 
 
 def resample(
@@ -49,7 +51,7 @@ def resample(
     step_x: Fraction,
     step_y: Fraction,
 ) -> Rgb:
-    """Grid pixels [x_px, x_px + width_px) x [y_px, y_px + height_px) from `source` (H, W, 3)."""
+    """Grid pixels from (x_px, y_px) on, out of `source` (H, W, 3)."""
     height, width, channels = source.shape
     out = np.empty((height_px, width_px, channels), np.uint8)
     columns = [axis_weights(x_px + i, step_x) for i in range(width_px)]

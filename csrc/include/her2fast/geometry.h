@@ -22,7 +22,7 @@ struct Spacing {
   std::int64_t pm = 0;
   static Spacing from_um(
       double um);  ///< @throws std::invalid_argument unless finite and > 0
-  double um() const { return static_cast<double>(pm) * 1e-6; }
+  double um() const { return static_cast<double>(pm) / 1e6; }
   bool operator==(const Spacing&) const = default;
 };
 

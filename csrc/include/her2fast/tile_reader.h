@@ -30,7 +30,9 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target, 
 /// One answered request. `rgb` is (height, width, 3) and owned by the answer.
 struct TileAnswer {
   ReadRequest request;
-  TileStatus status = TileStatus::kOk;  ///< the worst of the source tiles it touched
+  /// The worst of the source tiles it touched: kOk < kWarned < kCorrupt < kMissing. What a corrupt
+  /// or missing tile covers is white; a request wholly beyond the slide touches none and is kOk.
+  TileStatus status = TileStatus::kOk;
   std::vector<std::uint8_t> rgb;
 };
 
@@ -44,7 +46,8 @@ struct ReaderOptions {
 /// Reads one request at a time on the caller's thread, or many on its own threads.
 ///
 /// Thread-safety: `read` may be called from many threads. `submit`, `next` and `cancel` too.
-/// Memory: cache_bytes + max_ahead answers, whatever the slide.
+/// Memory: cache_bytes + max_ahead answers + 6 MB a thread, whatever the slide and request.
+/// Bytes: the same for any number of workers, order, cache size and way of asking.
 class TileReader {
  public:
   TileReader(std::shared_ptr<const Slide> slide, SlideFrame frame, ReaderOptions options);
@@ -52,19 +55,28 @@ class TileReader {
   TileReader(const TileReader&) = delete;
   TileReader& operator=(const TileReader&) = delete;
 
-  /// @param out (request.height_px, request.width_px, 3). @throws Error kNoLevel, kIo
+  /// What serves this spacing on this slide. @throws Error kNoLevel
+  ReadPlan plan(Spacing target) const;
+
+  /// @param out (request.height_px, request.width_px, 3).
+  /// @throws Error kNoLevel, kIo, kLimitExceeded (a pixel covers 8192 source px a side or more)
   TileStatus read(const ReadRequest& request, ImageView<std::uint8_t> out) const;
 
   /// Reads `requests` on `options.workers` threads and calls `sink` for each, from those threads,
-  /// in any order, until `source` (called under a lock) returns an empty vector. Blocks until
-  /// all is done. The first exception of source, sink or a read stops the rest and is rethrown.
+  /// in any order, until `source` (never called twice at once; it may block) returns an empty
+  /// vector. Blocks until all is done. The first exception of source, sink or a read stops the
+  /// rest and is rethrown; `cancel` ends it with Error kCancelled. A `source` that blocks has to
+  /// return by itself then.
   void run(const std::function<std::vector<ReadRequest>()>& source,
            const std::function<void(TileAnswer&&)>& sink) const;
 
   /// The same in the background, answers in the order of `requests`, at most `max_ahead` waiting.
   void submit(std::vector<ReadRequest> requests);
-  /// The next answer in order; false when all were handed out. Blocks. Rethrows a reader's error.
+  /// The next answer in order; false when all were handed out. Blocks. An error is rethrown in its
+  /// request's place; the answers after it follow. The buffer in `answer` is taken for later ones.
   bool next(TileAnswer& answer);
+  /// Drops what was not handed out and stops `run`. Where something was dropped, `next` throws
+  /// Error kCancelled until the next `submit`.
   void cancel();
 
  private:

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "her2fast/tile_reader.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace her2fast::bindings {
+namespace {
+
+using Request = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                           std::int64_t, double>;
+
+ReadingMode parse_mode(const std::string& name) {
+  if (name == "scaled") return ReadingMode::kScaled;
+  if (name == "exact") return ReadingMode::kExact;
+  throw std::invalid_argument("need reading \"scaled\" or \"exact\", got \"" + name +
+                              "\"");
+}
+
+std::shared_ptr<TileReader> make_reader(std::shared_ptr<Slide> slide,
+                                        std::pair<double, double> spacing_um, int workers,
+                                        std::size_t cache_bytes, std::size_t max_ahead,
+                                        const std::string& mode) {
+  const Level& base = slide->info().levels.at(0);
+  const SlideFrame frame{base.width_px, base.height_px,
+                         Spacing::from_um(spacing_um.first),
+                         Spacing::from_um(spacing_um.second)};
+  return std::make_shared<TileReader>(
+      std::move(slide), frame,
+      ReaderOptions{workers, cache_bytes, max_ahead, parse_mode(mode)});
+}
+
+Array<std::uint8_t> image_array(std::int64_t height_px, std::int64_t width_px) {
+  if (height_px < 1 || width_px < 1 || height_px > (1 << 20) || width_px > (1 << 20)) {
+    throw std::invalid_argument("need 1 to 2^20 px a side, got " +
+                                std::to_string(width_px) + " x " +
+                                std::to_string(height_px));
+  }
+  return Array<std::uint8_t>({height_px, width_px, std::int64_t{3}});
+}
+
+py::tuple read(const TileReader& reader, std::int64_t x_px, std::int64_t y_px,
+               std::int64_t width_px, std::int64_t height_px, double spacing_um) {
+  auto rgb = image_array(height_px, width_px);
+  const auto out = mutable_view(rgb);
+  const ReadRequest request{0,        x_px,      y_px,
+                            width_px, height_px, Spacing::from_um(spacing_um)};
+  TileStatus status = TileStatus::kOk;
+  {
+    py::gil_scoped_release unlocked;
+    status = reader.read(request, out);
+  }
+  return py::make_tuple(rgb, std::string(tile_status_name(status)));
+}
+
+py::object next(TileReader& reader) {
+  TileAnswer answer;
+  {
+    py::gil_scoped_release unlocked;
+    if (!reader.next(answer)) answer.rgb.clear();
+  }
+  if (answer.rgb.empty()) return py::none();
+  const ReadRequest& request = answer.request;
+  auto rgb = image_array(request.height_px, request.width_px);
+  std::memcpy(rgb.mutable_data(), answer.rgb.data(), answer.rgb.size());
+  return py::make_tuple(request.id, request.x_px, request.y_px, rgb,
+                        std::string(tile_status_name(answer.status)));
+}
+
+/// Up to `count` answers of one size as (rgb (n, height, width, 3), statuses); n = 0 at
+/// the end.
+py::tuple next_stack(TileReader& reader, std::int64_t count, std::int64_t height_px,
+                     std::int64_t width_px) {
+  if (count < 1 || count > (1 << 20)) {
+    throw std::invalid_argument("need 1 <= count <= 2^20, got " + std::to_string(count));
+  }
+  image_array(height_px, width_px);
+  Array<std::uint8_t> rgb({count, height_px, width_px, std::int64_t{3}});
+  std::uint8_t* to = rgb.mutable_data();
+  std::vector<TileStatus> statuses;
+  {
+    py::gil_scoped_release unlocked;
+    TileAnswer answer;
+    while (static_cast<std::int64_t>(statuses.size()) < count && reader.next(answer)) {
+      if (answer.request.height_px != height_px || answer.request.width_px != width_px) {
+        throw std::invalid_argument("need answers of " + std::to_string(width_px) +
+                                    " x " + std::to_string(height_px) +
+                                    " px, got another size");
+      }
+      std::memcpy(to, answer.rgb.data(), answer.rgb.size());
+      to += answer.rgb.size();
+      statuses.push_back(answer.status);
+    }
+  }
+  py::list names;
+  for (const TileStatus status : statuses)
+    names.append(std::string(tile_status_name(status)));
+  const auto n = static_cast<std::int64_t>(statuses.size());
+  if (n < count) rgb.resize({n, height_px, width_px, std::int64_t{3}});
+  return py::make_tuple(rgb, names);
+}
+
+void submit(TileReader& reader, const std::vector<Request>& requests) {
+  std::vector<ReadRequest> all;
+  all.reserve(requests.size());
+  for (const auto& [id, x_px, y_px, width_px, height_px, spacing_um] : requests) {
+    all.push_back({id, x_px, y_px, width_px, height_px, Spacing::from_um(spacing_um)});
+  }
+  reader.submit(std::move(all));
+}
+
+void submit_tiles(TileReader& reader, const Array<std::int64_t>& x_px,
+                  const Array<std::int64_t>& y_px, std::int64_t tile_px,
+                  double spacing_um) {
+  if (x_px.ndim() != 1 || y_px.ndim() != 1 || x_px.size() != y_px.size()) {
+    throw std::invalid_argument("need x_px and y_px of one length");
+  }
+  const Spacing spacing = Spacing::from_um(spacing_um);
+  std::vector<ReadRequest> all;
+  all.reserve(static_cast<std::size_t>(x_px.size()));
+  for (py::ssize_t i = 0; i < x_px.size(); ++i) {
+    all.push_back({i, x_px.at(i), y_px.at(i), tile_px, tile_px, spacing});
+  }
+  reader.submit(std::move(all));
+}
+
+}  // namespace
+
+void bind_reader(py::module_& m) {
+  py::class_<TileReader, std::shared_ptr<TileReader>>(m, "TileReader")
+      .def(py::init(&make_reader), "slide"_a, "spacing_um"_a, py::kw_only(),
+           "workers"_a = 2, "cache_bytes"_a = std::size_t{64} << 20, "max_ahead"_a = 64,
+           "mode"_a = "scaled")
+      .def(
+          "plan",
+          [](const TileReader& reader, double spacing_um) {
+            const ReadPlan plan = reader.plan(Spacing::from_um(spacing_um));
+            return py::make_tuple(plan.level, plan.denominator);
+          },
+          "spacing_um"_a)
+      .def("read", &read, "x_px"_a, "y_px"_a, "width_px"_a, "height_px"_a, "spacing_um"_a)
+      .def("submit", &submit, "requests"_a)
+      .def("submit_tiles", &submit_tiles, "x_px"_a.noconvert(), "y_px"_a.noconvert(),
+           "tile_px"_a, "spacing_um"_a)
+      .def("next", &next)
+      .def("next_stack", &next_stack, "count"_a, "height_px"_a, "width_px"_a)
+      .def("cancel", &TileReader::cancel, py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace her2fast::bindings
