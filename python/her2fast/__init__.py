@@ -9,18 +9,49 @@ from typing import TYPE_CHECKING
 from her2fast._core import __version__
 
 if TYPE_CHECKING:
+    from her2fast import guidelines
+    from her2fast.errors import DeviceError, Her2fastError, SlideError, UsageError
+    from her2fast.rescoring import rescore
+    from her2fast.scoring import Measurement, Result, decide, score
+    from her2fast.session import Session
     from her2fast.slide import Slide, TileBatch, open_slide
 
 # Where each public name lives. Imported on first use, so that `import her2fast`,
 # `--help` and `info` never wait for torch, pyarrow or shapely.
 _LAZY = {
+    "DeviceError": "her2fast.errors",
+    "Her2fastError": "her2fast.errors",
+    "Measurement": "her2fast.scoring",
+    "Result": "her2fast.scoring",
+    "Session": "her2fast.session",
     "Slide": "her2fast.slide",
+    "SlideError": "her2fast.errors",
     "TileBatch": "her2fast.slide",
+    "UsageError": "her2fast.errors",
+    "decide": "her2fast.scoring",
     "open_slide": "her2fast.slide",
+    "rescore": "her2fast.rescoring",
+    "score": "her2fast.scoring",
 }
 _LAZY_MODULES = ("errors", "guidelines", "kernels", "roi", "slide")
 
-__all__ = ["Slide", "TileBatch", "__version__", "open_slide"]
+__all__ = [
+    "DeviceError",
+    "Her2fastError",
+    "Measurement",
+    "Result",
+    "Session",
+    "Slide",
+    "SlideError",
+    "TileBatch",
+    "UsageError",
+    "__version__",
+    "decide",
+    "guidelines",
+    "open_slide",
+    "rescore",
+    "score",
+]
 
 
 def __getattr__(name: str) -> object:

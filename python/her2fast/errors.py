@@ -18,7 +18,9 @@ class SlideError(Her2fastError):
 
     def __init__(self, message: str, code: str) -> None:
         if code not in REASON_CODES:
-            raise ValueError(f"need a reason code of {sorted(REASON_CODES)}, got {code!r}")
+            raise ValueError(
+                f"need a reason code of {sorted(REASON_CODES)}, got {code!r}"
+            )
         super().__init__(message)
         self.code = code
 

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""One module per published method: which native session a package asks for."""

@@ -82,7 +82,7 @@ class ModelConfig(BaseModel):
         return self
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel; the input is divided by 255 before."""
+        """Mean and standard deviation per channel, after division by 255."""
         mean: tuple[float, ...] = (0.0, 0.0, 0.0)
         std: tuple[float, ...] = (1.0, 1.0, 1.0)
         to_tensor = normalized = False

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import click
+
+model = click.option(
+    "-m",
+    "--model",
+    metavar="NAME|DIR",
+    help="Package that ships, or folder of one.  [default: constrained-tiny]",
+)
+allow_unknown_model = click.option(
+    "--allow-unknown-model", is_flag=True, help="Run model files that no list names."
+)
+mpp = click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Level-0 spacing, um/px; wins over the file's.",
+)
+guideline = click.option(
+    "--guideline", metavar="NAME", help="Rule set, or none.  [default: the package's]"
+)
+device = click.option(
+    "--device", default="cpu", show_default=True, metavar="cpu|cuda[:N]"
+)
+batch_size = click.option(
+    "-b", "--batch-size", type=click.IntRange(min=1), help="Patches in flight."
+)
+workers = click.option(
+    "-n",
+    "--num-workers",
+    type=click.IntRange(min=1),
+    help="Batches computed side by side.  [default: one per core]",
+)
+reading = click.option(
+    "--reading",
+    type=click.Choice(["scaled", "exact"]),
+    default="scaled",
+    show_default=True,
+    help="How tiles are decoded.",
+)
+geojson = click.option(
+    "--geojson",
+    type=click.Choice(["regions", "patches"]),
+    default="regions",
+    show_default=True,
+    help="Dissolved regions, or every patch.",
+)
+palette = click.option(
+    "--palette",
+    type=click.Choice(["qupath", "pham"]),
+    default="qupath",
+    show_default=True,
+    help="Colors of the classes.",
+)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command line prints: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from her2fast.dryrun import DryRun
+    from her2fast.rescoring import Rescored
+    from her2fast.run import RunSummary
+
+
+def plain(text: object) -> str:
+    """One printable line, whatever a file name holds."""
+    line = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+class RunDisplay:
+    """Shows a run's events; call it with them."""
+
+    def __init__(self, slides: int, *, quiet: bool = False) -> None:
+        """`quiet` leaves standard output to the caller."""
+        self._slides = slides
+        self._done = 0
+        self._quiet = quiet
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> RunDisplay:
+        if not self._quiet and sys.stderr.isatty():
+            self._progress = _rich_progress()
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, event: str, fields: dict[str, Any]) -> None:
+        """Shows one event of `her2fast.run.run`."""
+        if event == "slide_started" and self._progress is not None:
+            title = f"[{self._done + 1}/{self._slides}] {plain(fields['slide'])}"
+            self._task = self._progress.add_task(_escape(title), total=None, rate="")
+        elif event == "progress" and self._progress is not None:
+            self._show(fields)
+        elif event == "slide_ended":
+            self._done += 1
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+                self._task = None
+            if not self._quiet:
+                line = slide_line(self._done, self._slides, fields)
+                if self._progress is not None:
+                    self._progress.console.print(_escape(line), highlight=False)
+                else:
+                    click.echo(line)
+
+    def _show(self, fields: dict[str, Any]) -> None:
+        planned = fields.get("planned")
+        if planned and self._task is not None:
+            self._progress.update(
+                self._task,
+                total=planned + fields["items_planned"],
+                completed=fields["answered"] + fields["items_done"],
+            )
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _rich_progress() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(TextColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        Rate(""),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def slide_line(number: int, slides: int, fields: dict[str, Any]) -> str:
+    """One line per slide."""
+    status = fields["status"]
+    if status == "scored":
+        text = f"scored {fields['score']}" if fields["score"] else "scored (areas only)"
+    else:
+        text = f"{status} {fields['code']}: {fields['message']}"
+    if fields["review_required"]:
+        text += ", review required"
+    if fields["work"] == "kept":
+        text += " (finished before)"
+    elif fields["work"] == "decided":
+        text += " (measured before)"
+    seconds = f"{fields['elapsed_s']:.1f} s"
+    return plain(f"[{number}/{slides}] {fields['slide']}: {text} [{seconds}]")
+
+
+def summary_lines(summary: RunSummary, out: str) -> Iterator[str]:
+    """The end of a run; the last line says what was not scored and why."""
+    yield f"results: {plain(out)}"
+    total = len(summary.outcomes)
+    reasons = summary.not_scored
+    if not reasons:
+        yield f"{total} of {total} slides scored"
+        return
+    why = ", ".join(f"{n} {code}" for code, n in sorted(reasons.items()))
+    missing = sum(reasons.values())
+    yield f"{total - missing} of {total} slides scored; {missing} not scored: {why}"
+
+
+def rescored_lines(done: Iterable[Rescored]) -> Iterator[str]:
+    """One line per slide of a results folder."""
+    for item in done:
+        record = item.record
+        if item.skipped:
+            text = f"left as it was ({item.skipped})"
+        elif record["status"] == "scored":
+            text = f"scored {record['score'] or '(areas only)'}"
+        else:
+            text = f"{record['status']} {record['code']}: {record['message']}"
+        yield plain(f"{item.name}: {text}")
+
+
+def show_dry_run(report: DryRun, *, as_json: bool) -> int:
+    """Prints a dry run; its exit code is what scoring could reach at best."""
+    if as_json:
+        click.echo(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        for line in report.lines():
+            click.echo(plain(line))
+    return report.exit_code
+
+
+def demo_lines(summary: RunSummary, out: str) -> Iterator[str]:
+    """Score, fractions and the report's path."""
+    from her2fast.store import ResultsFolder
+
+    name = summary.outcomes[0].name
+    folder = ResultsFolder(out)
+    record = folder.read_record(name) or {}
+    yield f"score:     {record.get('score') or record.get('code')}"
+    fractions = record.get("fractions")
+    if fractions is not None:
+        pairs = zip(record["class_names"], fractions, strict=True)
+        shares = ", ".join(f"{name} {100 * value:.2f} %" for name, value in pairs)
+        yield f"fractions: {shares} (of tumor area)"
+    report = folder.root / "reports" / f"{name}.html"
+    if report.is_file():
+        yield f"report:    {plain(report)}"
+    yield f"use:       {record.get('intended_use', '')}"

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores one slide in this process: open, measure, decide."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from her2fast import _core
+from her2fast.errors import SlideError, UsageError
+from her2fast.measure import (
+    Models,
+    OnProgress,
+    crash_as_code,
+    default_workers,
+    describe_package_device,
+    run_session,
+)
+from her2fast.methods.patches import patch_session
+from her2fast.models.package import MethodPackage, load_package
+from her2fast.models.runner import check_device
+from her2fast.record import (
+    DecideSettings,
+    Provenance,
+    Record,
+    Roi,
+    decided_record,
+    empty_slide,
+    failed_record,
+    method_record,
+    provenance,
+    record_bytes,
+    settings_for,
+    unmeasured,
+)
+
+READING_MODES = ("scaled", "exact")
+#: `class_map` where a patch was not classified.
+NO_CLASS = 255
+
+RoiLike = Roi | str | Path | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on a slide, with what it was measured."""
+
+    core: _core.Measurement
+    provenance: Provenance
+
+    @property
+    def key(self) -> str:
+        """The record's `measurement_key`."""
+        return self.core.key
+
+    def to_bytes(self) -> bytes:
+        """The `.h2m` file."""
+        return self.core.to_bytes()
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a slide ended: the record, and the measurement where there is one."""
+
+    record: Record
+    measurement: Measurement | None = None
+    settings: DecideSettings = field(default_factory=DecideSettings)
+
+    @property
+    def status(self) -> str:
+        """ "scored", "indeterminate", "failed" or "refused"."""
+        return str(self.record["status"])
+
+    @property
+    def code(self) -> str | None:
+        """The reason code; None where scored."""
+        code = self.record["code"]
+        return None if code is None else str(code)
+
+    @property
+    def message(self) -> str:
+        """Why, in words; empty where scored."""
+        return str(self.record["message"])
+
+    @property
+    def score(self) -> str | None:
+        """ "0", "1+", "2+" or "3+"; None unless scored by a guideline."""
+        score = self.record["score"]
+        return None if score is None else str(score)
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Share of the kept tumor area per class, in [0, 1]; empty without tumor."""
+        values = self.record["fractions"]
+        if values is None:
+            return {}
+        return dict(zip(self.record["class_names"], values, strict=True))
+
+    @property
+    def review_required(self) -> bool:
+        """Whether `record["review_flags"]` ask for a look."""
+        return bool(self.record["review_required"])
+
+    @property
+    def class_map(self) -> npt.NDArray[np.uint8]:
+        """(rows, columns) of the patch grid: the class, or 255 where not classified."""
+        if self.measurement is None:
+            return np.zeros((0, 0), np.uint8)
+        core = self.measurement.core
+        side = core.tile_px // core.patch_px
+        shape = (core.tiles_y * side, core.tiles_x * side)
+        out = np.full(shape, NO_CLASS, np.uint8)
+        patches = _core.patch_outcomes(core, **self.settings.core_arguments())
+        kept = patches["kept"]
+        rows, columns = patches["row"][kept], patches["column"][kept]
+        out[rows, columns] = patches["predicted"][kept]
+        return out
+
+    def to_json(self) -> str:
+        """The record as `results/<slide>.json` holds it."""
+        return record_bytes(self.record).decode("utf-8")
+
+
+@dataclass(frozen=True)
+class OpenedSlide:
+    """A slide whose frame is settled."""
+
+    core: _core.Slide
+    path: str
+    size_px: tuple[int, int]
+    spacing_um: tuple[float, float]
+    warnings: tuple[str, ...]
+    record: Record
+
+    def reader(self, *, workers: int, reading: str) -> _core.TileReader:
+        """Native threads that read tiles of this slide."""
+        return _core.TileReader(
+            self.core, self.spacing_um, workers=workers, mode=reading
+        )
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """The file's name as text that any file can hold; odd bytes are written \\xff."""
+    name = os.path.basename(os.fspath(path).rstrip("/"))
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def open_core(path: str | os.PathLike[str]) -> _core.Slide:
+    """The native slide; OpenSlide's library is found first, and loaded when needed."""
+    from her2fast.slide import _prepare_openslide
+
+    _prepare_openslide()
+    return _core.Slide.open(path)
+
+
+def open_input(
+    path: str | os.PathLike[str], mpp: float | None = None, record: Record | None = None
+) -> OpenedSlide:
+    """Opens a slide and settles its frame; raises `SlideError` with an input code.
+
+    `record` is filled as far as the slide was understood, also where it is refused.
+    """
+    record = empty_slide() if record is None else record
+    text = os.fspath(path)
+    record["name"] = display_name(text)
+    core = open_core(text)
+    width_px, height_px = core.levels[0][:2]
+    size_px = (int(width_px), int(height_px))
+    record["size_px"] = list(size_px)
+    record["format"] = core.format
+    record["reader"] = core.reader
+    record["fingerprint"] = core.fingerprint()
+    spacing_um, source, warning = _core.resolve_frame(core, mpp)
+    record["spacing_um"] = list(spacing_um)
+    record["spacing_source"] = source
+    warnings = () if warning is None else (str(warning),)
+    return OpenedSlide(core, text, size_px, spacing_um, warnings, record)
+
+
+def as_roi(roi: RoiLike) -> Roi:
+    """Polygons of a GeoJSON file, or what is polygons already."""
+    if roi is None:
+        return ()
+    if isinstance(roi, str | Path):
+        from her2fast.roi import load_roi
+
+        return load_roi(roi)
+    return roi
+
+
+def check_roi(roi: Roi, size_px: tuple[int, int]) -> None:
+    """Raises `SlideError` ROI_OUTSIDE where a polygon misses the slide."""
+    if roi:
+        from her2fast.roi import check_inside
+
+        check_inside(list(roi), size_px)
+
+
+class Scorer:
+    """A package on a device, for many slides; models are opened when first needed."""
+
+    def __init__(
+        self,
+        package: MethodPackage,
+        *,
+        device: str = "cpu",
+        reading: str = "scaled",
+        workers: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Raises `DeviceError` and `UsageError`."""
+        if reading not in READING_MODES:
+            raise UsageError(f"need reading of {READING_MODES}, got {reading!r}")
+        for name, value in (("workers", workers), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise UsageError(f"need {name} >= 1, got {value}")
+        self.package = package
+        self.device = check_device(device)
+        self.reading = reading
+        self.workers = workers or default_workers()
+        self.batch_size = batch_size
+        self._models: Models | None = None
+
+    @property
+    def models(self) -> Models:
+        """The opened models."""
+        if self._models is None:
+            self._models = Models(self.package, self.device)
+        return self._models
+
+    def provenance(self, slide: OpenedSlide) -> Provenance:
+        """What a measurement of this slide would be made from; opens no model."""
+        return provenance(
+            self.package,
+            slide=slide.record,
+            device=describe_package_device(self.package, self.device),
+            reading_mode=self.reading,
+            warnings=slide.warnings,
+        )
+
+    def measure(
+        self, slide: OpenedSlide, *, on_progress: OnProgress | None = None
+    ) -> Measurement:
+        """Measures an opened slide; raises `SlideError`."""
+        package = self.package
+        source = self.provenance(slide)
+        reader = slide.reader(workers=self.workers, reading=self.reading)
+        reader.plan(package.spacing_um)  # NO_LEVEL before any work
+        session = patch_session(
+            package,
+            size_px=slide.size_px,
+            slide_spacing_um=slide.spacing_um,
+            in_flight=self.batch_size,
+        )
+        core = run_session(
+            session,
+            self.models,
+            lambda s: s.read_from(reader),
+            workers=self.workers,
+            on_progress=on_progress,
+        )
+        if open_core(slide.path).fingerprint() != slide.record["fingerprint"]:
+            raise SlideError(
+                f"{slide.path}: the file changed while it was read; score it again "
+                "once nothing writes to it",
+                "INPUT_CHANGED",
+            )
+        core.key = source.measurement_key or ""
+        return Measurement(core, source)
+
+
+def decide_with(measurement: Measurement, settings: DecideSettings) -> Result:
+    """The result of a measurement under `settings`; never raises `SlideError`."""
+    source = measurement.provenance
+    try:
+        check_roi(settings.roi, measurement.core.slide_size_px)
+        decision = _core.decide(measurement.core, **settings.core_arguments())
+        record = decided_record(source, decision, settings)
+    except SlideError as error:
+        record = failed_record(source, error)
+    return Result(record, measurement, settings)
+
+
+def decide(
+    measurement: Measurement,
+    *,
+    roi: RoiLike = None,
+    guideline: str | None = None,
+    ish: str | None = None,
+) -> Result:
+    """Decides on a measurement: ROI, calibration, rule set. No model, no pixels.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        From `Session.finish`, `Result.measurement` or a results folder.
+    roi : str, Path or sequence of (exclude, rings), optional
+        GeoJSON file, or polygons in level-0 px.
+    guideline : str, optional
+        A rule set's name; None is the package's own, "none" gives areas only.
+    ish : {"positive", "negative"}, optional
+        In-situ hybridization, for the binary view of 2+.
+    """
+    try:
+        settings = settings_for(
+            measurement.provenance.method or {},
+            roi=as_roi(roi),
+            guideline=guideline,
+            ish=ish,
+        )
+    except SlideError as error:
+        return Result(failed_record(measurement.provenance, error), measurement)
+    return decide_with(measurement, settings)
+
+
+def score(
+    slide: str | os.PathLike[str],
+    *,
+    model: str | Path | MethodPackage | None = None,
+    roi: RoiLike = None,
+    device: str = "cpu",
+    guideline: str | None = None,
+    mpp: float | None = None,
+    ish: str | None = None,
+    reading: str = "scaled",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    allow_unknown_model: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    """Scores one slide in this process.
+
+    Parameters
+    ----------
+    slide : path
+        A whole-slide image.
+    model : str, Path or MethodPackage, optional
+        Name of a shipped package or a package's folder.
+    roi : str, Path or polygons, optional
+        GeoJSON file as QuPath writes it, or polygons in level-0 px.
+    device : str
+        "cpu" or "cuda[:N]"; a device is a promise.
+    guideline : str, optional
+        A rule set's name; None is the package's own, "none" gives areas only.
+    mpp : float, optional
+        Level-0 spacing, um/px; wins over the file's.
+    ish : {"positive", "negative"}, optional
+        In-situ hybridization, for the binary view of 2+.
+    reading : {"scaled", "exact"}
+        How tiles are decoded.
+    workers : int, optional
+        Batches computed side by side; default is one per core.
+    batch_size : int, optional
+        Patches in flight; never the shape of a batch.
+    allow_unknown_model : bool
+        Run model files that no list names; recorded.
+
+    Returns
+    -------
+    Result
+        With exactly one status; whatever ails the slide is a status, not an exception.
+
+    Raises
+    ------
+    UsageError
+        The call, the package or the manifest is wrong.
+    DeviceError
+        This machine lacks the device.
+    """
+    slide_record = empty_slide(display_name(slide))
+    package = model if isinstance(model, MethodPackage) else None
+    scorer: Scorer | None = None
+    source: Provenance | None = None
+    check_device(device)
+    try:
+        with crash_as_code():
+            if not isinstance(model, MethodPackage):
+                package = load_package(model)
+            assert package is not None
+            if not allow_unknown_model:
+                package.require_known()
+            scorer = Scorer(
+                package,
+                device=device,
+                reading=reading,
+                workers=workers,
+                batch_size=batch_size,
+            )
+            settings = settings_for(
+                method_record(package), roi=as_roi(roi), guideline=guideline, ish=ish
+            )
+            opened = open_input(slide, mpp, slide_record)
+            source = scorer.provenance(opened)
+            check_roi(settings.roi, opened.size_px)
+            measurement = scorer.measure(opened, on_progress=on_progress)
+    except SlideError as error:
+        source = source or unmeasured(slide_record, package)
+        return Result(failed_record(source, error))
+    return decide_with(measurement, settings)

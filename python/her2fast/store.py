@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results folder: names, locks, and what is finished (docs/guide/results.md).
+
+Every file is written to a temporary name and renamed, the record last. A killed run
+leaves nothing that looks finished; a rerun completes exactly what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from her2fast import _core
+from her2fast.errors import SlideError, UsageError
+from her2fast.export.atomic import atomic_write
+from her2fast.record import Record, Roi, record_bytes
+
+RESULTS = "results"
+MEASUREMENTS = "measurements"
+LOCKS = ".locks"
+#: A name with a suffix fits in 255 bytes whatever is added to it.
+MAX_NAME_BYTES = 180
+#: How long another writer may hold a slide: a killed one is gone by then.
+LOCK_WAIT_S = 2.0
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')
+
+
+def file_stem(slide: str) -> str:
+    """A name for a slide's files: its stem, as any file system takes it."""
+    base = os.path.basename(slide.rstrip("/"))
+    stem = base.rsplit(".", 1)[0] or base
+    clean = _UNSAFE.sub("_", stem).strip(" ")
+    clean = "_" + clean[1:] if clean.startswith(".") else clean or "_"
+    data = clean.encode("utf-8")
+    if len(data) > MAX_NAME_BYTES:
+        clean = data[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return clean if clean == stem else f"{clean}-{_path_hash(slide)}"
+
+
+def _path_hash(slide: str) -> str:
+    path = os.fsencode(os.path.abspath(slide))
+    return hashlib.sha256(path).hexdigest()[:8]
+
+
+class ResultsFolder:
+    """One folder of results; many processes may write different slides of it."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Creates nothing yet."""
+        self.root = Path(root)
+
+    def create(self) -> None:
+        """Makes the folders that every run needs."""
+        for name in (RESULTS, MEASUREMENTS, LOCKS):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    # --- names ------------------------------------------------------------------------
+
+    def assign_names(self, slides: Sequence[str]) -> list[str]:
+        """A name per slide, distinct whatever the stems and the order.
+
+        A slide keeps the name it has in this folder. Otherwise its stem, and where two
+        slides share one (upper and lower case alike), the stem and a hash of the path.
+        """
+        stems = [file_stem(slide) for slide in slides]
+        count: dict[str, int] = {}
+        for stem in stems:
+            count[stem.casefold()] = count.get(stem.casefold(), 0) + 1
+        owners = self._owners()
+        names = []
+        for slide, stem in zip(slides, stems, strict=True):
+            source = _source_text(slide)
+            owner = owners.get(stem.casefold())
+            if owner == source or (owner is None and count[stem.casefold()] == 1):
+                names.append(stem)
+            else:
+                names.append(f"{stem}-{_path_hash(slide)}")
+        return names
+
+    def _owners(self) -> dict[str, str]:
+        owners = {}
+        with contextlib.suppress(FileNotFoundError):
+            for lock in (self.root / LOCKS).glob("*.lock"):
+                text = lock.read_text(encoding="utf-8", errors="replace")
+                owners[lock.name.removesuffix(".lock").casefold()] = text
+        return owners
+
+    # --- locks ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, name: str, slide: str | None = None) -> Iterator[None]:
+        """The only writer of a slide; raises `SlideError` OUTPUT_BUSY.
+
+        The kernel lets go of the lock with the process, so a killed run leaves none.
+        """
+        path = self.root / LOCKS / f"{name}.lock"
+        with path.open("a+b") as file:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise SlideError(
+                            f"{self.root}: another process writes {name!r}; wait for "
+                            "it or choose another folder",
+                            "OUTPUT_BUSY",
+                        ) from None
+                    time.sleep(0.05)
+            if slide is not None:
+                file.truncate(0)
+                file.write(_source_text(slide).encode("utf-8"))
+                file.flush()
+            yield
+
+    # --- one slide --------------------------------------------------------------------
+
+    def record_path(self, name: str) -> Path:
+        """`results/<name>.json`."""
+        return self.root / RESULTS / f"{name}.json"
+
+    def measurement_path(self, name: str) -> Path:
+        """`measurements/<name>.h2m`."""
+        return self.root / MEASUREMENTS / f"{name}.h2m"
+
+    def state_path(self, name: str) -> Path:
+        """What a finished slide is made of: hashes of its files, and its inputs."""
+        return self.root / MEASUREMENTS / f"{name}.state.json"
+
+    def read_record(self, name: str) -> Record | None:
+        """The record of a slide, or None where there is none that can be read."""
+        return _read_object(self.record_path(name))
+
+    def is_finished(
+        self, name: str, measurement_key: str | None, decision_key: str | None
+    ) -> bool:
+        """Whether the slide ended with these keys, its files being as written."""
+        if measurement_key is None or decision_key is None:
+            return False
+        record = self.read_record(name)
+        state = _read_object(self.state_path(name))
+        if (
+            record is None
+            or state is None
+            or record.get("measurement_key") != measurement_key
+            or record.get("decision_key") != decision_key
+        ):
+            return False
+        files = state.get("files")
+        return isinstance(files, dict) and all(
+            sha256_of(self.root / file) == value for file, value in files.items()
+        )
+
+    def read_measurement(self, name: str, key: str | None) -> _core.Measurement | None:
+        """The stored measurement with this key, or None: then it is measured again."""
+        if key is None:
+            return None
+        try:
+            data = self.measurement_path(name).read_bytes()
+            core = _core.Measurement.from_bytes(data)
+        except (OSError, SlideError):
+            return None
+        return core if core.key == key else None
+
+    def write_measurement(self, name: str, core: _core.Measurement) -> None:
+        """Stores a measurement before anything is decided on it."""
+        atomic_write(self.measurement_path(name), core.to_bytes())
+
+    def read_inputs(self, name: str) -> dict[str, Any]:
+        """ROI, guideline and ISH of the last decision, for the next one."""
+        state = _read_object(self.state_path(name)) or {}
+        inputs = state.get("inputs") or {}
+        return {
+            "roi": _roi_from_json(inputs.get("roi") or []),
+            "guideline": inputs.get("guideline"),
+            "ish": inputs.get("ish"),
+        }
+
+    def write_record(
+        self,
+        name: str,
+        record: Record,
+        *,
+        files: Sequence[Path] = (),
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The record, last of all; `files` are what was written for it before."""
+        data = record_bytes(record)
+        listed = [self.measurement_path(name), *files]
+        hashes = {
+            path.relative_to(self.root).as_posix(): sha256_of(path)
+            for path in listed
+            if path.is_file()
+        }
+        own = self.record_path(name).relative_to(self.root).as_posix()
+        hashes[own] = hashlib.sha256(data).hexdigest()
+        inputs = dict(inputs or {})
+        inputs["roi"] = _roi_to_json(inputs.get("roi") or ())
+        state = {"files": dict(sorted(hashes.items())), "inputs": inputs}
+        atomic_write(self.state_path(name), record_bytes(state))
+        atomic_write(self.record_path(name), data)
+
+    def records(self) -> list[tuple[str, Record]]:
+        """Every finished slide, by name."""
+        folder = self.root / RESULTS
+        if not folder.is_dir():
+            raise UsageError(f"{self.root}: is no results folder (no {RESULTS}/ in it)")
+        found = []
+        for path in sorted(folder.glob("*.json")):
+            record = _read_object(path)
+            if record is not None:
+                found.append((path.name.removesuffix(".json"), record))
+        return found
+
+
+def sha256_of(path: Path) -> str | None:
+    """SHA-256 of a file, hex; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _source_text(slide: str) -> str:
+    return os.path.abspath(slide).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _roi_to_json(roi: Roi) -> list[Any]:
+    return [
+        [bool(exclude), [np.asarray(ring).tolist() for ring in rings]]
+        for exclude, rings in roi
+    ]
+
+
+def _roi_from_json(value: Sequence[Any]) -> Roi:
+    return [
+        (bool(exclude), [np.asarray(ring, np.float64) for ring in rings])
+        for exclude, rings in value
+    ]
