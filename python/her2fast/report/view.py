@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a record to what the page shows. A field that is absent is not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from her2fast.export.class_map import CLASS_WORDS
+from her2fast.export.names import printable
+from her2fast.export.numbers import percent
+from her2fast.export.palettes import class_colors, hex_color
+from her2fast.guidelines import rule_sets
+from her2fast.report import words
+
+__all__ = ["page_view"]
+
+_NEUTRAL = "#5f6368"
+_SCORES = ("0", "1+", "2+", "3+")
+_EXACT_BELOW_PX = 1000  # farther from a cut nobody counts tenths of a pixel
+
+
+def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
+    """Everything the template prints, as text and numbers, ready to be escaped."""
+    clean = _printable(record)
+    slide = _mapping(clean.get("slide"))
+    guideline = _mapping(clean.get("guideline"))
+    classes = _classes(clean, palette)
+    return {
+        "slide_name": slide.get("name") or "unnamed slide",
+        "head": _head(clean, guideline, classes),
+        "review": _review(clean, guideline),
+        "classes": classes,
+        "cuts": _cuts(clean, guideline, classes),
+        "areas": _areas(clean),
+        "tiles": _tiles(_mapping(clean.get("tiles"))),
+        "warnings": _list(clean.get("warnings")),
+        "provenance": _provenance(clean, slide, guideline),
+        "intended_use": clean.get("intended_use") or "Research use only.",
+        "synthetic": any(_mapping(m).get("synthetic") for m in _models(clean)),
+        "unit": _unit(clean),
+    }
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(str(key)): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _models(record: Mapping[str, Any]) -> list[Any]:
+    return _list(record.get("models"))
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None
+
+
+def _mm2(value: Any) -> str | None:
+    number = _number(value)
+    return None if number is None else f"{number:.3f} mm²"
+
+
+def _unit(record: Mapping[str, Any]) -> str:
+    spacing = _number(record.get("working_spacing_um"))
+    at = "" if spacing is None else f", measured at {spacing:g} µm/px"
+    return f"Area-based approximation of cell percentages{at}."
+
+
+def _classes(record: Mapping[str, Any], palette: str) -> list[dict[str, Any]]:
+    names = [str(name) for name in _list(record.get("class_names"))]
+    pixels = [int(_number(px) or 0) for px in _list(record.get("class_px"))]
+    areas = _list(record.get("class_mm2"))
+    total = sum(pixels)
+    if len(pixels) != len(names) or total == 0:
+        return []
+    colors = class_colors(names, palette)
+    return [
+        {
+            "name": name,
+            "words": CLASS_WORDS.get(name, ""),
+            "color": hex_color(colors[index]),
+            "px": pixels[index],
+            "pixels": f"{pixels[index]:,}",
+            "percent": percent(pixels[index], total),
+            "share": pixels[index] / total,
+            "mm2": _mm2(areas[index]) if index < len(areas) else None,
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def _head(
+    record: Mapping[str, Any],
+    guideline: Mapping[str, Any],
+    classes: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    status = str(record.get("status") or "failed")
+    score = record.get("score") if status == "scored" else None
+    color = next((c["color"] for c in classes if c["name"] == score), _NEUTRAL)
+    head: dict[str, Any] = {
+        "score": score,
+        "color": color,
+        "status": status,
+        "alternative": None,
+    }
+    if score is None:
+        code = record.get("code")
+        # scored without a guideline: areas are all that was asked for
+        head["title"] = (
+            "No guideline: areas only"
+            if status == "scored"
+            else words.STATUSES.get(status, status)
+        )
+        lines = [words.CODES.get(str(code)), record.get("message")]
+        head["lines"] = [str(line) for line in lines if line]
+        head["code"] = code
+        return head
+    head["title"] = words.THREE_WAY.get(str(guideline.get("three_way")), "")
+    lines = []
+    binary, view = guideline.get("binary"), guideline.get("her2_view")
+    if score == "2+":
+        lines.append(
+            "In-situ hybridization decides."
+            if binary is None
+            else f"Decided by in-situ hybridization: {binary}."
+        )
+    if view in words.HER2_VIEWS:
+        lines.append(words.HER2_VIEWS[view])
+    if score == "0" and guideline.get("ihc0_membrane_staining") == "not_assessable":
+        lines.append("Null or ultralow: not assessable from areas")
+    head["lines"] = lines
+    head["code"] = None
+    head["alternative"] = guideline.get("alternative")
+    return head
+
+
+def _review(
+    record: Mapping[str, Any], guideline: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Flags that ask for review first, then those that only inform."""
+    if record.get("status") != "scored":
+        return None
+    asking = [str(flag) for flag in _list(record.get("review_flags"))]
+    informing = [
+        str(flag) for flag in _list(guideline.get("flags")) if flag not in asking
+    ]
+    flags = []
+    for flag in dict.fromkeys([*asking, *informing]):
+        title, text = words.FLAGS.get(flag, (flag, ""))
+        flags.append({"name": flag, "title": title, "text": text})
+    return {"required": bool(record.get("review_required")), "flags": flags}
+
+
+def _cuts(
+    record: Mapping[str, Any],
+    guideline: Mapping[str, Any],
+    classes: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    margins = [_mapping(margin) for margin in _list(guideline.get("margins"))]
+    if tuple(c["name"] for c in classes) != _SCORES or not margins:
+        return []
+    total = sum(c["px"] for c in classes)
+    mm2_of_all = sum(_number(a) or 0.0 for a in _list(record.get("class_mm2")))
+    above = {name: classes[c:] for c, name in enumerate(_SCORES)}
+    cumulative = all(
+        margin.get("area")
+        == sum(c["px"] for c in above.get(str(margin.get("cut")), ()))
+        for margin in margins
+    )
+    cuts = []
+    for margin in margins:
+        name = str(margin.get("cut"))
+        area, distance = int(margin.get("area", 0)), int(margin.get("margin", 0))
+        shown = above[name] if cumulative else above[name][:1]
+        label = f"{name} and above" if cumulative and name != "3+" else name
+        cuts.append(
+            {
+                "label": label,
+                "passed": bool(margin.get("passed")),
+                "percent": percent(area, total),
+                "distance": _distance(distance, total, mm2_of_all),
+                "parts": [
+                    {"color": c["color"], "width": 100 * c["share"]}
+                    for c in reversed(shown)
+                ],
+            }
+        )
+    return cuts
+
+
+def _distance(margin: int, total: int, mm2_of_all: float) -> str:
+    """Say how much area lies between the slide and a cut; `margin` is ten times it."""
+    if margin == 0:
+        return "exactly on the cut"
+    tenths = abs(margin)
+    if tenths % 10 == 0 or tenths >= 10 * _EXACT_BELOW_PX:
+        pixels = f"{(tenths + 5) // 10:,} px"
+    else:
+        pixels = f"{tenths // 10}.{tenths % 10} px"
+    mm2 = tenths / 10 / total * mm2_of_all
+    side = "above" if margin > 0 else "below"
+    area = f" ({mm2:.3f} mm²)" if mm2 >= 0.0005 else ""
+    return f"{pixels}{area} {side} the cut"
+
+
+def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("Tissue", _mm2(record.get("tissue_mm2"))),
+        ("Tumor that counts", _mm2(record.get("tumor_mm2"))),
+        (
+            "Tumor left out (patches with 10 % tumor or less)",
+            _mm2(record.get("dropped_tumor_mm2")),
+        ),
+    ]
+    blurred = _number(record.get("out_of_focus_share"))
+    if blurred is not None:
+        rows.append(("Tissue out of focus", f"{100 * blurred:.1f} %"))
+    return [(label, value) for label, value in rows if value is not None]
+
+
+def _tiles(tiles: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "count": f"{int(tiles[key]):,}",
+            "bad": key in ("missing", "corrupt", "warned") and tiles[key] > 0,
+        }
+        for key, label in words.TILES
+        if _number(tiles.get(key)) is not None
+    ]
+
+
+def _provenance(
+    record: Mapping[str, Any], slide: Mapping[str, Any], guideline: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    rows: list[tuple[str, Any]] = [("Slide", slide.get("name"))]
+    size, spacing = _list(slide.get("size_px")), _list(slide.get("spacing_um"))
+    if len(size) == 2:
+        rows.append(("Size", f"{size[0]} x {size[1]} px"))
+    if len(spacing) == 2:
+        source = str(slide.get("spacing_source") or "unknown source")
+        source = words.SPACING_SOURCES.get(source, source)
+        rows.append(("Pixel", f"{spacing[0]:g} x {spacing[1]:g} µm, from: {source}"))
+    working = _number(record.get("working_spacing_um"))
+    if working is not None:
+        rows.append(("Measured at", f"{working:g} µm/px"))
+    rows.append(("Fingerprint", slide.get("fingerprint")))
+    rows.append(("Method", record.get("method")))
+    for model in map(_mapping, _models(record)):
+        synthetic = " (synthetic training data)" if model.get("synthetic") else ""
+        text = (
+            f"{model.get('name', '?')}{synthetic}, SHA-256 {model.get('sha256', '?')}"
+        )
+        rows.append(("Model", text))
+    rule_set = guideline.get("rule_set")
+    if rule_set:
+        rows.append(("Guideline", rule_set))
+        known = {info.name: info for info in rule_sets()}.get(str(rule_set))
+        if known:
+            rows.append(("", f"{known.title}. {known.source}"))
+    rows.append(("Measurement key", record.get("measurement_key")))
+    rows.append(("Decision key", record.get("decision_key")))
+    versions = _mapping(record.get("versions"))
+    if versions:
+        text = ", ".join(f"{name} {version}" for name, version in versions.items())
+        rows.append(("Versions", text))
+    return [(label, str(value)) for label, value in rows if value]

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from record_example import record, unscored
+
+from her2fast.errors import REASON_CODES
+from her2fast.guidelines import rule_sets
+from her2fast.report import html, report_html, words
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The text of a page; fails on tags that do not close."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.parts: list[str] = []
+        self.feed(data.decode())
+        assert self.open == []
+        self.text = re.sub(r"\s+", " ", " ".join(self.parts))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.parts.append(data)
+
+
+def page(made, png=None) -> Page:
+    data = report_html(made, png)
+    assert data == report_html(made, png)
+    return Page(data)
+
+
+def picture(width: int, height: int, noise: bool = False) -> bytes:
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    if noise:
+        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def embedded(got: Page) -> Image.Image:
+    (source,) = [attrs["src"] for tag, attrs in got.tags if tag == "img"]
+    head, _, data = source.partition(",")
+    assert head == "data:image/png;base64"
+    raw = base64.b64decode(data, validate=True)
+    assert len(raw) <= html.MAX_IMAGE_BYTES
+    return Image.open(io.BytesIO(raw))
+
+
+def test_what_a_pathologist_looks_for():
+    text = page(record(), picture(20, 10)).text
+    for words_of_it in (
+        "S24-01234 HER2.svs",
+        "HER2 score 2+",
+        "HER2 equivocal",
+        "In-situ hybridization decides.",
+        "61.27 %",
+        "3.267 mm²",
+        "Review required",
+        "Borderline.",
+        "2+ and above",
+        "10.68 %, 223,187 px (0.223 mm²) above the cut: passed",
+        "0.72 %, 3,043,854 px (3.044 mm²) below the cut: not reached",
+        "Tumor left out",
+        "0.900 mm²",
+        "out of focus 3.4 %",
+        "decoded with a warning 2",
+        "Research use only; trained on synthetic data. Not a medical device.",
+        "0.2528 x 0.2528 µm, from: aperio",
+        "1 µm/px",
+        "SHA-256 " + "ab" * 32,
+        "Wolff et al., J Clin Oncol 2018",
+        "her2fast 0.1.0, torch 2.13.0",
+        "77aa" * 16,
+    ):
+        assert words_of_it in text, words_of_it
+
+
+@pytest.mark.parametrize(
+    ("class_px", "shown"),
+    [
+        ((9_004, 0, 996, 0), "9.96 %, 4 px below the cut: not reached"),
+        # 41 px short of a tenth, which two decimals would call 10.00 %
+        ((9_000_041, 0, 999_959, 0), "9.9996 %, 41 px below the cut: not reached"),
+        ((9_000_003, 0, 1_000_000, 0), "9.999997 %, 0.3 px below the cut: not reached"),
+        ((90, 0, 10, 0), "10.00 %, exactly on the cut: not reached"),
+        ((89_999, 0, 10_001, 0), "10.001 %, 1 px above the cut: passed"),
+    ],
+)
+def test_no_rounding_onto_a_cut(class_px, shown):
+    text = page(record(class_px)).text
+    assert f"2+ and above {shown}" in text
+
+
+def test_gap_shows_its_alternative_beside_the_score():
+    text = page(record((9_004, 0, 996, 0))).text
+    assert "HER2 score 0 HER2 negative" in text
+    assert "Review: 2+ is the alternative." in text
+    assert "Guideline gap." in text
+    assert "not assessable from areas" in text
+
+
+def test_calm_page():
+    text = page(record((40, 30, 30, 0))).text
+    assert "No flags" in text
+    assert "Review" not in text
+    only_ultralow = page(record((98, 2, 0, 0))).text
+    assert "No flag asks for review" in only_ultralow
+    assert "Some faint staining." in only_ultralow
+
+
+def test_ish_decides_2_plus():
+    made = record((40, 30, 30, 0))
+    made["guideline"] |= {"binary": "negative", "three_way": "negative"}
+    made["guideline"]["her2_view"] = "low"
+    text = page(made).text
+    assert "HER2 negative Decided by in-situ hybridization: negative. HER2-low" in text
+
+
+def test_cuts_of_a_set_that_does_not_add_up():
+    made = record((70, 10, 10, 10))
+    made["guideline"]["margins"] = [
+        {"cut": cut, "area": 10, "margin": 0, "passed": True}
+        for cut in ("3+", "2+", "1+")
+    ]
+    text = page(made).text
+    assert "and above 10" not in text
+    assert text.count("exactly on the cut: passed") == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("indeterminate", "NO_TUMOR"),
+        ("failed", "TRUNCATED"),
+        ("refused", "NO_SPACING"),
+        ("failed", "CRASH"),
+    ],
+)
+def test_no_score_says_why(status, code):
+    text = page(unscored(status, code, "tile 7 ends the file", "a.svs")).text
+    assert "No score" in text
+    assert "HER2 score" not in text
+    assert words.STATUSES[status] in text
+    assert f"{status}, {code}" in text
+    assert "tile 7 ends the file" in text
+    assert words.CODES.get(code, "") in text
+    assert "Distance to the cuts" not in text
+
+
+def test_a_score_is_never_shown_without_the_status():
+    text = page(unscored("failed", "CRASH", "", "a.svs") | {"score": "3+"}).text
+    assert "HER2 score" not in text
+
+
+def test_areas_without_a_guideline():
+    made = record(score=None, guideline=None, class_names=["a", "b", "c", "d"])
+    text = page(made).text
+    assert "No guideline: areas only" in text
+    assert "Distance" not in text
+
+
+def test_page_needs_nothing_else_and_runs_nothing():
+    got = page(record(), picture(20, 10))
+    names = {tag for tag, _ in got.tags}
+    assert not names & {"script", "link", "iframe", "object", "form", "a"}
+    for _, attrs in got.tags:
+        for key, value in attrs.items():
+            assert not key.startswith("on")
+            if key in ("src", "href"):
+                assert value.startswith("data:image/png;base64,")
+    data = report_html(record(), picture(20, 10))
+    assert b"url(" not in data
+    assert b"http:" not in data
+    assert b"https:" not in data
+
+
+NASTY = '"><script>alert(1)</script>{{ 7*7 }}\n' + os.fsdecode(b"\xff") + "é"
+
+
+def test_foreign_text_stays_text():
+    made = record(message=NASTY, warnings=[NASTY], intended_use=NASTY)
+    made["slide"]["name"] = made["slide"]["spacing_source"] = NASTY
+    made["models"][0]["name"] = NASTY
+    made["review_flags"] = [NASTY]
+    got = page(made)
+    assert "script" not in {tag for tag, _ in got.tags}
+    assert "{{ 7*7 }}" in got.text
+    assert r"\xffé" in got.text
+
+
+def test_picture_is_bounded():
+    small = picture(300, 200)
+    assert embedded(page(record(), small)).size == (300, 200)
+    assert embedded(page(record(), picture(4000, 100))).size == (1600, 40)
+    noisy = embedded(page(record(), picture(1500, 1500, noise=True)))
+    assert 300 < noisy.size[0] == noisy.size[1] < 1500
+
+
+@pytest.mark.parametrize("key", sorted(record()))
+@pytest.mark.parametrize("value", [None, "absent"])
+def test_a_missing_field_is_left_out(key, value):
+    made = record()
+    if value == "absent":
+        del made[key]
+    else:
+        made[key] = None
+    text = page(made).text
+    assert "None" not in text
+    assert not re.search(r"\bnan\b", text)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(record())),
+        st.none()
+        | st.integers()
+        | st.text(max_size=3)
+        | st.lists(st.integers() | st.none(), max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "total", "size_px"]), st.none()),
+        max_size=6,
+    )
+)
+def test_any_shape_makes_a_page(changes):
+    Page(report_html(record() | changes))
+    Page(report_html(changes))
+
+
+def test_words_cover_what_exists():
+    assert set(words.CODES) <= set(REASON_CODES)
+    assert len(rule_sets()) == 5
+    flags = "ULTRALOW GUIDELINE_GAP BORDERLINE HETEROGENEOUS UNUSUAL_PATTERN"
+    assert set(words.FLAGS) == {*flags.split(), "CONTROL_SUSPECTED", "OUT_OF_FOCUS"}
