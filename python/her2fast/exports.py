@@ -6,6 +6,7 @@ The one place that calls `her2fast.export` and `her2fast.report`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from her2fast.export.results_table import (
     results_parquet,
     worklist_csv,
 )
+from her2fast.report import report_html
 from her2fast.scoring import OpenedSlide, Result
 from her2fast.store import ResultsFolder
 
 PATCH_TABLES = "model-outputs-csv"
 REGIONS = "regions"
 CLASS_MAPS = "class-maps"
+REPORTS = "reports"
 #: Longest side of the picture that maps and reports are drawn on.
 OVERVIEW_PX = 1024
 OVERVIEW_QUALITY = 90
@@ -49,10 +52,30 @@ def write_exports(
 ) -> list[Path]:
     """Writes every file for people; returns what was written.
 
-    A slide without a decision (its ROI is invalid, say) has none.
+    A slide that was not decided on (it was refused, say) has a report only.
     """
-    if result.measurement is None or result.record["class_px"] is None:
-        return []
+    measured = result.measurement is not None and result.record["class_px"] is not None
+    return [
+        *(_write_measured(root, name, result, options) if measured else []),
+        _write_report(root, name, result, options),
+    ]
+
+
+def _write_report(
+    root: Path, name: str, result: Result, options: ExportOptions
+) -> Path:
+    class_map = None
+    with contextlib.suppress(FileNotFoundError):
+        if result.record["class_px"] is not None:
+            class_map = (root / CLASS_MAPS / f"{name}.png").read_bytes()
+    page = report_html(result.record, class_map, palette=options.palette)
+    return _write(root / REPORTS / f"{name}.html", page)
+
+
+def _write_measured(
+    root: Path, name: str, result: Result, options: ExportOptions
+) -> list[Path]:
+    assert result.measurement is not None
     core = result.measurement.core
     outcomes = Outcomes.from_dict(
         _core.patch_outcomes(core, **result.settings.core_arguments())
@@ -78,7 +101,7 @@ def write_exports(
             palette=options.palette,
         )
     table = patch_table(outcomes, grid, class_names=names)
-    overview = read_overview(root, name)
+    overview = read_overview(ResultsFolder(root).overview_path(name))
     class_map = class_map_png(
         overview,
         outcomes,
@@ -92,19 +115,13 @@ def write_exports(
         palette=options.palette,
     )
     return [
-        overview_path(root, name),
         _write(root / PATCH_TABLES / f"{name}.csv", table),
         _write(root / REGIONS / f"{name}.geojson", shapes),
         _write(root / CLASS_MAPS / f"{name}.png", class_map),
     ]
 
 
-def overview_path(root: Path, name: str) -> Path:
-    """The picture of a slide, kept with its measurement: deciding reads no pixels."""
-    return root / "measurements" / f"{name}.jpg"
-
-
-def write_overview(root: Path, name: str, slide: OpenedSlide, workers: int) -> None:
+def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
     """Stores the whole slide at most `OVERVIEW_PX` wide and high."""
     from PIL import Image
 
@@ -118,15 +135,15 @@ def write_overview(root: Path, name: str, slide: OpenedSlide, workers: int) -> N
     rgb, _ = reader.read(0, 0, width_px, height_px, spacing_um)
     out = io.BytesIO()
     Image.fromarray(rgb).save(out, "JPEG", quality=OVERVIEW_QUALITY)
-    atomic_write(overview_path(root, name), out.getvalue())
+    atomic_write(path, out.getvalue())
 
 
-def read_overview(root: Path, name: str) -> npt.NDArray[np.uint8]:
+def read_overview(path: Path) -> npt.NDArray[np.uint8]:
     """The stored picture; white where it is gone."""
     from PIL import Image
 
     try:
-        with Image.open(overview_path(root, name)) as image:
+        with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError:
         return np.full((OVERVIEW_PX // 4, OVERVIEW_PX // 4, 3), 255, np.uint8)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.exports import ExportOptions, write_exports, write_tables
@@ -118,10 +118,15 @@ def _rescore_one(
             settings = settings_for(source.method, **inputs)
             measurement = Measurement(core, source)
             result: Result = decide_with(measurement, settings)
-            files = write_exports(
-                folder.root, name, result, options=exports or ExportOptions()
+            options = exports or ExportOptions(**folder.read_exports(name))
+            files = write_exports(folder.root, name, result, options=options)
+            folder.write_record(
+                name,
+                result.record,
+                files=files,
+                inputs=inputs,
+                exports=asdict(options),
             )
-            folder.write_record(name, result.record, files=files, inputs=inputs)
             return Rescored(name, result.record)
     except SlideError as error:
         return Rescored(name, record, f"{error.code}: {error}")

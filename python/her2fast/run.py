@@ -33,11 +33,13 @@ from her2fast.record import (
 )
 from her2fast.scoring import (
     Measurement,
+    Result,
     Scorer,
     as_roi,
     check_roi,
     decide_with,
     display_name,
+    nameless,
     open_input,
 )
 from her2fast.store import ResultsFolder
@@ -204,7 +206,9 @@ def _score_locked(
             source = scorer.provenance(opened)
             key = source.measurement_key
             decision_key = settings.key(key) if key else None
-            if not options.overwrite and folder.is_finished(name, key, decision_key):
+            if not options.overwrite and folder.is_finished(
+                name, key, decision_key, asdict(options.exports)
+            ):
                 record = folder.read_record(name)
                 if record is not None:
                     return record, "kept"
@@ -213,20 +217,40 @@ def _score_locked(
             work = "measured" if core is None else "decided"
             if core is None:
                 measurement = scorer.measure(opened, on_progress=_changes(report))
-                write_overview(folder.root, name, opened, scorer.workers)
                 folder.write_measurement(name, measurement.core)
             else:
                 measurement = Measurement(core, source)
             report({"writing": True})
+            overview = folder.overview_path(name)
+            if work == "measured" or not overview.is_file():
+                write_overview(overview, opened, scorer.workers)
             result = decide_with(measurement, settings)
             files = write_exports(folder.root, name, result, options=options.exports)
-            folder.write_record(name, result.record, files=files, inputs=inputs)
+            folder.write_record(
+                name,
+                result.record,
+                files=files,
+                inputs=inputs,
+                exports=asdict(options.exports),
+            )
             return result.record, work
     except SlideError as error:
         source = source or unmeasured(slide_record, package)
-        record = failed_record(source, error)
-        folder.write_record(name, record, inputs=inputs)
+        record = failed_record(source, nameless(error, entry.slide))
+        write_failed(folder, name, record, options.exports, inputs)
         return record, "none"
+
+
+def write_failed(
+    folder: ResultsFolder,
+    name: str,
+    record: Record,
+    exports: ExportOptions,
+    inputs: dict[str, Any] | None = None,
+) -> None:
+    """Stores a record without a measurement, and its report."""
+    files = write_exports(folder.root, name, Result(record), options=exports)
+    folder.write_record(name, record, files=files, inputs=inputs)
 
 
 def _changes(report: Report) -> Callable[[Progress], None]:
@@ -288,10 +312,11 @@ def _one(
         # The worker is gone: the record is written here.
         if isinstance(error, JobFailed):
             error = SlideError(str(error), "CRASH")
+        error = nameless(error, job.entry.slide)
         record, work = failed_record(unmeasured(empty_slide(slide)), error), "none"
         try:
             with folder.lock(job.name, job.entry.slide):
-                folder.write_record(job.name, record)
+                write_failed(folder, job.name, record, job.options.exports)
         except SlideError as busy:
             log("record_not_written", slide=slide, message=str(busy))
     outcome = SlideOutcome(

@@ -149,6 +149,12 @@ def display_name(path: str | os.PathLike[str]) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def nameless(error: SlideError, path: str | os.PathLike[str]) -> SlideError:
+    """The error with the slide's name for its path: no record depends on a folder."""
+    text = str(error).replace(os.fspath(path), display_name(path))
+    return SlideError(text, error.code)
+
+
 def open_core(path: str | os.PathLike[str]) -> _core.Slide:
     """The native slide; OpenSlide's library is found first, and loaded when needed."""
     from her2fast.slide import _prepare_openslide
@@ -399,5 +405,5 @@ def score(
             measurement = scorer.measure(opened, on_progress=on_progress)
     except SlideError as error:
         source = source or unmeasured(slide_record, package)
-        return Result(failed_record(source, error))
+        return Result(failed_record(source, nameless(error, slide)))
     return decide_with(measurement, settings)

@@ -144,7 +144,11 @@ class ResultsFolder:
         return _read_object(self.record_path(name))
 
     def is_finished(
-        self, name: str, measurement_key: str | None, decision_key: str | None
+        self,
+        name: str,
+        measurement_key: str | None,
+        decision_key: str | None,
+        exports: Mapping[str, Any],
     ) -> bool:
         """Whether the slide ended with these keys, its files being as written."""
         if measurement_key is None or decision_key is None:
@@ -156,6 +160,7 @@ class ResultsFolder:
             or state is None
             or record.get("measurement_key") != measurement_key
             or record.get("decision_key") != decision_key
+            or state.get("exports") != exports
         ):
             return False
         files = state.get("files")
@@ -188,6 +193,15 @@ class ResultsFolder:
             "ish": inputs.get("ish"),
         }
 
+    def read_exports(self, name: str) -> dict[str, str]:
+        """How the files for people looked, for the next ones."""
+        state = _read_object(self.state_path(name)) or {}
+        return dict(state.get("exports") or {})
+
+    def overview_path(self, name: str) -> Path:
+        """The picture of a slide, kept so that deciding again reads no pixels."""
+        return self.root / MEASUREMENTS / f"{name}.jpg"
+
     def write_record(
         self,
         name: str,
@@ -195,10 +209,14 @@ class ResultsFolder:
         *,
         files: Sequence[Path] = (),
         inputs: Mapping[str, Any] | None = None,
+        exports: Mapping[str, Any] | None = None,
     ) -> None:
-        """The record, last of all; `files` are what was written for it before."""
+        """The record, last of all; `files` are what was written for it before.
+
+        What an earlier record had and this one has not is removed.
+        """
         data = record_bytes(record)
-        listed = [self.measurement_path(name), *files]
+        listed = [self.measurement_path(name), self.overview_path(name), *files]
         hashes = {
             path.relative_to(self.root).as_posix(): sha256_of(path)
             for path in listed
@@ -208,7 +226,14 @@ class ResultsFolder:
         hashes[own] = hashlib.sha256(data).hexdigest()
         inputs = dict(inputs or {})
         inputs["roi"] = _roi_to_json(inputs.get("roi") or ())
-        state = {"files": dict(sorted(hashes.items())), "inputs": inputs}
+        state = {
+            "files": dict(sorted(hashes.items())),
+            "inputs": inputs,
+            "exports": dict(exports or {}),
+        }
+        before = (_read_object(self.state_path(name)) or {}).get("files") or {}
+        for file in sorted(set(before) - set(hashes)):
+            (self.root / file).unlink(missing_ok=True)
         atomic_write(self.state_path(name), record_bytes(state))
         atomic_write(self.record_path(name), data)
 

@@ -13,22 +13,17 @@ from her2fast.cli import options
 @click.option("--roi", type=click.Path(), help="GeoJSON file, folder of them, or none.")
 @options.guideline
 @click.option("--ish", type=click.Path(), help="CSV with the columns slide and ish.")
-@options.geojson
-@options.palette
 def rescore(
     out: str,
     roi: str | None,
     guideline: str | None,
     ish: str | None,
-    geojson: str,
-    palette: str,
 ) -> int:
     """Decide again on the measurements in OUT: no model, no pixels.
 
     What is not given stays as it was.
     """
     from her2fast.cli.show import rescored_lines
-    from her2fast.exports import ExportOptions
     from her2fast.manifest import read_ish
     from her2fast.rescoring import exit_code, rescore_folder
 
@@ -37,7 +32,6 @@ def rescore(
         roi=roi,
         guideline=guideline,
         ish=read_ish(ish) if ish else None,
-        exports=ExportOptions(geojson=geojson, palette=palette),
     )
     for line in rescored_lines(done):
         click.echo(line)
