@@ -155,10 +155,9 @@ def bench_plain_loop(work: Path, workers: int, out: Path) -> dict[str, Any]:
 
     begin = time.perf_counter()
     model = load(work / "resnet18")
-    predicted = []
+    loader = DataLoader(Patches(), batch_size=BATCH, num_workers=workers)
     with torch.inference_mode():
-        for rgb in DataLoader(Patches(), batch_size=BATCH, num_workers=workers):
-            predicted.append(model(normalized(rgb)).argmax(1).numpy())
+        predicted = [model(normalized(rgb)).argmax(1).numpy() for rgb in loader]
     seconds = time.perf_counter() - begin
     return {
         "seconds": seconds,
