@@ -24,15 +24,21 @@ std::string folder_of(const std::string& path) {
 }  // namespace
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
+  if (path.empty() || path.find('\0') != std::string::npos) fail("create", ENOENT);
   static std::atomic<unsigned> counter{0};
-  // A short name of its own: the slide's may already be 255 bytes long.
-  temporary_ = folder_of(path) + "/.her2fast-" + std::to_string(::getpid()) + "-" +
-               std::to_string(counter.fetch_add(1)) + ".tmp";
   do {
+    // A short name of its own: the slide's may already be 255 bytes long. Left-overs of a
+    // killed process with this number are stepped over.
+    temporary_ = folder_of(path) + "/.her2fast-" + std::to_string(::getpid()) + "-" +
+                 std::to_string(counter.fetch_add(1)) + ".tmp";
     descriptor_ =
         ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  } while (descriptor_ < 0 && errno == EINTR);
-  if (descriptor_ < 0) fail("create", errno);
+  } while (descriptor_ < 0 && (errno == EINTR || errno == EEXIST));
+  if (descriptor_ < 0) {
+    const int error = errno;
+    temporary_.clear();
+    fail("create", error);
+  }
 }
 
 OutputFile::~OutputFile() {

@@ -54,14 +54,15 @@ std::vector<std::byte> DirectoryBuilder::layout(std::uint64_t offset, bool big,
       head.insert(head.end(), field.value.begin(), field.value.end());
       head.resize(head.size() + word - field.value.size());
     } else {
+      values.resize((values.size() + 7) / 8 * 8);
       append_little(head, values_at + values.size(), word);
       values.insert(values.end(), field.value.begin(), field.value.end());
-      values.resize((values.size() + 7) / 8 * 8);
     }
   }
-  // Everything starts at a multiple of 8, so the next directory does too.
-  std::size_t total = head.size() + word + values.size();
-  const std::size_t padding = (8 - (offset + total) % 8) % 8;
+  // Directories start at a multiple of 8. The last has nothing behind it: whatever is cut
+  // off a file's end is then noticed.
+  const std::size_t total = head.size() + word + values.size();
+  const std::size_t padding = last ? 0 : (8 - (offset + total) % 8) % 8;
   append_little(head, last ? 0 : offset + total + padding, word);
   head.insert(head.end(), values.begin(), values.end());
   head.resize(head.size() + padding);

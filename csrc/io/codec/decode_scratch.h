@@ -7,6 +7,7 @@
 
 #include "her2fast/slide.h"
 #include "io/codec/jpeg.h"
+#include "io/codec/raw.h"
 
 namespace her2fast {
 
@@ -16,6 +17,7 @@ class DecodeScratch {
   std::vector<std::byte> compressed;
   std::vector<std::uint32_t> argb;
   io::JpegDecoder jpeg;
+  io::InflateDecoder inflate;
 };
 
 }  // namespace her2fast

@@ -4,6 +4,7 @@
 #include <zlib.h>
 
 #include <cstring>
+#include <new>
 
 namespace her2fast::io {
 namespace {
@@ -41,13 +42,24 @@ TileStatus decode_uncompressed(std::span<const std::byte> bytes,
   return TileStatus::kOk;
 }
 
-TileStatus decode_deflate(std::span<const std::byte> bytes, bool horizontal_difference,
-                          ImageView<std::uint8_t> out) {
+struct InflateDecoder::State {
   z_stream stream{};
+};
+
+InflateDecoder::InflateDecoder() : state_(std::make_unique<State>()) {
+  if (inflateInit(&state_->stream) != Z_OK) throw std::bad_alloc();
+}
+
+InflateDecoder::~InflateDecoder() { inflateEnd(&state_->stream); }
+
+TileStatus InflateDecoder::decode(std::span<const std::byte> bytes,
+                                  bool horizontal_difference,
+                                  ImageView<std::uint8_t> out) {
+  z_stream& stream = state_->stream;
+  if (inflateReset(&stream) != Z_OK) return TileStatus::kCorrupt;
   // zlib takes a non-const pointer but never writes through it.
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data()));
   stream.avail_in = static_cast<uInt>(bytes.size());
-  if (inflateInit(&stream) != Z_OK) return TileStatus::kCorrupt;
   bool ended = false;
   bool good = inflate_rows(stream, out, ended);
   bool more_pixels = false;
@@ -60,7 +72,6 @@ TileStatus decode_deflate(std::span<const std::byte> bytes, bool horizontal_diff
     more_pixels = stream.avail_out == 0;
     good = more_pixels || result == Z_STREAM_END;
   }
-  inflateEnd(&stream);
   if (!good) return TileStatus::kCorrupt;
   if (horizontal_difference) {
     const std::int64_t row_bytes = out.width * out.channels;

@@ -4,8 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
-#include <vector>
 
 #include "her2fast/geometry.h"
 #include "her2fast/image.h"
@@ -17,10 +17,25 @@ namespace her2fast::io {
 TileStatus decode_uncompressed(std::span<const std::byte> bytes,
                                ImageView<std::uint8_t> out);
 
-/// A zlib stream (TIFF compression 8 and 32946).
-/// @param horizontal_difference  TIFF predictor 2.
-/// @returns kOk; kWarned where bytes follow the pixels; kCorrupt (out is undefined).
-TileStatus decode_deflate(std::span<const std::byte> bytes, bool horizontal_difference,
-                          ImageView<std::uint8_t> out);
+/// Zlib streams (TIFF compression 8 and 32946). One object per thread: its state is
+/// reused, so that no tile allocates.
+class InflateDecoder {
+ public:
+  InflateDecoder();
+  ~InflateDecoder();
+  InflateDecoder(const InflateDecoder&) = delete;
+  InflateDecoder& operator=(const InflateDecoder&) = delete;
+
+  /// @param horizontal_difference  TIFF predictor 2.
+  /// @param out (H, W, 3).
+  /// @returns kOk; kWarned where pixels follow those of the tile; kCorrupt (out is
+  /// undefined).
+  TileStatus decode(std::span<const std::byte> bytes, bool horizontal_difference,
+                    ImageView<std::uint8_t> out);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace her2fast::io

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "io/byte_source.h"
 #include "io/container/formats.h"
 #include "io/container/tiff_slide.h"
 
@@ -88,7 +89,8 @@ OpenAnswer open_aperio(const OpenContext& context) {
   for (const char* key : {"AppMag", "MPP", "ScanScope ID"}) {
     const std::string_view value = value_of(description, key);
     if (!value.empty() && value.size() <= 64) {
-      info.properties.emplace(std::string("aperio.") + key, value);
+      info.properties.emplace(std::string("aperio.") + key,
+                              printable(std::string(value)));
     }
   }
   return make_tiff_slide(tiff, std::move(info), std::move(images));

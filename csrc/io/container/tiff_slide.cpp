@@ -8,7 +8,6 @@
 
 #include "io/byte_source.h"
 #include "io/codec/decode_scratch.h"
-#include "io/codec/raw.h"
 
 namespace her2fast::io {
 namespace {
@@ -89,7 +88,7 @@ class TiffSlide final : public Slide {
       case TiffCodec::kUncompressed:
         return decode_uncompressed(bytes, out);
       case TiffCodec::kDeflate:
-        return decode_deflate(bytes, image.horizontal_difference, out);
+        return scratch.inflate.decode(bytes, image.horizontal_difference, out);
       case TiffCodec::kJpegYCbCr:
       case TiffCodec::kJpegRgb:
         break;
