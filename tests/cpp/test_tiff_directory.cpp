@@ -154,15 +154,15 @@ TEST(TiffDirectory, MissingTagsAreABadHeader) {
 
 TEST(TiffDirectory, DuplicateTagsAreABadHeader) {
   Bytes bytes = build_tiff({}, plain_tiles(), {plain_tags()});
-  // The second entry (257) becomes another 256; entries are 12 bytes after a 2-byte
-  // count.
-  const std::size_t first = 16 + plain_tiles().size();
-  bytes[first + 2 + 12] = std::byte{0};
-  bytes[first + 2 + 13] = std::byte{1};
+  // The eighth entry (296, value 3) becomes another 277 with the same value: harmless but
+  // for being there twice. Entries are 12 bytes after a 2-byte count.
+  const std::size_t entry = 16 + plain_tiles().size() + 2 + 7 * 12;
+  ASSERT_EQ(bytes[entry], std::byte{296 & 255});
+  bytes[entry] = std::byte{277 & 255};
   EXPECT_EQ(code_of_open(bytes), Code::kBadHeader);
 }
 
-TEST(TiffDirectory, DimensionsWhoseTilesAreMissingReadAsMissing) {
+TEST(TiffDirectory, TilesWithoutBytesReadAsMissing) {
   for (const auto& [number, tag] :
        {std::pair<std::uint16_t, Tag>{324, {4, {0, 16, 16, 16}, {}}},
         {325, {4, {0, 3072, 3072, 3072}, {}}}}) {
