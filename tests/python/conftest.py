@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no fault of the code.
+settings.register_profile("her2fast", deadline=None)
+settings.load_profile("her2fast")
 
 ROOT = Path(__file__).resolve().parents[2]
 

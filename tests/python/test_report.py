@@ -85,11 +85,18 @@ def test_what_a_pathologist_looks_for():
         "10.68 %, 223,187 px (0.223 mm²) above the cut: passed",
         "0.72 %, 3,043,854 px (3.044 mm²) below the cut: not reached",
         "Tumor left out",
-        "0.900 mm²",
+        "0.900 mm² (2.67 %)",
+        "Region looked at 400.500 mm²",
+        "Region the whole slide",
+        "constrained-tiny, method constrained, stain h-dab, patches of 64 px, "
+        "class scales 1 1.5",
+        "name cpu, batch (classify 32)",
+        "asco-cap-2018, floor 1 %",
+        "1 µm/px, reading mode scaled",
         "out of focus 3.4 %",
         "decoded with a warning 2",
         "Research use only; trained on synthetic data. Not a medical device.",
-        "0.2528 x 0.2528 µm, from: aperio",
+        "0.2528 x 0.2528 µm, from: the scanner's metadata",
         "1 µm/px",
         "SHA-256 " + "ab" * 32,
         "Wolff et al., J Clin Oncol 2018",
@@ -210,6 +217,25 @@ def test_foreign_text_stays_text():
     assert "script" not in {tag for tag, _ in got.tags}
     assert "{{ 7*7 }}" in got.text
     assert r"\xffé" in got.text
+
+
+@pytest.mark.parametrize(
+    ("given_text", "shown"),
+    [
+        (
+            "synthetic training data, research use only",
+            "Synthetic training data, research use only. Not a medical device.",
+        ),
+        (None, "Research use only. Trained on synthetic data. Not a medical device."),
+        (
+            "Cells.",
+            "Cells. Research use only. Trained on synthetic data. "
+            "Not a medical device.",
+        ),
+    ],
+)
+def test_intended_use_is_always_whole(given_text, shown):
+    assert page(record(intended_use=given_text)).text.count(shown) == 2
 
 
 def test_picture_is_bounded():

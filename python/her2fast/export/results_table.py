@@ -84,6 +84,7 @@ _BEFORE: tuple[Column, ...] = (
     Column("review_required", "bool", _at("review_required")),
     Column("review_flags", "string", _joined("review_flags")),
     Column("rule_set", "string", _at("guideline", "rule_set")),
+    Column("ish", "string", _at("guideline", "ish")),
     Column("flags", "string", _joined("guideline", "flags")),
     Column("alternative", "string", _at("guideline", "alternative")),
     Column("binary", "string", _at("guideline", "binary")),
@@ -95,7 +96,9 @@ _BEFORE: tuple[Column, ...] = (
     *(Column(f"margin_{cut}", "int64", _margin(cut)) for cut in ("3+", "2+", "1+")),
     Column("tumor_mm2", "double", _at("tumor_mm2")),
     Column("dropped_tumor_mm2", "double", _at("dropped_tumor_mm2")),
+    Column("dropped_tumor_share", "double", _at("dropped_tumor_share")),
     Column("tissue_mm2", "double", _at("tissue_mm2")),
+    Column("roi_mm2", "double", _at("roi_mm2")),
 )
 
 _AFTER: tuple[Column, ...] = (
@@ -113,6 +116,8 @@ _AFTER: tuple[Column, ...] = (
     Column("fingerprint", "string", _at("slide", "fingerprint")),
     Column("measurement_key", "string", _at("measurement_key")),
     Column("decision_key", "string", _at("decision_key")),
+    Column("roi_sha256", "string", _at("roi_sha256")),
+    Column("method", "string", _at("method", "name")),
     Column("models", "string", _models),
     Column("warnings", "string", _joined("warnings")),
     Column("her2fast_version", "string", _at("versions", "her2fast")),

@@ -36,8 +36,7 @@ def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
         "tiles": _tiles(_mapping(clean.get("tiles"))),
         "warnings": _list(clean.get("warnings")),
         "provenance": _provenance(clean, slide, guideline),
-        "intended_use": clean.get("intended_use") or "Research use only.",
-        "synthetic": any(_mapping(m).get("synthetic") for m in _models(clean)),
+        "intended_use": _intended_use(clean),
         "unit": _unit(clean),
     }
 
@@ -72,6 +71,21 @@ def _number(value: Any) -> float | None:
 def _mm2(value: Any) -> str | None:
     number = _number(value)
     return None if number is None else f"{number:.3f} mm²"
+
+
+def _intended_use(record: Mapping[str, Any]) -> str:
+    """The package's own words, and what must stand beside every score in any case."""
+    text = str(record.get("intended_use") or "Research use only")
+    text = text[:1].upper() + text[1:].rstrip(". ") + "."
+    synthetic = any(_mapping(model).get("synthetic") for model in _models(record))
+    for needed, wanted, sentence in (
+        ("research use", True, " Research use only."),
+        ("synthetic", synthetic, " Trained on synthetic data."),
+        ("medical device", True, " Not a medical device."),
+    ):
+        if wanted and needed not in text.casefold():
+            text += sentence
+    return text
 
 
 def _unit(record: Mapping[str, Any]) -> str:
@@ -219,13 +233,15 @@ def _distance(margin: int, total: int, mm2_of_all: float) -> str:
 
 def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
+        ("Region looked at", _mm2(record.get("roi_mm2"))),
         ("Tissue", _mm2(record.get("tissue_mm2"))),
         ("Tumor that counts", _mm2(record.get("tumor_mm2"))),
-        (
-            "Tumor left out (patches with 10 % tumor or less)",
-            _mm2(record.get("dropped_tumor_mm2")),
-        ),
     ]
+    dropped = _mm2(record.get("dropped_tumor_mm2"))
+    share = _number(record.get("dropped_tumor_share"))
+    if dropped is not None and share is not None:
+        dropped += f" ({100 * share:.2f} %)"
+    rows.append(("Tumor left out (patches with 10 % tumor or less)", dropped))
     blurred = _number(record.get("out_of_focus_share"))
     if blurred is not None:
         rows.append(("Tissue out of focus", f"{100 * blurred:.1f} %"))
@@ -257,9 +273,12 @@ def _provenance(
         rows.append(("Pixel", f"{spacing[0]:g} x {spacing[1]:g} µm, from: {source}"))
     working = _number(record.get("working_spacing_um"))
     if working is not None:
-        rows.append(("Measured at", f"{working:g} µm/px"))
+        mode = record.get("reading_mode")
+        reading = f", reading mode {mode}" if mode else ""
+        rows.append(("Measured at", f"{working:g} µm/px{reading}"))
     rows.append(("Fingerprint", slide.get("fingerprint")))
-    rows.append(("Method", record.get("method")))
+    rows.append(("Region", _region(record)))
+    rows.append(("Method", _method(record.get("method"))))
     for model in map(_mapping, _models(record)):
         synthetic = " (synthetic training data)" if model.get("synthetic") else ""
         text = (
@@ -268,14 +287,57 @@ def _provenance(
         rows.append(("Model", text))
     rule_set = guideline.get("rule_set")
     if rule_set:
-        rows.append(("Guideline", rule_set))
+        rows.append(("Guideline", _rule_set(str(rule_set), guideline)))
         known = {info.name: info for info in rule_sets()}.get(str(rule_set))
         if known:
             rows.append(("", f"{known.title}. {known.source}"))
     rows.append(("Measurement key", record.get("measurement_key")))
     rows.append(("Decision key", record.get("decision_key")))
-    versions = _mapping(record.get("versions"))
-    if versions:
-        text = ", ".join(f"{name} {version}" for name, version in versions.items())
-        rows.append(("Versions", text))
+    rows.append(("Computed on", _pairs(record.get("device"))))
+    rows.append(("Versions", _pairs(record.get("versions"))))
     return [(label, str(value)) for label, value in rows if value]
+
+
+def _pairs(values: Any) -> str:
+    return ", ".join(
+        f"{name} ({_pairs(value)})" if isinstance(value, Mapping) else f"{name} {value}"
+        for name, value in _mapping(values).items()
+    )
+
+
+def _region(record: Mapping[str, Any]) -> str | None:
+    sha256 = record.get("roi_sha256")
+    if sha256:
+        return f"drawn, SHA-256 {sha256}"
+    return "the whole slide" if "roi_sha256" in record else None
+
+
+def _method(method: Any) -> str | None:
+    if not isinstance(method, Mapping):
+        return str(method) if method else None
+    parts = [str(method.get("name") or "?")]
+    for key, text in (
+        ("kind", "method {}"),
+        ("stain", "stain {}"),
+        ("patch_px", "patches of {} px"),
+        ("tile_px", "tiles of {} px"),
+        ("halo_px", "halo {} px"),
+    ):
+        if method.get(key) is not None:
+            parts.append(text.format(method[key]))
+    calibration = _mapping(method.get("calibration"))
+    for key, text in (("scale_q16", "scales"), ("bias_q16", "offsets")):
+        factors = [_number(value) for value in _list(calibration.get(key))]
+        known = [f"{value / 65536:.4g}" for value in factors if value is not None]
+        if known:
+            parts.append(f"class {text} {' '.join(known)}")
+    return ", ".join(parts)
+
+
+def _rule_set(name: str, guideline: Mapping[str, Any]) -> str:
+    parts = [name]
+    if guideline.get("floor_percent") is not None:
+        parts.append(f"floor {guideline['floor_percent']} %")
+    if guideline.get("ish"):
+        parts.append(f"in-situ hybridization {guideline['ish']}")
+    return ", ".join(parts)

@@ -83,7 +83,8 @@ CODES = {
 
 SPACING_SOURCES = {
     "user": "stated by the user (--mpp)",
-    "tiff": "resolution in the TIFF header",
+    "vendor": "the scanner's metadata",
+    "tiff-resolution": "the resolution in the TIFF header",
 }
 
 TILES = (
