@@ -132,7 +132,11 @@ def _apart_px(first: list[int], second: list[int]) -> int:
 
 
 def write_expected() -> dict[str, Any]:
-    """Stores the areas of the shipped slide in demo.json; for developers."""
+    """Stores the areas of the shipped slide in demo.json.
+
+    For developers, after the package or the slide has changed:
+    `python -c "from her2fast.doctor import write_expected; write_expected()"`.
+    """
     from her2fast.export.atomic import atomic_write
 
     value = json.loads(DEMO_TRUTH.read_bytes())

@@ -89,7 +89,6 @@ class Supervisor:
                 if time.monotonic() - heard > self._stall_s:
                     raise _WorkerLost(f"no progress for {self._stall_s:g} s", "TIMEOUT")
         except (EOFError, ConnectionError):
-            process.join(POLL_S)
             raise _WorkerLost.ended(process) from None
 
     def _worker(self) -> tuple[Connection, SpawnProcess]:
@@ -136,6 +135,7 @@ class _WorkerLost(Exception):
 
     @classmethod
     def ended(cls, process: SpawnProcess) -> _WorkerLost:
+        process.join(POLL_S)
         code = process.exitcode
         how = "ended"
         if code is not None and code < 0:
@@ -151,6 +151,7 @@ class _WorkerLost(Exception):
 def _serve(connection: Connection, job: Job) -> None:
     """The worker: jobs from the pipe until it closes."""
     _end_with_parent()
+    parent = multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
 
     def report(value: Any) -> None:
@@ -161,6 +162,8 @@ def _serve(connection: Connection, job: Job) -> None:
             argument = connection.recv()
         except (EOFError, OSError):
             return
+        if parent is None or not parent.is_alive():
+            return  # killed with a job in the pipe, before this process watched it
         try:
             answer = ("done", job(argument, report))
         except Her2fastError as error:

@@ -178,7 +178,7 @@ class TorchScriptRunner:
             outputs = self._module(inputs)
         except torch.cuda.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:
             if self._device != "cpu" and "CUDA error" in str(error):
                 raise SlideError(
                     f"{self._device}: {_last_line(error)}", "GPU_LOST"
