@@ -290,6 +290,11 @@ void check(std::int64_t width_px, std::int64_t height_px, const PyramidOptions& 
        "spacing_um of 0.08 to 2.0, got " + std::to_string(options.spacing_um));
   need(options.tile_px >= 64 && options.tile_px <= 4096 && options.tile_px % 16 == 0,
        "tile_px a multiple of 16, 64 to 4096, got " + std::to_string(options.tile_px));
+  const std::int64_t columns = (width_px + options.tile_px - 1) / options.tile_px;
+  const std::int64_t rows = (height_px + options.tile_px - 1) / options.tile_px;
+  need(columns * rows <= static_cast<std::int64_t>(io::kMaxTiles),
+       "at most " + std::to_string(io::kMaxTiles) + " tiles, got " +
+           std::to_string(columns * rows) + ": use a larger tile_px");
   need(options.jpeg_quality >= 0 && options.jpeg_quality <= 100,
        "jpeg_quality of 1 to 100, or 0 for Deflate, got " +
            std::to_string(options.jpeg_quality));

@@ -18,6 +18,8 @@ import openslide
 import openslide_bin
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from her2fast import _core
@@ -206,6 +208,69 @@ def test_written_pyramids_open_everywhere_with_equal_pixels(
         else:
             error = np.abs(pixels.astype(int) - expected.astype(int)).mean()
             assert error < 6.0  # noise at quality 90 with half the color resolution
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    tile_px=st.sampled_from([64, 80, 128]),
+    more=st.sets(st.integers(2, 7), max_size=3),
+    aperio=st.booleans(),
+    big_tiff=st.booleans(),
+    workers=st.integers(1, 3),
+    seed=st.integers(0, 100),
+)
+def test_lossless_levels_equal_the_box_mean(
+    tmp_path: Path,
+    height: int,
+    width: int,
+    tile_px: int,
+    more: set[int],
+    aperio: bool,
+    big_tiff: bool,
+    workers: int,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path = tmp_path / "slide.tiff"
+    downsamples = [1, *sorted(more)]
+    _core.write_pyramid(
+        path,
+        rgb,
+        spacing_um=0.5,
+        tile_px=tile_px,
+        jpeg_quality=0,
+        downsamples=downsamples,
+        aperio=aperio,
+        big_tiff=big_tiff,
+        workers=workers,
+    )
+    kept = [n for n in downsamples if n == 1 or min(height, width) // n >= tile_px]
+    slide = _core.Slide.open(path)
+    assert [level[4] for level in slide.levels] == kept
+    for index, n in enumerate(kept):
+        np.testing.assert_array_equal(read_level(slide, index), box_mean(rgb, n))
+
+
+def test_blocks_round_half_up(tmp_path: Path) -> None:
+    """By hand: 0, 0, 1, 1 is 0.5, which is 1; 0, 0, 0, 1 is 0.25, which is 0."""
+    rgb = np.zeros((128, 128, 3), np.uint8)
+    rgb[1, 0:2] = 1
+    rgb[1, 2] = 1
+    rgb[126:, 126:] = 255
+    path = tmp_path / "slide.tiff"
+    _core.write_pyramid(
+        path, rgb, spacing_um=0.5, tile_px=64, jpeg_quality=0, downsamples=[1, 2]
+    )
+    half = read_level(_core.Slide.open(path), 1)
+    assert half[0, :3, 0].tolist() == [1, 0, 0]
+    assert half[63, 63].tolist() == [255, 255, 255]
 
 
 def test_written_bytes_do_not_depend_on_workers(tmp_path: Path) -> None:
