@@ -45,7 +45,7 @@ def patch_table(out: Path) -> list[dict[str, str]]:
 
     (table,) = (out / "model-outputs-csv").glob("*.csv")
     with table.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["kept"] == "1"]
+        return [row for row in csv.DictReader(file) if row["kept"] == "true"]
 
 
 def bench_her2fast(work: Path, workers: int) -> dict[str, Any]:
@@ -178,26 +178,18 @@ def agreement(rows: list[dict[str, str]], predicted: Any) -> float:
 def call(name: str, work: Path, workers: int, out: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--contender", name, "--work", str(work)]
     command += ["--workers", str(workers), "--out", out]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def prepare(work: Path, cores: Path, side_px: int) -> float:
-    import numpy as np
     import torch
     from resnet import write_package
-    from slide import make_slide
+    from slide import make_slide, sample_patches
 
-    import her2fast
-
-    bits = make_slide(work / "tissue.svs", sorted(cores.glob("core_*.jpg")), side_px)
-    with her2fast.open_slide(str(work / "tissue.svs")) as slide:
-        region = slide.read(side_px // 3, side_px // 3, 1024, spacing_um=1.0)
-    patches = np.asarray(region).reshape(16, 64, 16, 64, 3).swapaxes(1, 2)
-    write_package(
-        work / "resnet18",
-        torch.from_numpy(np.ascontiguousarray(patches.reshape(256, 64, 64, 3))),
-    )
+    slide = work / "tissue.svs"
+    bits = make_slide(slide, sorted(cores.glob("core_*.jpg")), side_px)
+    write_package(work / "resnet18", torch.from_numpy(sample_patches(slide, 16)))
     return bits
 
 

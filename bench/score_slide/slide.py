@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+import her2fast
 from her2fast import _core
 
 SIDE_PX = 24576
@@ -47,3 +48,12 @@ def make_slide(path: Path, cores: list[Path], side_px: int = SIDE_PX) -> float:
     )
     pixels = sum((side_px // d) ** 2 for d in (1, 4, 16))
     return path.stat().st_size * 8 / pixels
+
+
+def sample_patches(path: Path, side: int) -> npt.NDArray[np.uint8]:
+    """(side^2, 64, 64, 3): neighboring patches at 1 um/px from inside the slide."""
+    with her2fast.open_slide(str(path)) as slide:
+        width_px, height_px = slide.dimensions
+        region = slide.read(width_px // 3, height_px // 3, 64 * side, spacing_um=1.0)
+    patches = np.asarray(region).reshape(side, 64, side, 64, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(patches.reshape(side * side, 64, 64, 3))

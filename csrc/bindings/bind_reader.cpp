@@ -64,49 +64,20 @@ py::tuple read(const TileReader& reader, std::int64_t x_px, std::int64_t y_px,
 
 py::object next(TileReader& reader) {
   TileAnswer answer;
+  bool found = false;
   {
     py::gil_scoped_release unlocked;
-    if (!reader.next(answer)) answer.rgb.clear();
+    found = reader.next(answer);
   }
-  if (answer.rgb.empty()) return py::none();
+  if (!found) return py::none();
+  if (answer.rgb.empty()) {
+    throw std::invalid_argument("need next_statuses for what submit_tiles asked for");
+  }
   const ReadRequest& request = answer.request;
   auto rgb = image_array(request.height_px, request.width_px);
   std::memcpy(rgb.mutable_data(), answer.rgb.data(), answer.rgb.size());
   return py::make_tuple(request.id, request.x_px, request.y_px, rgb,
                         std::string(tile_status_name(answer.status)));
-}
-
-/// Up to `count` answers of one size as (rgb (n, height, width, 3), statuses); n = 0 at
-/// the end.
-py::tuple next_stack(TileReader& reader, std::int64_t count, std::int64_t height_px,
-                     std::int64_t width_px) {
-  if (count < 1 || count > (1 << 20)) {
-    throw std::invalid_argument("need 1 <= count <= 2^20, got " + std::to_string(count));
-  }
-  image_array(height_px, width_px);
-  Array<std::uint8_t> rgb({count, height_px, width_px, std::int64_t{3}});
-  std::uint8_t* to = rgb.mutable_data();
-  std::vector<TileStatus> statuses;
-  {
-    py::gil_scoped_release unlocked;
-    TileAnswer answer;
-    while (static_cast<std::int64_t>(statuses.size()) < count && reader.next(answer)) {
-      if (answer.request.height_px != height_px || answer.request.width_px != width_px) {
-        throw std::invalid_argument("need answers of " + std::to_string(width_px) +
-                                    " x " + std::to_string(height_px) +
-                                    " px, got another size");
-      }
-      std::memcpy(to, answer.rgb.data(), answer.rgb.size());
-      to += answer.rgb.size();
-      statuses.push_back(answer.status);
-    }
-  }
-  py::list names;
-  for (const TileStatus status : statuses)
-    names.append(std::string(tile_status_name(status)));
-  const auto n = static_cast<std::int64_t>(statuses.size());
-  if (n < count) rgb.resize({n, height_px, width_px, std::int64_t{3}});
-  return py::make_tuple(rgb, names);
 }
 
 void submit(TileReader& reader, const std::vector<Request>& requests) {
@@ -118,19 +89,35 @@ void submit(TileReader& reader, const std::vector<Request>& requests) {
   reader.submit(std::move(all));
 }
 
+/// Square tiles into `out` (n, tile, tile, 3); the caller keeps it until `next_statuses`
+/// has handed them out or `cancel` has returned.
 void submit_tiles(TileReader& reader, const Array<std::int64_t>& x_px,
-                  const Array<std::int64_t>& y_px, std::int64_t tile_px,
-                  double spacing_um) {
-  if (x_px.ndim() != 1 || y_px.ndim() != 1 || x_px.size() != y_px.size()) {
-    throw std::invalid_argument("need x_px and y_px of one length");
+                  const Array<std::int64_t>& y_px, double spacing_um,
+                  Array<std::uint8_t>& out) {
+  if (x_px.ndim() != 1 || y_px.ndim() != 1 || x_px.size() != y_px.size() ||
+      out.ndim() != 4 || out.shape(0) != x_px.size() || out.shape(3) != 3) {
+    throw std::invalid_argument(
+        "need x_px and y_px of one length n and out of (n, h, w, 3)");
   }
   const Spacing spacing = Spacing::from_um(spacing_um);
   std::vector<ReadRequest> all;
   all.reserve(static_cast<std::size_t>(x_px.size()));
   for (py::ssize_t i = 0; i < x_px.size(); ++i) {
-    all.push_back({i, x_px.at(i), y_px.at(i), tile_px, tile_px, spacing});
+    all.push_back({i, x_px.at(i), y_px.at(i), out.shape(2), out.shape(1), spacing});
   }
-  reader.submit(std::move(all));
+  reader.submit(std::move(all), out.mutable_data());
+}
+
+std::vector<std::string> next_statuses(TileReader& reader, std::size_t count) {
+  std::vector<TileStatus> statuses(count);
+  {
+    py::gil_scoped_release unlocked;
+    statuses.resize(reader.next(statuses));
+  }
+  std::vector<std::string> names;
+  names.reserve(statuses.size());
+  for (const TileStatus status : statuses) names.emplace_back(tile_status_name(status));
+  return names;
 }
 
 }  // namespace
@@ -150,9 +137,9 @@ void bind_reader(py::module_& m) {
       .def("read", &read, "x_px"_a, "y_px"_a, "width_px"_a, "height_px"_a, "spacing_um"_a)
       .def("submit", &submit, "requests"_a)
       .def("submit_tiles", &submit_tiles, "x_px"_a.noconvert(), "y_px"_a.noconvert(),
-           "tile_px"_a, "spacing_um"_a)
+           "spacing_um"_a, "out"_a.noconvert())
       .def("next", &next)
-      .def("next_stack", &next_stack, "count"_a, "height_px"_a, "width_px"_a)
+      .def("next_statuses", &next_statuses, "count"_a)
       .def("cancel", &TileReader::cancel, py::call_guard<py::gil_scoped_release>());
 }
 

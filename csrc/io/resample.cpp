@@ -18,6 +18,10 @@
 #else
 #define HER2FAST_HOT
 #endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HER2FAST_AVX2
+#include <immintrin.h>
+#endif
 
 namespace her2fast {
 namespace {
@@ -60,27 +64,70 @@ HER2FAST_HOT void add_row(const std::uint8_t* a, float wa, std::int64_t length,
 }
 
 /// Totals are integers below 2^41, exact in double whatever the order of the additions.
-/// One lane a channel; the fourth lane carries the next pixel's red and is thrown away.
-HER2FAST_HOT void across(const float* row, const std::int32_t* starts,
-                         const double* weights, std::int32_t taps, std::int64_t count,
-                         std::uint8_t* out) {
-  using Double4 = double __attribute__((vector_size(32)));
-  using Float4 = float __attribute__((vector_size(16)));
-  using Int4 = std::int32_t __attribute__((vector_size(16)));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float* from = row + 3 * static_cast<std::int64_t>(starts[i]);
-    const double* w = weights + i * taps;
-    Double4 total = {0x1p31, 0x1p31, 0x1p31, 0x1p31};
+void across_plain(const float* row, const AxisWeights& x, std::uint8_t* out) {
+  const std::int32_t taps = x.max_taps();
+  for (std::int64_t i = 0; i < x.count(); ++i) {
+    const float* from = row + 3 * static_cast<std::int64_t>(x.start(i));
+    const double* w = x.weights(i);
+    double total[3] = {0x1p31, 0x1p31, 0x1p31};
     for (std::int32_t t = 0; t < taps; ++t) {
-      Float4 value;
-      std::memcpy(&value, from + 3 * t, sizeof value);
-      total += __builtin_convertvector(value, Double4) * w[t];
+      for (int c = 0; c < 3; ++c) total[c] += w[t] * static_cast<double>(from[3 * t + c]);
     }
-    const Int4 rounded = __builtin_convertvector(total * 0x1p-32, Int4);
-    out[3 * i] = static_cast<std::uint8_t>(rounded[0]);
-    out[3 * i + 1] = static_cast<std::uint8_t>(rounded[1]);
-    out[3 * i + 2] = static_cast<std::uint8_t>(rounded[2]);
+    for (int c = 0; c < 3; ++c)
+      out[3 * i + c] = static_cast<std::uint8_t>(total[c] * 0x1p-32);
   }
+}
+
+#ifdef HER2FAST_AVX2
+/// The same sums, one lane a channel; the fourth lane carries the next pixel's red and is
+/// overwritten or left out. Inlined with a constant `taps`, so that the inner loop
+/// unrolls.
+__attribute__((target("avx2"), always_inline)) inline void across_taps(
+    const float* row, const AxisWeights& x, std::int32_t taps, std::uint8_t* out) {
+  const __m256d half = _mm256_set1_pd(0x1p31);
+  const __m256d scale = _mm256_set1_pd(0x1p-32);
+  const __m128i low_bytes = _mm_set1_epi32(0x0C080400);
+  const std::int32_t* starts = x.starts();
+  const double* w = x.weights(0);
+  const std::int64_t count = x.count();
+  for (std::int64_t i = 0; i < count; ++i, w += taps, out += 3) {
+    const float* from = row + 3 * static_cast<std::int64_t>(starts[i]);
+    __m256d total = half;
+    for (std::int32_t t = 0; t < taps; ++t) {
+      const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(from + 3 * t));
+      total = _mm256_add_pd(total, _mm256_mul_pd(value, _mm256_broadcast_sd(w + t)));
+    }
+    const __m128i rounded = _mm256_cvttpd_epi32(_mm256_mul_pd(total, scale));
+    const int bytes = _mm_cvtsi128_si32(_mm_shuffle_epi8(rounded, low_bytes));
+    std::memcpy(out, &bytes, i + 1 < count ? 4 : 3);
+  }
+}
+
+__attribute__((target("avx2"))) void across_avx2(const float* row, const AxisWeights& x,
+                                                 std::uint8_t* out) {
+  switch (x.max_taps()) {
+    case 2:
+      return across_taps(row, x, 2, out);
+    case 3:
+      return across_taps(row, x, 3, out);
+    case 4:
+      return across_taps(row, x, 4, out);
+    case 5:
+      return across_taps(row, x, 5, out);
+    case 6:
+      return across_taps(row, x, 6, out);
+    default:
+      return across_taps(row, x, x.max_taps(), out);
+  }
+}
+#endif
+
+void across(const float* row, const AxisWeights& x, std::uint8_t* out) {
+#ifdef HER2FAST_AVX2
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) return across_avx2(row, x, out);
+#endif
+  across_plain(row, x, out);
 }
 
 HER2FAST_HOT void sum_rows(const std::uint8_t* first, std::int64_t stride, int rows,
@@ -256,7 +303,7 @@ void resample(ImageView<const std::uint8_t> source, const AxisWeights& x,
     for (; done < taps; ++done) {
       add_row(source.row(top + done), static_cast<float>(w[done]), length, row);
     }
-    across(row, x.starts(), x.weights(0), x.max_taps(), out.width, out.row(j));
+    across(row, x, out.row(j));
   }
 }
 

@@ -9,6 +9,10 @@ namespace {
 // Evicted entries kept for reuse; a thread that just lost a race needs one each.
 constexpr std::size_t kMaxSpare = 8;
 
+std::size_t tile_bytes(std::int32_t width_px, std::int32_t height_px) {
+  return static_cast<std::size_t>(width_px) * static_cast<std::size_t>(height_px) * 3;
+}
+
 }  // namespace
 
 std::size_t TileCache::Hash::operator()(const TileKey& key) const {
@@ -34,16 +38,18 @@ TileCache::Held TileCache::get(const TileKey& key, std::int32_t width_px,
     decoded_.wait(lock);  // another thread decodes it; if it fails, this one tries
   }
   Tile& tile = insert(key, width_px, height_px);
+  const std::size_t bytes = tile_bytes(width_px, height_px);
   lock.unlock();
   TileStatus status = TileStatus::kOk;
   try {
-    tile.rgb.resize(static_cast<std::size_t>(width_px) *
-                    static_cast<std::size_t>(height_px) * 3);
-    status = decode({tile.rgb.data(), height_px, width_px, 3});
+    if (tile.rgb_bytes < bytes) {
+      tile.rgb = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
+      tile.rgb_bytes = bytes;
+    }
+    status = decode({tile.rgb.get(), height_px, width_px, 3});
   } catch (...) {
     lock.lock();
-    bytes_ -=
-        static_cast<std::size_t>(width_px) * static_cast<std::size_t>(height_px) * 3;
+    bytes_ -= bytes;
     tiles_.erase(key);
     decoded_.notify_all();
     throw;
@@ -55,6 +61,11 @@ TileCache::Held TileCache::get(const TileKey& key, std::int32_t width_px,
   return Held(*this, tile);
 }
 
+bool TileCache::has(const TileKey& key) const {
+  const std::lock_guard lock(mutex_);
+  return tiles_.contains(key);
+}
+
 std::size_t TileCache::bytes() const {
   const std::lock_guard lock(mutex_);
   return bytes_;
@@ -62,7 +73,7 @@ std::size_t TileCache::bytes() const {
 
 TileCache::Tile& TileCache::insert(const TileKey& key, std::int32_t width_px,
                                    std::int32_t height_px) {
-  bytes_ += static_cast<std::size_t>(width_px) * static_cast<std::size_t>(height_px) * 3;
+  bytes_ += tile_bytes(width_px, height_px);
   trim();
   Map::iterator place;
   if (spare_.empty()) {
@@ -94,7 +105,7 @@ void TileCache::trim() {
   while (bytes_ > capacity_bytes_ && oldest_ != nullptr) {
     Tile& tile = *oldest_;
     unlink(tile);
-    bytes_ -= tile.rgb.size();
+    bytes_ -= tile_bytes(tile.width_px, tile.height_px);
     Map::node_type node = tiles_.extract(tile.key);
     if (spare_.size() < kMaxSpare) spare_.push_back(std::move(node));
   }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -58,6 +59,8 @@ class TileCache {
   Held get(const TileKey& key, std::int32_t width_px, std::int32_t height_px,
            const Decode& decode);
 
+  /// True where `get` would not decode.
+  bool has(const TileKey& key) const;
   std::size_t bytes() const;  ///< of all tiles, held ones included
 
  private:
@@ -84,7 +87,8 @@ class TileCache {
 
 struct TileCache::Tile {
   TileKey key;
-  std::vector<std::uint8_t> rgb;
+  std::unique_ptr<std::uint8_t[]> rgb;  // not a vector: the decoder writes every element
+  std::size_t rgb_bytes = 0;
   std::int32_t width_px = 0;
   std::int32_t height_px = 0;
   TileStatus status = TileStatus::kOk;
@@ -95,7 +99,7 @@ struct TileCache::Tile {
 };
 
 inline ImageView<const std::uint8_t> TileCache::Held::rgb() const {
-  return {tile_->rgb.data(), tile_->height_px, tile_->width_px, 3};
+  return {tile_->rgb.get(), tile_->height_px, tile_->width_px, 3};
 }
 inline TileStatus TileCache::Held::status() const { return tile_->status; }
 

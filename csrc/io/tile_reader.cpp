@@ -212,7 +212,16 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   const std::int64_t column1 = (x1 - 1) / tile_width;
   const std::int64_t row0 = y0 / tile_height;
   const std::int64_t row1 = (y1 - 1) / tile_height;
+  const bool identity = scratch.x.box() == 1 && scratch.y.box() == 1;
   if (inside && column0 == column1 && row0 == row1) {
+    // A request for just one tile, as a grid without overlap asks: neighbors will not
+    // need it.
+    if (identity && width == tile_width && height == tile_height &&
+        !cache.has({plan.level, plan.denominator, column0, row0})) {
+      return slide->read_tile(plan.level, column0, row0, plan.denominator, out,
+                              *scratch.decode);
+    }
+
     const TileCache::Held tile = tile_at(column0, row0);
     const ImageView<const std::uint8_t> rgb = tile.rgb();
     const std::uint8_t* corner =
@@ -222,7 +231,6 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
     return tile.status();
   }
 
-  const bool identity = scratch.x.box() == 1 && scratch.y.box() == 1;
   ImageView<std::uint8_t> window = out;
   if (!identity) {
     scratch.window.resize(static_cast<std::size_t>(width) *

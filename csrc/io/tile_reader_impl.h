@@ -65,19 +65,32 @@ struct TileReader::Impl {
 
   // submit, next, cancel: a window of `max_ahead` slots slides over the requests in their
   // order.
+  struct Job {
+    ReadRequest request;
+    std::uint8_t* out = nullptr;  // null: the answer owns its pixels
+  };
   struct Slot {
     TileAnswer answer;
     std::exception_ptr error;
     bool done = false;
   };
+  void enqueue(const std::vector<ReadRequest>& requests, std::uint8_t* out);
   void work();
+  /// Waits for the next `wanted` answers; returns how many are ready at the head, 0 at
+  /// the end.
+  std::size_t wait_for(std::size_t wanted, std::unique_lock<std::mutex>& lock);
+  Slot& slot(std::uint64_t number) { return slots[number % options.max_ahead]; }
   std::mutex queue_mutex;
   std::condition_variable work_changed;  // workers wait: requests or room
-  std::condition_variable slot_done;     // `next` waits: its answer
-  std::deque<ReadRequest> queue;         // not yet taken by a worker
+  std::condition_variable slot_done;     // `next` waits: its answers
+  std::condition_variable idle;          // `cancel` waits: nobody writes any more
+  std::deque<Job> queue;                 // not yet taken by a worker
   std::vector<Slot> slots;               // answer n lies in slot n % max_ahead
   std::uint64_t taken = 0;               // requests taken by workers
   std::uint64_t handed = 0;              // answers handed out
+  std::uint64_t awaited = 0;             // the answer whose end wakes a lone `next`
+  int waiting = 0;                       // calls of `next` that wait
+  int busy = 0;                          // workers at a request
   std::uint64_t generation = 0;          // raised by cancel: late answers are dropped
   bool cancelled = false;                // `next` says so until the next submit
   bool closing = false;

@@ -116,18 +116,40 @@ void TileReader::run(const std::function<std::vector<ReadRequest>()>& source,
 }
 
 void TileReader::submit(std::vector<ReadRequest> requests) {
-  Impl& impl = *impl_;
-  {
-    const std::lock_guard lock(impl.queue_mutex);
-    impl.cancelled = false;
-    impl.slots.resize(impl.options.max_ahead);
-    impl.queue.insert(impl.queue.end(), requests.begin(), requests.end());
-    while (impl.threads.size() < static_cast<std::size_t>(impl.options.workers)) {
-      impl.threads.emplace_back([&impl] { impl.work(); });
+  impl_->enqueue(requests, nullptr);
+}
+
+void TileReader::submit(std::vector<ReadRequest> requests, std::uint8_t* out) {
+  for (const ReadRequest& request : requests) {
+    if (request.width_px != requests[0].width_px ||
+        request.height_px != requests[0].height_px || request.width_px < 1 ||
+        request.height_px < 1) {
+      throw std::invalid_argument("need requests of one size, got " +
+                                  std::to_string(request.width_px) + " x " +
+                                  std::to_string(request.height_px) + " px beside " +
+                                  std::to_string(requests[0].width_px) + " x " +
+                                  std::to_string(requests[0].height_px) + " px");
     }
   }
-  impl.work_changed.notify_all();
-  impl.slot_done.notify_all();
+  impl_->enqueue(requests, out);
+}
+
+void TileReader::Impl::enqueue(const std::vector<ReadRequest>& requests,
+                               std::uint8_t* out) {
+  {
+    const std::lock_guard lock(queue_mutex);
+    cancelled = false;
+    slots.resize(options.max_ahead);
+    for (const ReadRequest& request : requests) {
+      queue.push_back({request, out});
+      if (out != nullptr) out += request.width_px * request.height_px * 3;
+    }
+    while (threads.size() < static_cast<std::size_t>(options.workers)) {
+      threads.emplace_back([this] { work(); });
+    }
+  }
+  work_changed.notify_all();
+  slot_done.notify_all();
 }
 
 void TileReader::Impl::work() {
@@ -138,12 +160,13 @@ void TileReader::Impl::work() {
       return closing || (!queue.empty() && taken - handed < options.max_ahead);
     });
     if (closing) return;
-    const ReadRequest request = queue.front();
+    const Job job = queue.front();
     queue.pop_front();
     const std::uint64_t number = taken++;
     const std::uint64_t started = generation;
+    ++busy;
     TileAnswer answer;
-    if (!idle_buffers.empty()) {
+    if (job.out == nullptr && !idle_buffers.empty()) {
       answer.rgb = std::move(idle_buffers.back());
       idle_buffers.pop_back();
     }
@@ -151,17 +174,62 @@ void TileReader::Impl::work() {
     std::exception_ptr error;
     try {
       if (!scratch) scratch = take_scratch();
-      this->answer(request, answer, *scratch);
+      if (job.out == nullptr) {
+        this->answer(job.request, answer, *scratch);
+      } else {
+        answer.request = job.request;
+        answer.status =
+            read(job.request, {job.out, job.request.height_px, job.request.width_px, 3},
+                 *scratch);
+      }
     } catch (...) {
       error = std::current_exception();
     }
     lock.lock();
-    if (generation != started) continue;  // cancelled meanwhile: nobody waits for it
-    Slot& slot = slots[number % options.max_ahead];
-    slot.answer = std::move(answer);
-    slot.error = error;
-    slot.done = true;
-    slot_done.notify_all();
+    --busy;
+    if (generation != started) {  // cancelled meanwhile: nobody waits for it
+      if (busy == 0) idle.notify_all();
+      continue;
+    }
+    Slot& mine = slot(number);
+    mine.answer = std::move(answer);
+    mine.error = error;
+    mine.done = true;
+    // A wake-up a tile would cost as much as copying it.
+    if (waiting > 1 || (waiting == 1 && number == awaited)) slot_done.notify_all();
+  }
+}
+
+std::size_t TileReader::Impl::wait_for(std::size_t wanted,
+                                       std::unique_lock<std::mutex>& lock) {
+  ++waiting;
+  const auto leave = [this](std::size_t ready) {
+    // Others may wait for an answer that is handed out now, or for the end.
+    if (--waiting > 0) slot_done.notify_all();
+    return ready;
+  };
+  for (;;) {
+    if (closing || cancelled) {
+      leave(0);
+      throw cancelled_error();
+    }
+    const std::uint64_t outstanding = taken - handed + queue.size();
+    const std::uint64_t want =
+        std::min<std::uint64_t>({wanted, outstanding, options.max_ahead});
+    std::uint64_t last_open = want;
+    std::uint64_t ready = want;
+    for (std::uint64_t i = want; i-- > 0;) {
+      if (handed + i < taken && slot(handed + i).done) continue;
+      last_open = std::max(last_open == want ? 0 : last_open, i);
+      ready = i;
+    }
+    // An error is handed out in its place, so nothing after it is waited for.
+    for (std::uint64_t i = 0; i < ready; ++i) {
+      if (slot(handed + i).error) return leave(static_cast<std::size_t>(i + 1));
+    }
+    if (ready == want) return leave(static_cast<std::size_t>(ready));
+    awaited = handed + last_open;
+    slot_done.wait(lock);
   }
 }
 
@@ -173,39 +241,53 @@ bool TileReader::next(TileAnswer& answer) {
     impl.idle_buffers.push_back(std::move(answer.rgb));
   }
   answer = TileAnswer{};
-  for (;;) {
-    if (impl.closing || impl.cancelled) throw cancelled_error();
-    if (impl.queue.empty() && impl.taken == impl.handed) return false;
-    Impl::Slot& slot = impl.slots[impl.handed % impl.options.max_ahead];
-    if (impl.taken > impl.handed && slot.done) {
-      answer = std::move(slot.answer);
-      const std::exception_ptr error = std::exchange(slot.error, nullptr);
+  if (impl.wait_for(1, lock) == 0) return false;
+  Impl::Slot& slot = impl.slot(impl.handed);
+  answer = std::move(slot.answer);
+  const std::exception_ptr error = std::exchange(slot.error, nullptr);
+  slot.done = false;
+  ++impl.handed;
+  impl.work_changed.notify_one();
+  if (error) std::rethrow_exception(error);
+  return true;
+}
+
+std::size_t TileReader::next(std::span<TileStatus> statuses) {
+  Impl& impl = *impl_;
+  std::unique_lock lock(impl.queue_mutex);
+  std::size_t given = 0;
+  while (given < statuses.size()) {
+    const std::size_t ready = impl.wait_for(statuses.size() - given, lock);
+    if (ready == 0) break;
+    std::exception_ptr error;
+    for (std::size_t i = 0; i < ready && !error; ++i) {
+      Impl::Slot& slot = impl.slot(impl.handed);
+      statuses[given++] = slot.answer.status;
+      error = std::exchange(slot.error, nullptr);
       slot.done = false;
       ++impl.handed;
-      impl.work_changed.notify_one();
-      if (error) std::rethrow_exception(error);
-      return true;
     }
-    impl.slot_done.wait(lock);
+    impl.work_changed.notify_all();
+    if (error) std::rethrow_exception(error);
   }
+  return given;
 }
 
 void TileReader::cancel() {
   Impl& impl = *impl_;
   ++impl.cancels;
-  {
-    const std::lock_guard lock(impl.queue_mutex);
-    impl.cancelled = impl.cancelled || !impl.queue.empty() || impl.taken != impl.handed;
-    impl.queue.clear();
-    ++impl.generation;
-    impl.handed = impl.taken;
-    for (Impl::Slot& slot : impl.slots) {
-      slot.done = false;
-      slot.error = nullptr;
-    }
+  std::unique_lock lock(impl.queue_mutex);
+  impl.cancelled = impl.cancelled || !impl.queue.empty() || impl.taken != impl.handed;
+  impl.queue.clear();
+  ++impl.generation;
+  impl.handed = impl.taken;
+  for (Impl::Slot& slot : impl.slots) {
+    slot.done = false;
+    slot.error = nullptr;
   }
   impl.slot_done.notify_all();
-  impl.work_changed.notify_all();
+  // Whoever submitted memory may free it after this.
+  impl.idle.wait(lock, [&impl] { return impl.busy == 0; });
 }
 
 }  // namespace her2fast

@@ -150,13 +150,12 @@ class TileReader:
         self,
         x_px: npt.NDArray[np.int64],
         y_px: npt.NDArray[np.int64],
-        tile_px: int,
         spacing_um: float,
+        out: npt.NDArray[np.uint8],
     ) -> None: ...
     def next(self) -> tuple[int, int, int, npt.NDArray[np.uint8], str] | None: ...
-    def next_stack(
-        self, count: int, height_px: int, width_px: int
-    ) -> tuple[npt.NDArray[np.uint8], list[str]]: ...
+    def next_statuses(self, count: int) -> list[str]: ...
+
     def cancel(self) -> None: ...
 
 # --- session ------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import math
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ Reading = Literal["scaled", "exact"]
 OnDamage = Literal["raise", "white"]
 
 _PM_PER_UM = 1_000_000  # the core holds spacings as whole picometers
-_BATCHES_AHEAD = 4  # requests handed to the reader before their batch is asked for
+_BATCHES_AHEAD = 3  # the one asked for, and those that threads fill meanwhile
 _ROI_CHUNK = 65_536  # tiles whose rectangles are built at once
 
 
@@ -262,9 +264,9 @@ class Slide:
         """
         if not 1 <= tile_px <= 1 << 14:
             raise ValueError(f"need 1 <= tile_px <= 16384, got tile_px={tile_px}")
-        if not 1 <= batch_size <= 1 << 16:
+        if not 1 <= batch_size <= 1 << 14:
             raise ValueError(
-                f"need 1 <= batch_size <= 65536, got batch_size={batch_size}"
+                f"need 1 <= batch_size <= 16384, got batch_size={batch_size}"
             )
         if coords_px is None:
             x_px, y_px = self._covering_grid(tile_px, spacing_um)
@@ -290,7 +292,7 @@ class Slide:
             self._open_core(),
             self._spacing_um,
             workers=workers,
-            max_ahead=max(2 * batch_size, 4 * workers),
+            max_ahead=_BATCHES_AHEAD * batch_size,
             mode=self._reading,
         )
         reader.plan(spacing_um)  # refuse here, not at the first batch
@@ -305,21 +307,30 @@ class Slide:
         spacing_um: float,
         batch_size: int,
     ) -> Iterator[TileBatch]:
-        submitted = 0
+        # Workers write into the batches themselves: the arrays must outlive `cancel`.
+        ahead: deque[tuple[slice, Rgb]] = deque()
+        starts = iter(range(0, len(x_px), batch_size))
         try:
-            for start in range(0, len(x_px), batch_size):
-                end = min(start + batch_size, len(x_px))
-                if submitted < end:
-                    more = slice(submitted, submitted + _BATCHES_AHEAD * batch_size)
-                    reader.submit_tiles(x_px[more], y_px[more], tile_px, spacing_um)
-                    submitted = min(more.stop, len(x_px))
-                rgb, status = reader.next_stack(end - start, tile_px, tile_px)
+            while True:
+                for start in itertools.islice(starts, _BATCHES_AHEAD - len(ahead)):
+                    part = slice(start, min(start + batch_size, len(x_px)))
+                    size = (part.stop - start, tile_px, tile_px, 3)
+                    ahead.append((part, np.empty(size, np.uint8)))
+                    reader.submit_tiles(
+                        x_px[part], y_px[part], spacing_um, ahead[-1][1]
+                    )
+                if not ahead:
+                    return
+                part, rgb = ahead[0]
+                status = reader.next_statuses(len(rgb))
+                ahead.popleft()
                 yield TileBatch(
-                    x_px=self._floor_px(x_px[start:end], 0, spacing_um),
-                    y_px=self._floor_px(y_px[start:end], 1, spacing_um),
+                    x_px=self._floor_px(x_px[part], 0, spacing_um),
+                    y_px=self._floor_px(y_px[part], 1, spacing_um),
                     rgb=rgb,
                     status=tuple(status),
                 )
+                del rgb
         finally:
             reader.cancel()
 

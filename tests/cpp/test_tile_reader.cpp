@@ -288,6 +288,84 @@ TEST(TileReader, NextAnswersInTheOrderOfSubmitWithABoundedWindow) {
   }
 }
 
+TEST(TileReader, WritesIntoTheCallersMemoryAndHandsOutManyAtOnce) {
+  const auto slide =
+      std::make_shared<FakeSlide>(1003, 777, std::vector<int>{1}, 64, true);
+  const SlideFrame frame = slide->frame(950000, 950000);
+  const auto requests = grid(8, 8, 40, 3);
+  constexpr std::size_t kBytes = 46 * 46 * 3;
+  for (const int workers : {1, 3}) {
+    for (const std::size_t max_ahead :
+         {std::size_t{1}, std::size_t{5}, std::size_t{100}}) {
+      TileReader reader(slide, frame, {.workers = workers, .max_ahead = max_ahead});
+      Pixels out(64 * kBytes);
+      reader.submit({requests.begin(), requests.begin() + 40}, out.data());
+      reader.submit({requests.begin() + 40, requests.end()}, out.data() + 40 * kBytes);
+      std::vector<TileStatus> statuses(25, TileStatus::kMissing);
+      EXPECT_EQ(reader.next(statuses), 25U);
+      EXPECT_EQ(statuses, std::vector<TileStatus>(25, TileStatus::kOk));
+      EXPECT_EQ(reader.next(statuses), 25U);
+      EXPECT_EQ(reader.next(statuses), 14U);
+      EXPECT_EQ(reader.next(statuses), 0U);
+      for (std::size_t k = 0; k < 64; ++k) {
+        const Pixels tile(out.begin() + static_cast<std::ptrdiff_t>(k * kBytes),
+                          out.begin() + static_cast<std::ptrdiff_t>((k + 1) * kBytes));
+        ASSERT_TRUE(tile == expected(*slide, frame, requests[k], ReadingMode::kScaled))
+            << k;
+      }
+    }
+  }
+  TileReader reader(slide, frame, {});
+  EXPECT_THROW(reader.submit({request(0, 0, 0, 4, 4), request(1, 0, 0, 4, 5)}, nullptr),
+               std::invalid_argument);
+}
+
+TEST(TileReader, AnErrorAmongManyEndsTheirWaitAndTheRestFollows) {
+  const auto slide = std::make_shared<FakeSlide>(512, 512, std::vector<int>{1}, 64, true);
+  slide->throws_at = {0, 2, 0};
+  TileReader reader(slide, slide->frame(1000000, 1000000), {.workers = 2});
+  Pixels out(8 * 64 * 64 * 3);
+  reader.submit(grid(8, 1, 64, 0), out.data());
+  std::vector<TileStatus> statuses(8);
+  EXPECT_THROW(reader.next(statuses), Error);
+  EXPECT_EQ(reader.next(statuses), 5U);
+}
+
+TEST(TileReader, NobodyWritesAfterCancel) {
+  const auto slide =
+      std::make_shared<FakeSlide>(1024, 1024, std::vector<int>{1}, 64, true);
+  TileReader reader(slide, slide->frame(1000000, 1000000),
+                    {.workers = 3, .max_ahead = 32});
+  for (int round = 0; round < 30; ++round) {
+    auto out = std::make_unique<Pixels>(256 * 64 * 64 * 3);
+    reader.submit(grid(16, 16, 64, 0), out->data());
+    std::vector<TileStatus> statuses(static_cast<std::size_t>(round % 5));
+    reader.next(statuses);
+    reader.cancel();
+    std::fill(out->begin(), out->end(), std::uint8_t{7});
+    std::this_thread::yield();
+    EXPECT_TRUE(std::all_of(out->begin(), out->end(), [](auto v) { return v == 7; }));
+  }
+}
+
+TEST(TileReader, ARequestForJustOneTileIsDecodedInPlace) {
+  const auto slide = std::make_shared<FakeSlide>(512, 512, std::vector<int>{1}, 64, true);
+  const SlideFrame frame = slide->frame(1000000, 1000000);
+  slide->faults[{0, 3, 3}] = TileStatus::kCorrupt;
+  TileReader reader(slide, frame, {});
+  const ReadRequest one = request(0, 64, 64, 64, 64);
+  EXPECT_TRUE(read(reader, one) == expected(*slide, frame, one, ReadingMode::kScaled));
+  TileStatus status = TileStatus::kOk;
+  EXPECT_EQ(read(reader, request(0, 192, 192, 64, 64), &status),
+            Pixels(64 * 64 * 3, 255));
+  EXPECT_EQ(status, TileStatus::kCorrupt);
+  // Where a neighbor's halo brought it into the cache, it is not decoded again.
+  read(reader, request(0, 250, 250, 20, 20));
+  const int before = slide->decodes();
+  read(reader, request(0, 256, 256, 64, 64));
+  EXPECT_EQ(slide->decodes(), before);
+}
+
 TEST(TileReader, ASlowConsumerIsNotOverrun) {
   const auto slide =
       std::make_shared<FakeSlide>(1024, 1024, std::vector<int>{1}, 64, true);

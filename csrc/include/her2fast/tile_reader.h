@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "her2fast/slide.h"
@@ -72,11 +73,19 @@ class TileReader {
 
   /// The same in the background, answers in the order of `requests`, at most `max_ahead` waiting.
   void submit(std::vector<ReadRequest> requests);
+  /// The same into memory of the caller, who keeps it until the answers were handed out or `cancel`
+  /// has returned: `out` is (requests, height, width, 3), all requests have one size, and
+  /// `TileAnswer::rgb` stays empty.
+  /// @throws std::invalid_argument  requests of different sizes
+  void submit(std::vector<ReadRequest> requests, std::uint8_t* out);
   /// The next answer in order; false when all were handed out. Blocks. An error is rethrown in its
   /// request's place; the answers after it follow. The buffer in `answer` is taken for later ones.
   bool next(TileAnswer& answer);
-  /// Drops what was not handed out and stops `run`. Where something was dropped, `next` throws
-  /// Error kCancelled until the next `submit`.
+  /// The next answers in order, as many as `statuses` has room for or as there are; one wait for
+  /// all. Returns their number. Their pixels are where `submit` was told to put them.
+  std::size_t next(std::span<TileStatus> statuses);
+  /// Drops what was not handed out, waits for the tiles at work, and stops `run`. Where something
+  /// was dropped, `next` throws Error kCancelled until the next `submit`.
   void cancel();
 
  private:

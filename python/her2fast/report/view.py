@@ -241,7 +241,7 @@ def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     share = _number(record.get("dropped_tumor_share"))
     if dropped is not None and share is not None:
         dropped += f" ({100 * share:.2f} %)"
-    rows.append(("Tumor left out (patches with 10 % tumor or less)", dropped))
+    rows.append(("Tumor left out (patches with little tumor)", dropped))
     blurred = _number(record.get("out_of_focus_share"))
     if blurred is not None:
         rows.append(("Tissue out of focus", f"{100 * blurred:.1f} %"))
