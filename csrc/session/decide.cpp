@@ -121,6 +121,13 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
     throw std::invalid_argument("a guideline needs the four classes 0, 1+, 2+, 3+, got " +
                                 std::to_string(classes) + "; set the guideline to none");
   }
+  // A wrong option is wrong whatever the slide holds: ask the engine before anything is
+  // counted.
+  if (options.rule_set) {
+    GuidelineOptions probe;
+    probe.floor_percent = options.floor_percent;
+    decide_guideline({1, 0, 0, 0}, *options.rule_set, probe);
+  }
   const Scale scale(options.calibration, classes);
   const Roi roi = make_roi(m, options);
   Decision d;

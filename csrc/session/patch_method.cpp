@@ -70,6 +70,7 @@ class PatchMethod final : public Method {
                    static_cast<std::size_t>(request_px_));
     const ImageView<std::uint8_t> mask(mask_px.data(), request_px_, request_px_);
     tissue_mask(rgb, spec_.white, mask);
+    clear_beyond_slide(request, mask);
     const auto inner_rgb = inner(rgb);
     const auto inner_mask = inner(ImageView<const std::uint8_t>(mask));
     tile.census = stain_census(inner_rgb, inner_mask, spec_.white);
@@ -139,6 +140,23 @@ class PatchMethod final : public Method {
 
   ImageView<std::uint32_t> counts_view(std::vector<std::uint32_t>& counts) const {
     return {counts.data(), per_side_, per_side_};
+  }
+
+  // The mask's closing may reach over the slide's edge; nothing was measured there.
+  void clear_beyond_slide(const ReadRequest& request,
+                          ImageView<std::uint8_t> mask) const {
+    const auto inside = [](std::int64_t slide_px, std::int64_t begin_px,
+                           std::int64_t size_px) {
+      return std::clamp<std::int64_t>(slide_px - begin_px, 0, size_px);
+    };
+    const std::int64_t columns =
+        inside(result_.frame.grid_width_px(spec_.spacing), request.x_px, mask.width);
+    const std::int64_t rows =
+        inside(result_.frame.grid_height_px(spec_.spacing), request.y_px, mask.height);
+    for (std::int64_t y = 0; y < mask.height; ++y) {
+      const std::int64_t kept = y < rows ? columns : 0;
+      std::fill(mask.row(y) + kept, mask.row(y) + mask.width, std::uint8_t{0});
+    }
   }
 
   ImageView<const std::uint8_t> inner(ImageView<const std::uint8_t> whole) const {
