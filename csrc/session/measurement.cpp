@@ -15,6 +15,7 @@ namespace her2fast {
 namespace {
 
 constexpr char kMagic[4] = {'H', '2', 'M', '1'};
+constexpr std::uint8_t kPlainMask = 0, kDeflatedMask = 1;  // first byte of a packed mask
 // A slide of 200 x 200 mm in 64 um tiles; more is a damaged header, not a slide.
 constexpr std::int64_t kMaxTiles = 10'000'000;
 constexpr std::size_t kMaxHeaderBytes = std::size_t{1} << 20;
@@ -113,14 +114,19 @@ void check_tile(const Measurement& m, const TileRecord& tile, std::int64_t index
 }  // namespace
 
 std::vector<std::uint8_t> pack_mask(const std::vector<std::uint64_t>& bits) {
-  uLongf size = compressBound(static_cast<uLong>(bits.size() * 8));
-  std::vector<std::uint8_t> packed(size);
+  const std::size_t raw_bytes = bits.size() * 8;
+  uLongf size = compressBound(static_cast<uLong>(raw_bytes));
+  std::vector<std::uint8_t> packed(1 + size);
   // Level 1: tumor masks are blobs, more effort saves little.
-  if (compress2(packed.data(), &size, reinterpret_cast<const Bytef*>(bits.data()),
-                static_cast<uLong>(bits.size() * 8), 1) != Z_OK) {
+  if (compress2(packed.data() + 1, &size, reinterpret_cast<const Bytef*>(bits.data()),
+                static_cast<uLong>(raw_bytes), 1) != Z_OK) {
     throw std::bad_alloc();
   }
-  packed.resize(size);
+  // A ragged mask hardly shrinks, and inflating it is what another region would wait for.
+  const bool deflated = size * 2 <= raw_bytes;
+  packed[0] = deflated ? kDeflatedMask : kPlainMask;
+  packed.resize(1 + (deflated ? size : raw_bytes));
+  if (!deflated) std::memcpy(packed.data() + 1, bits.data(), raw_bytes);
   packed.shrink_to_fit();
   return packed;
 }
@@ -128,10 +134,17 @@ std::vector<std::uint8_t> pack_mask(const std::vector<std::uint64_t>& bits) {
 void unpack_mask(const std::vector<std::uint8_t>& packed,
                  std::vector<std::uint64_t>& bits, std::size_t words) {
   bits.resize(words);
-  uLongf size = static_cast<uLongf>(words * 8);
-  const int rc = uncompress(reinterpret_cast<Bytef*>(bits.data()), &size, packed.data(),
-                            static_cast<uLong>(packed.size()));
-  if (rc != Z_OK || size != words * 8) {
+  bool good = false;
+  if (!packed.empty() && packed[0] == kPlainMask && packed.size() == 1 + words * 8) {
+    std::memcpy(bits.data(), packed.data() + 1, words * 8);
+    good = true;
+  } else if (!packed.empty() && packed[0] == kDeflatedMask) {
+    uLongf size = static_cast<uLongf>(words * 8);
+    good = uncompress(reinterpret_cast<Bytef*>(bits.data()), &size, packed.data() + 1,
+                      static_cast<uLong>(packed.size() - 1)) == Z_OK &&
+           size == words * 8;
+  }
+  if (!good) {
     throw Error(Code::kBadHeader,
                 "measurement: a tumor mask is damaged; score the slide again");
   }

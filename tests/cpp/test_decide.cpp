@@ -202,6 +202,24 @@ TEST(Measurement, BytesRoundTripAndDamageIsSeen) {
   }
 }
 
+TEST(Measurement, MasksComeBackWhetherTheyShrinkOrNot) {
+  std::mt19937_64 random(1);
+  std::vector<std::uint64_t> noise(1024), blob(1024, 0), back;
+  for (auto& word : noise) word = random();
+  std::fill(blob.begin() + 100, blob.begin() + 500, ~std::uint64_t{0});
+  for (const auto& bits : {noise, blob}) {
+    auto packed = pack_mask(bits);
+    EXPECT_LE(packed.size(), 1 + bits.size() * 8);
+    unpack_mask(packed, back, bits.size());
+    EXPECT_EQ(back, bits);
+    EXPECT_THROW(unpack_mask(packed, back, bits.size() + 1), Error);
+    packed.pop_back();
+    EXPECT_THROW(unpack_mask(packed, back, bits.size()), Error);
+  }
+  EXPECT_LT(pack_mask(blob).size(), 200u);
+  EXPECT_THROW(unpack_mask({}, back, 4), Error);
+}
+
 TEST(FixedPoint, RoundsToEvenAndSaturates) {
   EXPECT_EQ(logit_to_fixed(1.0f), 65536);
   EXPECT_EQ(logit_to_fixed(-0.5f / 65536), 0);
