@@ -12,6 +12,7 @@
 #include "her2fast/error.h"
 #include "her2fast/tile_reader.h"
 #include "io/resample.h"
+#include "io/tile_cache.h"
 
 namespace her2fast {
 namespace {
@@ -108,6 +109,33 @@ TEST(PlanRead, BothAxesMustPassAndTooFineIsRefused) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Code::kNoLevel);
   }
+}
+
+TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {
+  constexpr std::size_t kTile = 8 * 8 * 3;
+  TileCache cache(3 * kTile);
+  int decodes = 0;
+  const auto get = [&](std::int64_t column) {
+    return cache.get({0, 1, column, 0}, 8, 8, [&](ImageView<std::uint8_t> rgb) {
+      ++decodes;
+      std::fill_n(rgb.data, kTile, static_cast<std::uint8_t>(column));
+      return TileStatus::kOk;
+    });
+  };
+  {
+    const TileCache::Held first = get(100);
+    for (std::int64_t column = 0; column < 50; ++column) {
+      EXPECT_EQ(get(column).rgb().data[5], column);
+      EXPECT_LE(cache.bytes(), 3 * kTile);
+    }
+    EXPECT_EQ(first.rgb().data[kTile - 1], 100);
+  }
+  EXPECT_EQ(decodes, 51);
+  for (const std::int64_t column : {49, 100, 49, 48}) get(column);
+  EXPECT_EQ(decodes, 51);
+  get(7);  // the oldest is 100 now
+  EXPECT_TRUE(cache.has({0, 1, 49, 0}));
+  EXPECT_FALSE(cache.has({0, 1, 100, 0}));
 }
 
 TEST(TileReader, GivesTheDefinitionForAnyPlaceSpacingAndMode) {
