@@ -40,10 +40,21 @@ inline const std::array<std::int16_t, 256>& density_table_255() {
   return table;
 }
 
-/// Integer density of `value` against `white`; brighter than white is 0.
-inline std::int32_t density(int value, int white) {
-  const auto& table = density_table_255();
-  return std::max(table[value] - table[white], 0);
+using DensityTables = std::array<std::array<std::int16_t, 256>, 3>;
+
+/// Integer density of every value of R, G and B against `white`; brighter than white is
+/// 0.
+inline DensityTables density_tables(Rgb white) {
+  const auto& base = density_table_255();
+  const int whites[3] = {white.r, white.g, white.b};
+  DensityTables tables;
+  for (int channel = 0; channel < 3; ++channel) {
+    for (int v = 0; v < 256; ++v) {
+      tables[channel][v] =
+          static_cast<std::int16_t>(std::max(base[v] - base[whites[channel]], 0));
+    }
+  }
+  return tables;
 }
 
 /// A white point darker than this is no empty glass.

@@ -2,16 +2,190 @@
 #include "her2fast/tissue_mask.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
+#include "kernels/box_sum.h"
 #include "kernels/check.h"
 #include "kernels/optical_density.h"
 
 namespace her2fast {
 namespace {
 
-constexpr std::int64_t kSmooth = 3;
-constexpr std::int32_t kPale = 154;  // mean R + G + B density of 0.15
+// The rule (docs/design/kernels.md has the measurements behind every number):
+//   candidate = box mean of density >= kDense, or box mean of texture >= kTextured
+//   body      = candidates that fill a box to kFill, grown back by the same box
+//   ink       = pixels of pen color that fill a box to kInkFill, grown by kInkGrow
+//   tissue    = body and not ink
+// Reaches add up: texture 2 + box 4 + fill 5 + grow 5 = 16; ink 5 + 8 = 13.
+constexpr int kTextureLag = 2;
+constexpr int kBox = 4;   // 9 x 9
+constexpr int kBody = 5;  // 11 x 11
+constexpr int kInkBox = 5;
+constexpr int kInkGrow = 8;
+static_assert(kTextureLag + kBox + 2 * kBody == kTissueReachPx);
+static_assert(kInkBox + kInkGrow <= kTissueReachPx);
+
+constexpr int side(int radius) { return 2 * radius + 1; }
+constexpr int area(int radius) { return side(radius) * side(radius); }
+
+// Densities are R + G + B in 1/1024. Clipping keeps a strong edge or a speck from lending
+// its density and texture to the glass around it: no pixel speaks louder than another.
+constexpr std::int16_t kDensityClip = 400;
+constexpr std::int16_t kTextureClip = 64;
+constexpr int kDense = 184;
+constexpr int kTextured = 45;
+constexpr int kFill = 97;     // of 121
+constexpr int kInkFill = 54;  // of 121
+
+/// Columns worked on at once, so that scratch stays in the cache for any image.
+constexpr std::int64_t kBandPx = 1024;
+constexpr std::int64_t kHalo = kTissueReachPx;
+
+/// Pen colors, as densities; each line is a color no mix of hematoxylin, DAB and eosin
+/// has at that density. Coefficients are small so that 16 bits hold every sum.
+inline std::uint8_t is_ink(std::int16_t r, std::int16_t g, std::int16_t b) {
+  // Narrow on purpose: 16-bit lanes, so that a vector holds eight pixels and not four.
+  const auto form = [](int value) { return static_cast<std::int16_t>(value); };
+  const bool cool = (form(8 * r - 7 * g) > 1000) & (r > 410);  // on tissue too
+  const bool blue = (form(4 * r - 5 * g) > 123) & (form(2 * r - 5 * b) > 0);  // pale blue
+  const bool teal = form(5 * r - 6 * g) > 410;  // green on glass
+  const bool red = (form(g - 5 * r) > 0) & (form(4 * b - 3 * g) > 0) & (g > 307);
+  const std::int16_t low = std::min(std::min(r, g), b),
+                     high = std::max(std::max(r, g), b);
+  const bool black = (low > 819) & (form(high - low) < 360);
+  return cool | blue | teal | red | black;
+}
+
+/// The rule over a band of columns, streaming: row t of the image goes in, row t - kHalo
+/// of the mask comes out. Scratch is 32 rows, whatever the height. Pixels outside the
+/// image are white.
+class Stream {
+ public:
+  explicit Stream(std::int64_t width_px)
+      : width_(width_px + 2 * kHalo),
+        density_(width_),
+        texture_(width_),
+        candidate_(width_),
+        solid_(width_),
+        ink_(width_),
+        inked_(width_),
+        density_box_(width_),
+        texture_box_(width_),
+        fill_box_(width_),
+        grow_box_(width_),
+        ink_box_(width_),
+        ink_grow_box_(width_),
+        r_(static_cast<std::size_t>(width_)),
+        g_(r_),
+        b_(r_) {}
+
+  void run(ImageView<const std::uint8_t> rgb, const DensityTables& tables,
+           ImageView<std::uint8_t> out, std::int64_t x0, std::int64_t x1) {
+    for (std::int64_t t = -kHalo; t < rgb.height + kHalo; ++t) {
+      read(rgb, tables, x0 - kHalo, t);
+      measure_texture(t - kTextureLag);
+      find_candidates(t - kTextureLag - kBox);
+      threshold(fill_box_.next(candidate_, t - kTextureLag - kBox - kBody), kFill,
+                solid_.row(t - kTextureLag - kBox - kBody));
+      const std::int64_t y = t - kHalo;
+      const std::uint8_t* const body = grow_box_.next(solid_, y);
+      // Most tiles hold no ink. Once the rings hold none either, nothing is left to
+      // compute.
+      const bool has_ink =
+          t - last_ink_row_ <= kInkBox + kInkGrow + RowRing<std::uint8_t>::kRows;
+      const std::uint8_t* near_ink = nullptr;
+      if (has_ink) {
+        threshold(ink_box_.next(ink_, t - kHalo + kInkGrow), kInkFill,
+                  inked_.row(t - kHalo + kInkGrow));
+        near_ink = ink_grow_box_.next(inked_, y);
+      }
+      if (y < 0) continue;
+      std::uint8_t* const tissue = out.row(y);
+      for (std::int64_t x = x0; x < x1; ++x) tissue[x] = body[x - x0 + kHalo] != 0;
+      if (!has_ink) continue;
+      for (std::int64_t x = x0; x < x1; ++x) {
+        tissue[x] &= static_cast<std::uint8_t>(near_ink[x - x0 + kHalo] == 0);
+      }
+    }
+  }
+
+ private:
+  void read(ImageView<const std::uint8_t> rgb, const DensityTables& tables,
+            std::int64_t left, std::int64_t y) {
+    std::uint16_t* const density = density_.row(y);
+    std::uint8_t* const ink = ink_.row(y);
+    const bool outside = y < 0 || y >= rgb.height;
+    const std::int64_t from = outside ? 0 : std::max<std::int64_t>(-left, 0);
+    const std::int64_t to = outside ? 0 : std::min(width_, rgb.width - left);
+    std::fill(density, density + from, std::uint16_t{0});
+    std::fill(density + to, density + width_, std::uint16_t{0});
+    std::fill(ink, ink + from, std::uint8_t{0});
+    std::fill(ink + to, ink + width_, std::uint8_t{0});
+    if (outside) return;
+    const std::uint8_t* const p = rgb.row(y) + 3 * (left + from);
+    const std::int64_t n = to - from;
+    std::int16_t *const r = r_.data(), *const g = g_.data(), *const b = b_.data();
+    for (std::int64_t x = 0; x < n; ++x) {
+      r[x] = tables[0][p[3 * x]];
+      g[x] = tables[1][p[3 * x + 1]];
+      b[x] = tables[2][p[3 * x + 2]];
+    }
+    std::uint8_t any = 0;
+    for (std::int64_t x = 0; x < n; ++x) {
+      const auto sum = static_cast<std::int16_t>(r[x] + g[x] + b[x]);
+      density[from + x] = static_cast<std::uint16_t>(std::min(sum, kDensityClip));
+      const std::uint8_t pen = is_ink(r[x], g[x], b[x]);
+      ink[from + x] = pen;
+      any |= pen;
+    }
+    if (any != 0) last_ink_row_ = y;
+  }
+
+  void measure_texture(std::int64_t y) {
+    const std::uint16_t* const here = density_.row(y);
+    const std::uint16_t* const up = density_.row(y - kTextureLag);
+    const std::uint16_t* const down = density_.row(y + kTextureLag);
+    std::uint16_t* const texture = texture_.row(y);
+    const auto step = [](std::uint16_t a, std::uint16_t b) {
+      const auto rise = static_cast<std::int16_t>(a - b);
+      const auto fall = static_cast<std::int16_t>(b - a);
+      return std::min(std::max(rise, fall), kTextureClip);
+    };
+    // The outermost columns stay 0; they lie beyond the reach of any pixel that is kept.
+    for (std::int64_t x = kTextureLag; x < width_ - kTextureLag; ++x) {
+      texture[x] = static_cast<std::uint16_t>(
+          step(here[x + kTextureLag], here[x - kTextureLag]) + step(down[x], up[x]));
+    }
+  }
+
+  void find_candidates(std::int64_t y) {
+    const std::uint16_t* const density = density_box_.next(density_, y);
+    const std::uint16_t* const texture = texture_box_.next(texture_, y);
+    std::uint8_t* const candidate = candidate_.row(y);
+    for (std::int64_t x = 0; x < width_; ++x) {
+      candidate[x] =
+          (density[x] >= kDense * area(kBox)) | (texture[x] >= kTextured * area(kBox));
+    }
+  }
+
+  void threshold(const std::uint8_t* counts, std::uint8_t least,
+                 std::uint8_t* out) const {
+    for (std::int64_t x = 0; x < width_; ++x) out[x] = counts[x] >= least;
+  }
+
+  std::int64_t width_;  // with the halo
+  std::int64_t last_ink_row_ = INT32_MIN;
+  RowRing<std::uint16_t> density_, texture_;
+  RowRing<std::uint8_t> candidate_, solid_, ink_, inked_;
+  BoxRows<std::uint16_t, kBox> density_box_, texture_box_;
+  BoxRows<std::uint8_t, kBody> fill_box_;
+  BoxRows<std::uint8_t, kBody, true> grow_box_;
+  BoxRows<std::uint8_t, kInkBox> ink_box_;
+  BoxRows<std::uint8_t, kInkGrow, true> ink_grow_box_;
+  std::vector<std::int16_t> r_, g_, b_;
+};
 
 }  // namespace
 
@@ -22,36 +196,10 @@ void tissue_mask(ImageView<const std::uint8_t> rgb, Rgb white,
   check_channels(out, 1, "an output");
   check_same_size(rgb, out, "an output");
   check_white(white, kMinWhite);
-  const auto& table = density_table_255();
-  const std::int32_t wr = table[white.r], wg = table[white.g], wb = table[white.b];
-  const std::int64_t height = rgb.height, width = rgb.width;
-  std::vector<std::int32_t> sum(static_cast<std::size_t>(height * width));
-  std::vector<std::int32_t> column(static_cast<std::size_t>(width), 0);
-  for (std::int64_t y = 0; y < height; ++y) {
-    const std::uint8_t* p = rgb.row(y);
-    for (std::int64_t x = 0; x < width; ++x, p += 3) {
-      sum[y * width + x] = std::max(table[p[0]] - wr, 0) + std::max(table[p[1]] - wg, 0) +
-                           std::max(table[p[2]] - wb, 0);
-    }
-  }
-  for (std::int64_t y = 0; y < height; ++y) {
-    for (std::int64_t x = 0; x < width; ++x) {
-      if (y == 0) {
-        for (std::int64_t k = 0; k <= std::min(kSmooth, height - 1); ++k)
-          column[x] += sum[k * width + x];
-      } else {
-        if (y + kSmooth < height) column[x] += sum[(y + kSmooth) * width + x];
-        if (y - kSmooth - 1 >= 0) column[x] -= sum[(y - kSmooth - 1) * width + x];
-      }
-    }
-    std::int32_t total = 0;
-    for (std::int64_t x = 0; x < std::min(kSmooth, width); ++x) total += column[x];
-    std::uint8_t* tissue = out.row(y);
-    for (std::int64_t x = 0; x < width; ++x) {
-      if (x + kSmooth < width) total += column[x + kSmooth];
-      if (x - kSmooth - 1 >= 0) total -= column[x - kSmooth - 1];
-      tissue[x] = total >= kPale * 49;
-    }
+  const DensityTables tables = density_tables(white);
+  for (std::int64_t x = 0; x < rgb.width; x += kBandPx) {
+    const std::int64_t end = std::min(x + kBandPx, rgb.width);
+    Stream(end - x).run(rgb, tables, out, x, end);
   }
 }
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slow, readable NumPy twins of every kernel: the definition the native code is tested against."""
+"""Slow, readable NumPy twins: what the native kernels are tested against."""
