@@ -114,3 +114,14 @@ def test_special_files(tmp_path: Path) -> None:
     secret = tmp_path / "dangling.svs"
     secret.symlink_to(tmp_path / "nowhere.svs")
     assert her2fast.score(secret).code == "NOT_FOUND"
+
+
+def test_the_guide_lists_every_code() -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs/guide/reason-codes.md"
+    table = {}
+    for line in guide.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            _, code, status, *_ = (cell.strip(" `") for cell in line.split("|"))
+            table[code] = status
+    for code, status in REASON_CODES.items():
+        assert table[code] == status
