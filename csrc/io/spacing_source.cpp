@@ -5,10 +5,14 @@ namespace her2fast {
 
 std::string_view spacing_source_name(SpacingSource source) {
   switch (source) {
-    case SpacingSource::kUser: return "user";
-    case SpacingSource::kVendor: return "vendor";
-    case SpacingSource::kTiffResolution: return "tiff-resolution";
-    case SpacingSource::kNone: return "none";
+    case SpacingSource::kUser:
+      return "user";
+    case SpacingSource::kVendor:
+      return "vendor";
+    case SpacingSource::kTiffResolution:
+      return "tiff-resolution";
+    case SpacingSource::kNone:
+      return "none";
   }
   return "none";
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native core: translation only. Each part's documentation stands in its C++ header."""
+"""The native core, translation only; its documentation stands in the C++ headers."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 __version__: str
 
-# --- errors -------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------
 REASON_CODES: list[tuple[str, str]]
 
-# --- kernels ------------------------------------------------------------------------------
+# --- kernels ------------------------------------------------------------------------
 TISSUE_REACH_PX: int
 FOCUS_LIMIT: int
 H_DAB: list[list[float]]
@@ -65,7 +65,7 @@ def stain_census(
 ) -> StainCensus: ...
 def is_wrong_stain(census: StainCensus) -> bool: ...
 
-# --- guideline ----------------------------------------------------------------------------
+# --- guideline ----------------------------------------------------------------------
 def decide_guideline(
     areas: Sequence[int],
     rule_set: str = "asco-cap-2018",
@@ -75,7 +75,7 @@ def decide_guideline(
 ) -> dict[str, Any]: ...
 def rule_sets() -> list[dict[str, str]]: ...
 
-# --- io -----------------------------------------------------------------------------------
+# --- io -----------------------------------------------------------------------------
 class Slide:
     @staticmethod
     def open(path: str | bytes | PathLike[str]) -> Slide: ...
@@ -155,10 +155,9 @@ class TileReader:
     ) -> None: ...
     def next(self) -> tuple[int, int, int, npt.NDArray[np.uint8], str] | None: ...
     def next_statuses(self, count: int) -> list[str]: ...
-
     def cancel(self) -> None: ...
 
-# --- session ------------------------------------------------------------------------------
+# --- session ------------------------------------------------------------------------
 LIMITS: dict[str, float]
 
 _RoiArgument = list[tuple[bool, list[npt.NDArray[np.float64]]]]
@@ -256,9 +255,7 @@ class PatchSession:
     @property
     def models(self) -> list[tuple[str, int, int, int, int]]: ...
     def wanted(self, max: int, wait: bool = False) -> list[ReadRequest]: ...
-    def push(
-        self, id: int, rgb: npt.NDArray[np.uint8] | None, status: str
-    ) -> None: ...
+    def push(self, id: int, rgb: npt.NDArray[np.uint8] | None, status: str) -> None: ...
     def read_from(self, reader: TileReader, chunk: int = 8) -> None: ...
     def next_batch(self, wait: bool = False) -> Batch | None: ...
     def put(self, id: int, output: npt.NDArray[np.float32]) -> None: ...

@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def find_shared_data() -> Path | None:
-    """The folder of real images and slides, or None; it is never part of the repository."""
-    for candidate in (os.environ.get("HER2FAST_TEST_DATA"), ROOT.parent / "shared/data"):
+    """The folder of real images and slides, or None; never part of the repository."""
+    for candidate in (
+        os.environ.get("HER2FAST_TEST_DATA"),
+        ROOT.parent / "shared/data",
+    ):
         if candidate and Path(candidate).is_dir():
             return Path(candidate)
     return None

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import patch_session as reference
 
 from her2fast import _core
+from reference import patch_session as reference
 
 CLASSES = ["0", "1+", "2+", "3+"]
 HALO_PX = 32

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The constrained method on one array, with no tiles: what the session must equal.
+"""The constrained method on one array without tiles: what the session must equal.
 
-The whole slide is held at the working spacing, masks are computed once on all of it, and
-the models are plain functions of a patch. Slow and without any of the session's machinery.
+The whole slide is held at the working spacing, masks are computed once on all of it,
+and the models are plain functions of a patch. Slow, with no machinery of the session.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def class_areas(
     classes: int,
     patch_px: int,
 ) -> tuple[list[int], int]:
-    """Tumor pixels of each class in the kept patches, and the tumor the filter dropped."""
+    """Tumor pixels per class in the kept patches, and what the filter dropped."""
     height, width = slide.shape[:2]
     rows, columns = -(-height // patch_px), -(-width // patch_px)
     padded = np.full((rows * patch_px, columns * patch_px, 3), 255, np.uint8)

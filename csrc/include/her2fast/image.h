@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Views of pixels and the grid of patches. Views do not own; the caller keeps the memory alive.
+/// Views of pixels and the grid of patches. Views do not own; the caller keeps the memory
+/// alive.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace her2fast {
 
 enum class Device { kCpu, kCuda };
 
-/// (H, W, channels) interleaved, rows `stride` elements apart. Invalid views cannot exist.
+/// (H, W, channels) interleaved, rows `stride` elements apart. Invalid views cannot
+/// exist.
 template <typename T>
 struct ImageView {
   T* data = nullptr;
@@ -21,15 +23,19 @@ struct ImageView {
   std::int64_t stride = 0;  // elements between rows, >= width * channels
 
   ImageView() = default;
-  ImageView(T* data_, std::int64_t height_, std::int64_t width_, std::int64_t channels_ = 1,
-            std::int64_t stride_ = 0)
-      : data(data_), height(height_), width(width_), channels(channels_),
+  ImageView(T* data_, std::int64_t height_, std::int64_t width_,
+            std::int64_t channels_ = 1, std::int64_t stride_ = 0)
+      : data(data_),
+        height(height_),
+        width(width_),
+        channels(channels_),
         stride(stride_ == 0 ? width_ * channels_ : stride_) {
     if (height < 0 || width < 0 || channels < 1 || stride < width * channels) {
-      throw std::invalid_argument("need height, width >= 0, channels >= 1 and a stride of at "
-                                  "least a row, got " + std::to_string(height) + " x " +
-                                  std::to_string(width) + " x " + std::to_string(channels) +
-                                  " with stride " + std::to_string(stride));
+      throw std::invalid_argument(
+          "need height, width >= 0, channels >= 1 and a stride of at "
+          "least a row, got " +
+          std::to_string(height) + " x " + std::to_string(width) + " x " +
+          std::to_string(channels) + " with stride " + std::to_string(stride));
     }
   }
   T* row(std::int64_t y) const { return data + y * stride; }

@@ -19,10 +19,12 @@ struct StainMatrix {
 /// Amount of each stain at every pixel, by Beer-Lambert unmixing of optical density.
 ///
 /// @param rgb  (H, W, 3), host memory.
-/// @param out  (H, W, 3), host memory; hematoxylin, DAB, residual. Optical density, base 10,
+/// @param out  (H, W, 3), host memory; hematoxylin, DAB, residual. Optical density, base
+/// 10,
 ///             dimensionless; negative where the color lies outside the stains' cone.
-/// @throws std::invalid_argument  shapes differ, the matrix is singular, a white point of 0.
-/// Thread-safe. One definition of optical density: -log10(max(v, 1) / white), through a table.
+/// @throws std::invalid_argument  shapes differ, the matrix is singular, a white point of
+/// 0. Thread-safe. One definition of optical density: -log10(max(v, 1) / white), through
+/// a table.
 void stain_unmix(ImageView<const std::uint8_t> rgb, Rgb white, const StainMatrix& stains,
                  ImageView<float> out, Device device = Device::kCpu);
 

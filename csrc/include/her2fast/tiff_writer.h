@@ -13,19 +13,22 @@
 namespace her2fast {
 
 struct PyramidOptions {
-  double spacing_um = 0.0;          ///< level-0 spacing, required, 0.08 to 2.0
-  std::int32_t tile_px = 256;       ///< multiple of 16, 64 to 4096
-  int jpeg_quality = 90;            ///< 1 to 100; 0 = Deflate, lossless
-  std::vector<int> downsamples = {1, 4, 16};  ///< of level 0; levels under one tile a side are left out, the first is 1
-  bool aperio = false;              ///< Aperio ImageDescription ("Aperio ... |MPP = ...")
-  bool big_tiff = false;            ///< forced; otherwise BigTIFF only above 4 GB
+  double spacing_um = 0.0;     ///< level-0 spacing, required, 0.08 to 2.0
+  std::int32_t tile_px = 256;  ///< multiple of 16, 64 to 4096
+  int jpeg_quality = 90;       ///< 1 to 100; 0 = Deflate, lossless
+  std::vector<int> downsamples = {
+      1, 4,
+      16};  ///< of level 0; levels under one tile a side are left out, the first is 1
+  bool aperio = false;    ///< Aperio ImageDescription ("Aperio ... |MPP = ...")
+  bool big_tiff = false;  ///< forced; otherwise BigTIFF only above 4 GB
   int workers = 2;
 };
 
 /// Supplies rows of level 0: fills (rows, width, 3) for [y_px, y_px + rows).
 using RowSource = std::function<void(std::int64_t y_px, ImageView<std::uint8_t> rows)>;
 
-/// Streams level 0 once; memory is a band per level. Written to a temporary name, then renamed.
+/// Streams level 0 once; memory is a band per level. Written to a temporary name, then
+/// renamed.
 /// @throws Error kIo, kDiskFull; std::invalid_argument
 void write_pyramid(const std::string& path, std::int64_t width_px, std::int64_t height_px,
                    const RowSource& rows, const PyramidOptions& options);
