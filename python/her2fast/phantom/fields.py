@@ -18,7 +18,10 @@ Floats = npt.NDArray[np.float32]
 #: Any floating type; what is computed with is float32.
 AnyFloats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.int64]
 
+#: Points looked up at once: what they need stays in a core's cache.
+CHUNK = 1 << 14
 #: Cells repeat after this many per axis; far more than fit into one phantom.
 TABLE = 512
 
@@ -28,11 +31,22 @@ def generator(seed: int, stream: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], "u8")))
 
 
+def _places(count: int, coarse: int) -> tuple[Indices, Indices, Floats]:
+    """Left and right coarse neighbor of each fine pixel's center, and the share."""
+    at = (np.arange(count) + 0.5) * (coarse / count) - 0.5
+    at = np.clip(at, 0.0, coarse - 1.0)
+    left = np.floor(at).astype(np.int64)
+    right = np.minimum(left + 1, coarse - 1)
+    return left, right, (at - left).astype(np.float32)
+
+
 def resize(field: Floats, shape: tuple[int, int]) -> Floats:
-    """Linear interpolation of a coarse field to `shape`."""
-    zoom = (shape[0] / field.shape[0], shape[1] / field.shape[1])
-    out = ndimage.zoom(field, zoom, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(out[: shape[0], : shape[1]], np.float32)
+    """Linear interpolation of a coarse field to `shape`; both cover the same area."""
+    top, bottom, share = _places(shape[0], field.shape[0])
+    rows = field[top] + (field[bottom] - field[top]) * share[:, None]
+    left, right, share = _places(shape[1], field.shape[1])
+    start = rows[:, left]
+    return start + (rows[:, right] - start) * share
 
 
 def smooth_noise(
@@ -59,6 +73,8 @@ class Packing:
     dv: Floats
     distance: Floats  # to the center, in pitches
     edge: Floats  # to the border with the next cell, in pitches
+    normal_u: Floats  # unit vector across that border
+    normal_v: Floats
 
 
 class Cells:
@@ -71,36 +87,51 @@ class Cells:
 
     def __call__(self, u: AnyFloats, v: AnyFloats) -> Packing:
         """Find the nearest of the 3 x 3 cells round each point (u, v in pitches)."""
-        u, v = u.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
+        flat_u = np.ascontiguousarray(u, np.float32).ravel()
+        flat_v = np.ascontiguousarray(v, np.float32).ravel()
+        cell = np.empty(flat_u.shape, np.int32)
+        out = np.empty((6, flat_u.size), np.float32)
+        for begin in range(0, flat_u.size, CHUNK):
+            part = slice(begin, begin + CHUNK)
+            cell[part] = self._look_up(flat_u[part], flat_v[part], out[:, part])
+        shaped = [values.reshape(u.shape) for values in out]
+        return Packing(cell.reshape(u.shape), *shaped)
+
+    def _look_up(self, u: Floats, v: Floats, out: Floats) -> Ints:
         base_u = np.floor(u).astype(np.int32)
         base_v = np.floor(v).astype(np.int32)
         first = np.full(u.shape, np.inf, np.float32)
         second = np.full(u.shape, np.inf, np.float32)
-        cell = np.zeros(u.shape, np.int32)
-        nearest_u, nearest_v = np.zeros_like(u), np.zeros_like(u)
-        next_u, next_v = np.zeros_like(u), np.zeros_like(u)
-        for step_v in (-1, 0, 1):
-            for step_u in (-1, 0, 1):
-                grid_u, grid_v = base_u + step_u, base_v + step_v
-                key = (grid_v & (TABLE - 1)) * TABLE + (grid_u & (TABLE - 1))
-                off_u = u - (grid_u + np.float32(0.5) + self._ju[key])
-                off_v = v - (grid_v + np.float32(0.5) + self._jv[key])
-                square = off_u * off_u + off_v * off_v
-                closer = square < first
-                middle = ~closer & (square < second)
-                np.copyto(second, first, where=closer)
-                np.copyto(next_u, nearest_u, where=closer)
-                np.copyto(next_v, nearest_v, where=closer)
-                np.copyto(first, square, where=closer)
-                np.copyto(nearest_u, off_u, where=closer)
-                np.copyto(nearest_v, off_v, where=closer)
-                np.copyto(cell, key, where=closer)
-                np.copyto(second, square, where=middle)
-                np.copyto(next_u, off_u, where=middle)
-                np.copyto(next_v, off_v, where=middle)
-        apart = np.hypot(next_u - nearest_u, next_v - nearest_v)
-        edge = (second - first) / np.maximum(2.0 * apart, np.float32(1e-6))
-        return Packing(cell, nearest_u, nearest_v, np.sqrt(first), edge)
+        steps = [(du, dv) for dv in (-1, 0, 1) for du in (-1, 0, 1)]
+        keys = np.empty((9, u.size), np.int32)
+        offs = np.empty((2, 9, u.size), np.float32)
+        nearest = np.zeros(u.shape, np.intp)
+        runner_up = np.zeros(u.shape, np.intp)
+        for index, (step_u, step_v) in enumerate(steps):
+            grid_u, grid_v = base_u + step_u, base_v + step_v
+            key = (grid_v & (TABLE - 1)) * TABLE + (grid_u & (TABLE - 1))
+            keys[index] = key
+            offs[0, index] = u - (grid_u + np.float32(0.5) + self._ju[key])
+            offs[1, index] = v - (grid_v + np.float32(0.5) + self._jv[key])
+            square = offs[0, index] ** 2 + offs[1, index] ** 2
+            closer = square < first
+            middle = ~closer & (square < second)
+            np.copyto(runner_up, nearest, where=closer)
+            np.copyto(runner_up, index, where=middle)
+            np.copyto(nearest, index, where=closer)
+            second = np.where(closer, first, np.minimum(second, square))
+            np.minimum(first, square, out=first)
+        at = np.arange(u.size)
+        du, dv = offs[0, nearest, at], offs[1, nearest, at]
+        normal_u = offs[0, runner_up, at] - du
+        normal_v = offs[1, runner_up, at] - dv
+        apart = np.maximum(np.hypot(normal_u, normal_v), np.float32(1e-6))
+        out[0], out[1] = du, dv
+        out[2] = np.sqrt(first)
+        out[3] = (second - first) / (np.float32(2.0) * apart)
+        # From this cell's center to the next one's: offsets point the other way.
+        out[4], out[5] = -normal_u / apart, -normal_v / apart
+        return keys[nearest, at]
 
 
 def per_cell(rng: np.random.Generator, low: float, high: float) -> Floats:

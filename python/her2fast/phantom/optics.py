@@ -32,6 +32,7 @@ class Profile:
     dab_gain: float = 1.0
     gamma: float = 1.0  # of the transmitted light
     blur_um: float = 0.5  # sigma
+    sharpen: float = 0.0  # share of an unsharp mask of 1 px, as scanners apply it
     noise: float = 1.5  # sigma, gray levels
     jpeg_quality: int = 85
 
@@ -45,6 +46,7 @@ PROFILES: tuple[Profile, ...] = (
         hematoxylin=(0.66, 0.635, 0.40),
         hematoxylin_gain=0.85,
         blur_um=0.35,
+        sharpen=0.3,
     ),
     Profile(
         "dark-nuclei",
@@ -110,7 +112,7 @@ def _near(
 
 def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
     """The same laboratory on another day."""
-    white = np.clip(np.array(profile.white_rgb) + rng.normal(0.0, 3.0, 3), 215.0, 254.0)
+    white = np.clip(np.array(profile.white_rgb) + rng.normal(0.0, 2.0, 3), 215.0, 254.0)
     return replace(
         profile,
         white_rgb=(float(white[0]), float(white[1]), float(white[2])),
@@ -120,6 +122,7 @@ def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
         dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.08))),
         gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.04))),
         blur_um=profile.blur_um * float(rng.uniform(0.6, 1.5)),
+        sharpen=max(0.0, profile.sharpen + float(rng.uniform(-0.3, 0.3))),
         noise=profile.noise * float(rng.uniform(0.5, 1.6)),
         jpeg_quality=int(np.clip(profile.jpeg_quality + rng.integers(-8, 9), 55, 95)),
     )
@@ -170,8 +173,13 @@ def expose(
     channels = []
     for channel in range(3):
         density = sum(amounts[k] * vectors[k, channel] for k in range(3))
-        light = box_mean(np.exp(density * np.float32(-np.log(10.0))), oversampling)
+        # Stray light: no scanner sees full black.
+        light = 0.02 + 0.98 * box_mean(
+            np.exp(density * np.float32(-np.log(10.0))), oversampling
+        )
         light = ndimage.gaussian_filter(light, profile.blur_um / spacing_um)
+        soft = ndimage.gaussian_filter(light, 1.0)
+        light = np.clip(light + profile.sharpen * (light - soft), 0.02, 1.1)
         channels.append(light**profile.gamma * profile.white_rgb[channel])
     picture = np.stack(channels, axis=-1)
     grain = rng.standard_normal(picture.shape, np.float32) * profile.noise

@@ -20,21 +20,18 @@ from her2fast.phantom.fields import (
     fibers,
     generator,
     per_cell,
-    resize,
-    smooth_noise,
 )
+from her2fast.phantom.layout import Grid, Layout, draw_layout, quantile
 
 #: Membrane width of class 0 to 3, mean and spread in um. 1+ to 3+: Scheel et al., Diagn
 #: Pathol 2018;13:19. Class 0 has no membrane; the width serves its few faint cells.
 MEMBRANE_UM = ((0.5, 0.05), (0.64, 0.10), (1.0, 0.23), (2.14, 0.40))
 #: Optical density of the membrane: low and high of the slide's usual value.
-MEMBRANE_DENSITY = ((0.0, 0.05), (0.20, 0.36), (0.36, 0.66), (0.75, 1.30))
+MEMBRANE_DENSITY = ((0.0, 0.05), (0.20, 0.36), (0.34, 0.62), (0.60, 1.25))
 #: Share of each cell's outline that is stained.
 COMPLETENESS = ((0.0, 0.25), (0.25, 0.65), (0.75, 1.05), (0.95, 1.10))
 #: DAB in the cytoplasm, low and high of the slide's usual value.
-BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.03, 0.09), (0.04, 0.16))
-#: The architectures of a tumor.
-ARCHITECTURES = ("field", "glands", "nests")
+BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.03, 0.10), (0.05, 0.20))
 
 
 @dataclass(frozen=True)
@@ -45,80 +42,9 @@ class Scene:
     class_map: npt.NDArray[np.int8]  # (h, w): 0 to 3, or -1 where there is no tumor
 
 
-@dataclass(frozen=True)
-class _Grid:
-    shape: tuple[int, int]
-    spacing_um: float
-    x_um: Floats
-    y_um: Floats
-
-    @staticmethod
-    def over(shape: tuple[int, int], spacing_um: float) -> _Grid:
-        rows = (np.arange(shape[0], dtype=np.float32) + 0.5) * np.float32(spacing_um)
-        columns = (np.arange(shape[1], dtype=np.float32) + 0.5) * np.float32(spacing_um)
-        x_um, y_um = np.meshgrid(columns, rows)
-        return _Grid(shape, spacing_um, x_um, y_um)
-
-    def noise(self, rng: np.random.Generator, scale_um: float) -> Floats:
-        return smooth_noise(rng, self.shape, scale_um / self.spacing_um)
-
-
-def _quantile(field: Floats, share: float) -> float:
-    return float(np.quantile(field[::4, ::4], share))
-
-
-def _layout(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats, Floats]:
-    """Signed depth into tumor and lumens (um, about), and the angle of each nest."""
-    step = max(1, round(2.0 / grid.spacing_um))
-    shape = (-(-grid.shape[0] // step), -(-grid.shape[1] // step))
-    coarse = _Grid.over(shape, grid.spacing_um * step)
-    wave = [coarse.noise(rng, 60.0) * rng.uniform(4.0, 14.0) for _ in range(2)]
-    ripple = coarse.noise(rng, 14.0) * rng.uniform(0.5, 2.5)
-    architecture = str(rng.choice(ARCHITECTURES, p=(0.4, 0.3, 0.3)))
-    wall_um = rng.uniform(14.0, 45.0)
-    lumen = np.full(shape, -100.0, np.float32)
-    pitch_um = rng.uniform(55.0, 170.0)
-    stretch = rng.uniform(1.0, 1.8)
-    packing = Cells(rng)(
-        (coarse.x_um + wave[0]) / np.float32(pitch_um * stretch),
-        (coarse.y_um + wave[1]) / np.float32(pitch_um),
-    )
-    angle = per_cell(rng, 0.0, np.pi)[packing.cell]
-    if architecture == "field":
-        field = coarse.noise(rng, rng.uniform(60.0, 220.0))
-        level = _quantile(field, 1.0 - rng.uniform(0.3, 0.8))
-        slope = np.hypot(*np.gradient(field, coarse.spacing_um))
-        usual = max(float(np.median(slope)), 1e-4)
-        tumor = (field - level) / np.float32(usual) + ripple
-        if rng.random() < 0.6:
-            open_here = np.where(coarse.noise(rng, 150.0) > rng.normal(0, 0.7), 0, -200)
-            lumen = tumor - wall_um + ripple + open_here
-    elif architecture == "glands":
-        radius = per_cell(rng, 0.22, 0.52)[packing.cell] * pitch_um
-        present = per_cell(rng, 0.0, 1.0)[packing.cell] < rng.uniform(0.5, 1.0)
-        depth = np.minimum(
-            radius - packing.distance * pitch_um, packing.edge * pitch_um - 3.0
-        )
-        tumor = np.where(present, depth, -20.0) + ripple
-        hollow = per_cell(rng, 0.0, 1.0)[packing.cell] < rng.uniform(0.3, 1.0)
-        lumen = np.where(hollow, tumor - wall_um * 0.6, -100.0)
-    else:
-        present = per_cell(rng, 0.0, 1.0)[packing.cell] < rng.uniform(0.6, 1.0)
-        septum_um = rng.uniform(3.0, 18.0)
-        depth = packing.edge * pitch_um - septum_um / 2.0
-        tumor = np.where(present, depth, -20.0) + ripple
-    parts = [np.asarray(part, np.float32) for part in (tumor, lumen)]
-    turned = np.repeat(np.repeat(angle, step, axis=0), step, axis=1)
-    return (
-        resize(parts[0], grid.shape),
-        resize(parts[1], grid.shape),
-        turned[: grid.shape[0], : grid.shape[1]],
-    )
-
-
 def _regions(
     rng: np.random.Generator,
-    grid: _Grid,
+    grid: Grid,
     inside: npt.NDArray[np.bool_],
     mixture: tuple[float, float, float, float],
 ) -> npt.NDArray[np.int8]:
@@ -128,8 +54,11 @@ def _regions(
     sample = field[inside]
     if sample.size == 0:
         return np.zeros(grid.shape, np.int8)
-    cuts = np.quantile(sample[::7], np.clip(np.cumsum(mixture)[:3], 0.0, 1.0))
-    # side="left": a share of zero gets no pixels, not even at the extremes.
+    below = np.cumsum(mixture)[:3]
+    cuts = np.quantile(sample[::7], np.clip(below, 0.0, 1.0))
+    # A share of zero gets no pixel at all, not even at the field's extremes.
+    cuts[below < 1e-9] = -np.inf
+    cuts[below > 1.0 - 1e-9] = np.inf
     return np.searchsorted(cuts, field, side="left").astype(np.int8)
 
 
@@ -143,26 +72,43 @@ def _spread(
 
 def _tumor(
     rng: np.random.Generator,
-    grid: _Grid,
+    grid: Grid,
     at: npt.NDArray[np.bool_],
-    angle: Floats,
+    layout: Layout,
     region: npt.NDArray[np.int8],
 ) -> tuple[Floats, Floats, npt.NDArray[np.int8]]:
     """Hematoxylin, DAB and class of the tumor's pixels (flat, in the order of `at`)."""
-    pitch_um = rng.uniform(8.0, 19.0)
-    stretch = rng.uniform(1.0, 2.0)
+    pitch_um = 7.0 * float(np.exp(rng.uniform(0.0, 0.95)))
+    stretch = float(rng.uniform(1.0, 2.4 if pitch_um < 11.0 else 1.6))
     bend = rng.uniform(0.5, 3.0)
-    x_um = (grid.x_um + bend * grid.noise(rng, 18.0))[at]
-    y_um = (grid.y_um + bend * grid.noise(rng, 18.0))[at]
-    cos, sin = np.cos(angle[at]), np.sin(angle[at])
+    along_pitch_um = pitch_um * stretch
+    across_pitch_um = np.full(int(at.sum()), pitch_um, np.float32)
+    angle = layout.nest[at]
+    if layout.place_um is not None and layout.middle_um is not None:
+        # Palisades: cells stand on the gland's wall, long side toward the lumen.
+        from_x, from_y = layout.place_um[0][at], layout.place_um[1][at]
+        r_um = np.hypot(from_x, from_y)
+        middle_um = layout.middle_um[at]
+        u = (r_um + bend * grid.noise(rng, 18.0)[at]) / along_pitch_um
+        v = np.arctan2(from_y, from_x) * middle_um / pitch_um
+        across_pitch_um = (pitch_um * np.maximum(r_um / middle_um, 0.3)).astype("f4")
+    else:
+        x_um = (grid.x_um + bend * grid.noise(rng, 18.0))[at]
+        y_um = (grid.y_um + bend * grid.noise(rng, 18.0))[at]
+        cos, sin = np.cos(angle), np.sin(angle)
+        u = (cos * x_um + sin * y_um) / along_pitch_um
+        v = (cos * y_um - sin * x_um) / pitch_um
     # Nests are far apart in the table of cells, so that no two look alike.
-    shift = np.rint(angle[at] * 997.0)
-    u = (cos * x_um + sin * y_um) / np.float32(pitch_um * stretch) + shift
-    v = (cos * y_um - sin * x_um) / np.float32(pitch_um) + np.float32(2.0) * shift
-    packing = Cells(rng)(u.astype(np.float32), v.astype(np.float32))
+    shift = np.rint(angle * 997.0)
+    packing = Cells(rng)(u + shift, v + 2.0 * shift)
     cell = packing.cell
-    radius_um = np.hypot(packing.du * np.float32(stretch), packing.dv) * pitch_um
-    edge_um = packing.edge * np.float32(pitch_um)
+    off_u = packing.du * np.float32(along_pitch_um)
+    off_v = packing.dv * across_pitch_um
+    radius_um = np.hypot(off_u, off_v)
+    edge_um = packing.edge / np.hypot(
+        packing.normal_u / np.float32(along_pitch_um),
+        packing.normal_v / across_pitch_um,
+    )
 
     step = np.zeros(TABLE * TABLE, np.int8)
     odd = rng.random(TABLE * TABLE)
@@ -175,7 +121,7 @@ def _tumor(
 
     # Membrane: a band along the border, drawn by area coverage of the fine pixel.
     width = np.array([mean for mean, _ in MEMBRANE_UM], np.float32)
-    width *= np.float32(np.clip(rng.normal(1.0, 0.12), 0.75, 1.25))
+    width *= np.float32(np.clip(rng.normal(0.97, 0.14), 0.7, 1.25))
     sigma = np.array([spread for _, spread in MEMBRANE_UM], np.float32)
     unit = np.clip(rng.standard_normal(TABLE * TABLE, np.float32), -2.0, 2.0)
     half_um = np.maximum((width[here] + sigma[here] * unit[cell]) / 2.0, 0.15)
@@ -184,7 +130,8 @@ def _tumor(
     turn = np.arctan2(packing.dv, packing.du) + per_cell(rng, 0.0, 6.28)[cell]
     outline = 0.5 + 0.3 * np.sin(turn) + 0.2 * np.sin(3.0 * turn + unit[cell])
     stained = np.clip((complete - outline) / 0.12 + 0.5, 0.0, 1.0)
-    grain = np.clip(1.0 + 0.35 * grid.noise(rng, 2.0)[at], 0.2, 2.0)
+    patchy = rng.uniform(0.1, 0.4) * grid.noise(rng, rng.uniform(4.0, 9.0))[at]
+    grain = np.clip(1.0 + 0.4 * grid.noise(rng, 2.0)[at] + patchy, 0.15, 2.2)
     uneven = np.clip(1.0 + 0.18 * grid.noise(rng, 60.0)[at], 0.5, 1.6)
     density = _spread(rng, MEMBRANE_DENSITY)[here]
     density *= np.exp(per_cell(rng, -0.18, 0.18)[cell]) * uneven
@@ -192,22 +139,26 @@ def _tumor(
 
     # Nucleus: an ellipse at the center with a rim, a nucleolus and chromatin.
     room_um = pitch_um * float(np.sqrt(stretch))
-    nuclear = float(rng.uniform(0.24, 0.38))
-    big_um = np.clip(nuclear * room_um, 2.6, 8.0) * per_cell(rng, 0.75, 1.2)[cell]
-    long = per_cell(rng, 0.8, 1.25)[cell] * np.float32(1.0 + 0.35 * (stretch - 1.0))
-    slide_u = packing.du * np.float32(pitch_um * stretch) / (big_um * long)
-    slide_v = packing.dv * np.float32(pitch_um) * long / big_um
+    nuclear = float(rng.uniform(0.24, 0.40))
+    big_um = np.clip(nuclear * room_um, 2.4, 8.0) * per_cell(rng, 0.75, 1.2)[cell]
+    long = per_cell(rng, 0.8, 1.25)[cell] * np.float32(1.0 + 0.4 * (stretch - 1.0))
+    # Not every section passes through the middle of its cell.
+    aside = np.float32(0.12 * pitch_um)
+    slide_u = (off_u + aside * unit[cell]) / (big_um * long)
+    slide_v = off_v * np.sqrt(long) / big_um
     from_center = np.hypot(slide_u, slide_v)
     fine = np.float32(grid.spacing_um)
     body = np.clip((1.0 - from_center) * big_um / fine + 0.5, 0.0, 1.0)
     body *= per_cell(rng, 0.0, 1.0)[cell] < rng.uniform(0.75, 0.98)
     rim = np.exp(-(((from_center - 0.9) * big_um / 0.6) ** 2))
     nucleolus = np.clip(1.3 - radius_um, 0.0, 1.0)
-    chromatin = np.clip(1.0 + 0.3 * grid.noise(rng, 1.6)[at], 0.4, 1.8)
-    tone = rng.uniform(0.11, 0.20) * per_cell(rng, 0.7, 1.5)[cell]
+    mottle = rng.uniform(0.15, 0.45) * grid.noise(rng, 1.6)[at]
+    mottle += rng.uniform(0.1, 0.3) * grid.noise(rng, rng.uniform(3.0, 5.0))[at]
+    chromatin = np.clip(1.0 + mottle, 0.3, 2.0)
+    tone = rng.uniform(0.06, 0.20) * per_cell(rng, 0.7, 1.5)[cell]
     nucleus = body * tone * (chromatin + rng.uniform(0.0, 0.7) * rim)
     nucleus += body * nucleolus * rng.uniform(0.0, 0.2)
-    cytoplasm = rng.uniform(0.03, 0.085) * (0.75 + 0.25 * chromatin)
+    cytoplasm = rng.uniform(0.03, 0.10) * (0.4 + 0.6 * chromatin)
     cytoplasm *= per_cell(rng, 0.75, 1.3)[cell]
     if rng.random() < 0.3:  # vacuoles and mucin: pale holes beside the nucleus
         pale = grid.noise(rng, rng.uniform(5.0, 9.0))[at] > rng.uniform(0.9, 1.6)
@@ -222,7 +173,7 @@ def _tumor(
     )
 
 
-def _stroma(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats]:
+def _stroma(rng: np.random.Generator, grid: Grid) -> tuple[Floats, Floats]:
     """Hematoxylin and pigment of stroma over the whole grid."""
     angle = rng.uniform(0.0, np.pi) + 0.5 * grid.noise(rng, 120.0)
     main = float(np.mean(angle))
@@ -235,16 +186,19 @@ def _stroma(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats]:
     streaks += 0.4 * fibers(rng, along, across, float(rng.uniform(3.0, 7.0)))
     streaks += rng.uniform(0.2, 0.7) * grid.noise(rng, rng.uniform(1.5, 4.0))
     kind = rng.choice(3, p=(0.4, 0.35, 0.25))  # loose, collagen, muscle
-    base = (rng.uniform(0.012, 0.035), rng.uniform(0.03, 0.06), rng.uniform(0.04, 0.08))
-    contrast = (0.8, 0.45, 0.25)[kind]
+    base = (rng.uniform(0.008, 0.03), rng.uniform(0.03, 0.06), rng.uniform(0.04, 0.08))
+    contrast = (0.8, 0.5, 0.35)[kind]
     tissue = base[kind] * np.clip(1.0 + contrast * streaks, 0.0, 3.0)
+    if kind < 2:  # a net of thin fibers round the spaces of loose tissue
+        net = np.abs(grid.noise(rng, rng.uniform(7.0, 16.0)) + 0.3 * streaks)
+        tissue += rng.uniform(0.01, 0.09) * np.exp(-((net / 0.12) ** 2))
     slits = streaks + 0.6 * grid.noise(rng, 30.0)
     open_at = (-1.0, -1.5, -1.9)[kind]
     tissue = np.where(slits < open_at, 0.15 * tissue, tissue)
     tissue *= np.clip(1.0 + 0.25 * grid.noise(rng, 90.0), 0.4, 1.6)
 
     # Spindle and round nuclei; where lymphocytes crowd, smaller, round, dark ones.
-    pitch_um = float(rng.uniform(7.5, 17.0))
+    pitch_um = float(rng.uniform(6.5, 15.0))
     slender = float(rng.uniform(1.4, 3.5))
     packing = Cells(rng)(
         along / np.float32(pitch_um * 1.5), across / np.float32(pitch_um)
@@ -257,7 +211,7 @@ def _stroma(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats]:
     off_v = packing.dv * np.float32(pitch_um) + lean * off_u
     inside = (1.0 - np.hypot(off_u / long_um, off_v / thin_um)) * thin_um
     body = np.clip(inside / np.float32(grid.spacing_um) + 0.5, 0.0, 1.0)
-    body *= per_cell(rng, 0.0, 1.0)[cell] < rng.uniform(0.25, 0.9)
+    body *= per_cell(rng, 0.0, 1.0)[cell] < rng.uniform(0.25, 0.95)
     chromatin = np.clip(1.0 + 0.25 * grid.noise(rng, 1.6), 0.4, 1.7)
     tone = rng.uniform(0.16, 0.26) * per_cell(rng, 0.6, 1.4)[cell]
     tissue = tissue + body * tone * chromatin
@@ -291,7 +245,7 @@ def _stroma(rng: np.random.Generator, grid: _Grid) -> tuple[Floats, Floats]:
     return tissue.astype(np.float32), pigment
 
 
-def _fat(rng: np.random.Generator, grid: _Grid, tissue: Floats) -> Floats:
+def _fat(rng: np.random.Generator, grid: Grid, tissue: Floats) -> Floats:
     """Replace part of the stroma by fat: empty cells with thin walls."""
     here = grid.noise(rng, 200.0) > rng.uniform(0.3, 1.5)
     if not here.any():
@@ -313,8 +267,9 @@ def compose(
 ) -> Scene:
     """Draw a scene on a fine grid of `shape` at `spacing_um`."""
     rng = generator(seed)
-    grid = _Grid.over(shape, spacing_um)
-    depth, lumen, angle = _layout(rng, grid)
+    grid = Grid.over(shape, spacing_um)
+    layout = draw_layout(rng, grid)
+    depth, lumen = layout.depth_um, layout.lumen_um
     if not tumor:
         depth, lumen = np.full_like(depth, -100.0), np.full_like(lumen, -100.0)
     tissue = np.ones(shape, np.bool_)
@@ -322,7 +277,7 @@ def compose(
         outline = grid.noise(rng, rng.uniform(150.0, 400.0)) + 0.1 * grid.noise(
             rng, 20.0
         )
-        tissue = outline > _quantile(outline, rng.uniform(0.03, 0.35))
+        tissue = outline > quantile(outline, rng.uniform(0.03, 0.35))
     tumor_at = (depth > 0.0) & (lumen <= 0.0) & tissue
     hollow = (lumen > 0.0) | ~tissue
 
@@ -338,7 +293,7 @@ def compose(
     class_map = np.full(shape, -1, np.int8)
     region = _regions(rng, grid, tumor_at, mixture)
     if tumor_at.any():
-        h_tumor, dab_tumor, kind = _tumor(rng, grid, tumor_at, angle, region)
+        h_tumor, dab_tumor, kind = _tumor(rng, grid, tumor_at, layout, region)
         hematoxylin[tumor_at] = h_tumor
         pigment[tumor_at] = 0.0
         dab[tumor_at] = dab_tumor

@@ -22,7 +22,8 @@ CLASS_NAMES = ("0", "1+", "2+", "3+")
 
 
 def torchscript_bytes(network: torch.nn.Module, example: torch.Tensor) -> bytes:
-    """Trace, freeze and serialize; the same weights give the same bytes.
+    """Trace, freeze and serialize; the same weights give the same bytes
+    in a fresh process (TorchScript numbers what a process made before).
 
     The archive is written anew without debug records, because these hold the paths of
     the machine that trained, and with a fixed date.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,12 @@ def evaluate_picture(
 
 def load_model(folder: Path) -> torch.jit.ScriptModule:
     """The TorchScript of a package this module's author wrote (no hash is checked)."""
-    model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-        str(folder / "torchscript_model.pt"), map_location="cpu"
-    )
+    with warnings.catch_warnings():
+        # TorchScript is deprecated upstream; the package format is settled.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+            str(folder / "torchscript_model.pt"), map_location="cpu"
+        )
     return model
 
 

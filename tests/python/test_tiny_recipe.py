@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe of the shipped package: a few steps of it, and what it shipped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
+
+import her2fast
+from her2fast.models.config import MethodConfig, ModelConfig
+from her2fast.training import (
+    networks,
+    packages,
+    phantom_data,
+    tiny_evaluation,
+    tiny_recipe,
+)
+
+MODELS = Path(her2fast.__file__).parent / "data" / "models"
+SHIPPED = MODELS / "constrained-tiny"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return phantom_data.make_pictures(2, 224, 2, empty_share=0.0)
+
+
+def make_package(pictures, out):
+    segmenter, classifier, losses = tiny_recipe.train_networks(
+        pictures, seed=3, segment_steps=3, classify_steps=3
+    )
+    assert all(np.isfinite(value) for value in losses.values())
+    return tiny_recipe.write_package(out, segmenter, classifier, {"seed": 3})
+
+
+def weights(file):
+    """Every number in a TorchScript archive; its code is numbered per process."""
+    with zipfile.ZipFile(file) as archive:
+        return {
+            name: archive.read(name)
+            for name in archive.namelist()
+            if name.startswith("archive/constants/")
+        }
+
+
+def test_a_few_steps_make_a_package_twice_the_same(pictures, tmp_path):
+    digests = make_package(pictures, tmp_path / "one")
+    make_package(pictures, tmp_path / "two")
+    for name, shape in (("segment", (1, 320, 320)), ("classify", (4,))):
+        folder = tmp_path / "one" / name
+        again = tmp_path / "two" / name / "torchscript_model.pt"
+        assert len(weights(again)) > 10
+        assert weights(folder / "torchscript_model.pt") == weights(again)
+        content = (folder / "torchscript_model.pt").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digests[name]
+        assert str(Path.cwd()).encode() not in content  # no path of this machine
+        config = ModelConfig.model_validate_json((folder / "config.json").read_text())
+        assert config.her2fast.task == name
+        assert config.her2fast.sha256 == digests[name]
+        assert config.normalization() == (packages.MEAN, packages.STD)
+        model = tiny_evaluation.load_model(folder)
+        side = config.patch_size_pixels
+        with torch.inference_mode():
+            assert model(torch.zeros(3, 3, side, side)).shape == (3, *shape)
+    method = MethodConfig.model_validate_json(
+        (tmp_path / "one" / "method.json").read_text()
+    )
+    assert method.stain == "h-dab"
+    assert method.synthetic
+
+
+def test_folding_keeps_the_answer_and_forgets_the_batch():
+    torch.manual_seed(0)
+    network = networks.TinyClassifier()
+    images = torch.randn(4, 3, 64, 64)
+    network.train()
+    network(images)  # moves the running statistics off their start
+    with torch.inference_mode():
+        before = network.eval()(images)
+        networks.fold_norms(network)
+        after = network(images)
+        alone = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after, alone, atol=1e-5, rtol=1e-5)
+    assert not [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_patch_areas_count_every_pixel():
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(-1, 4, (37, 50)).astype(np.int8)
+    areas = phantom_data.patch_areas(kinds, 8, 5)
+    assert areas.shape == (6, 9, 4)
+    for row, column in ((0, 0), (5, 8), (3, 4)):
+        block = kinds[row * 5 : row * 5 + 8, column * 5 : column * 5 + 8]
+        wanted = [int((block == kind).sum()) for kind in range(4)]
+        assert areas[row, column].tolist() == wanted
+
+
+def test_batches_hold_what_they_say(pictures):
+    rgb, shares = next(phantom_data.patch_batches(pictures, 8, 64, seed=1))
+    assert rgb.shape == (8, 64, 64, 3)
+    assert rgb.dtype == torch.uint8
+    torch.testing.assert_close(shares.sum(1), torch.ones(8))
+    again = next(phantom_data.patch_batches(pictures, 8, 64, seed=1))[0]
+    assert torch.equal(rgb, again)
+    _, mask = next(phantom_data.crop_batches(pictures, 2, 192, seed=1))
+    assert mask.shape == (2, 1, 192, 192)
+    assert 0.0 < float(mask.mean()) < 1.0
+
+
+def test_patches_without_tumor_are_refused(pictures):
+    empty = phantom_data.Pictures(
+        pictures.rgb, np.full_like(pictures.class_map, -1, np.int8)
+    )
+    with pytest.raises(ValueError, match="at least one patch with tumor"):
+        next(phantom_data.patch_batches(empty, 8, 64, seed=1))
+
+
+def test_shipped_package_is_listed_and_small():
+    known = json.loads((MODELS / "known.json").read_text(encoding="utf-8"))
+    total = sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file())
+    assert total < 8e6
+    for name in ("segment", "classify"):
+        content = (SHIPPED / name / "torchscript_model.pt").read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        config = json.loads((SHIPPED / name / "config.json").read_text())
+        assert config["her2fast"]["sha256"] == digest
+        assert config["her2fast"]["synthetic"] is True
+        assert digest in known
+
+
+def test_shipped_package_reads_fresh_phantoms():
+    """Well below the figures of training.json: a few pictures scatter."""
+    figures = tiny_evaluation.evaluate_phantoms(
+        tiny_evaluation.load_model(SHIPPED / "segment"),
+        tiny_evaluation.load_model(SHIPPED / "classify"),
+        count=3,
+        size_px=256,
+    )
+    for values in figures.values():
+        assert values["tumor_dice"] > 0.7
+        assert values["macro_f1"] > 0.55
+
+
+def test_real_cores_rise_with_their_label(shared_data):
+    """Order only; the labels are patient-level and no accuracy is claimed."""
+    segmenter = tiny_evaluation.load_model(SHIPPED / "segment")
+    classifier = tiny_evaluation.load_model(SHIPPED / "classify")
+
+    def mean_class(name):
+        rgb = tiny_evaluation.read_core(shared_data / "her2_cores" / name, 0.24)
+        return tiny_evaluation.evaluate_picture(segmenter, classifier, rgb)[
+            "mean_class"
+        ]
+
+    negative = max(mean_class("core_0_a.jpg"), mean_class("core_0_b.jpg"))
+    equivocal = mean_class("core_2_ishpos_a.jpg")
+    positive = mean_class("core_3_left_half.jpg")
+    assert negative < equivocal < positive
