@@ -29,7 +29,7 @@ SPACING_UM = 0.5
 MIXTURE = (0.15, 0.20, 0.25, 0.40)
 PROFILE = "reference"
 #: Keeps the file under 2 MB; the phantom itself is not compressed before.
-JPEG_QUALITY = 75
+JPEG_QUALITY = 80
 
 
 def _round_core(seed: int, scene: Scene, spacing_um: float) -> Scene:
