@@ -104,7 +104,7 @@ def train_networks(
         segmenter, crop_batches(pictures, 8, CROP_PX, seed), segment_steps, 4e-3
     )
     classify_loss = _train(
-        classifier, patch_batches(pictures, 64, PATCH_PX, seed), classify_steps, 4e-3
+        classifier, patch_batches(pictures, 48, PATCH_PX, seed), classify_steps, 4e-3
     )
     fold_norms(segmenter)
     fold_norms(classifier)
@@ -171,8 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--exposures", type=int, default=3)
     parser.add_argument("--size-px", type=int, default=512)
-    parser.add_argument("--segment-steps", type=int, default=1500)
-    parser.add_argument("--classify-steps", type=int, default=1100)
+    parser.add_argument("--segment-steps", type=int, default=1200)
+    parser.add_argument("--classify-steps", type=int, default=800)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
     chosen = parser.parse_args(arguments)
