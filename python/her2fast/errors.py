@@ -14,7 +14,7 @@ class Her2fastError(Exception):
 
 
 class SlideError(Her2fastError):
-    """A slide cannot be read or scored; `code` says why, the message where and what next."""
+    """A slide cannot be scored; `code` says why, the message where and what next."""
 
     def __init__(self, message: str, code: str) -> None:
         if code not in REASON_CODES:
