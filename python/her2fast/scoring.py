@@ -151,7 +151,10 @@ def display_name(path: str | os.PathLike[str]) -> str:
 
 def nameless(error: SlideError, path: str | os.PathLike[str]) -> SlideError:
     """The error with the slide's name for its path: no record depends on a folder."""
-    text = str(error).replace(os.fspath(path), display_name(path))
+    place = os.fspath(path)
+    text = str(error)
+    for form in (place, os.fsencode(place).decode("utf-8", "backslashreplace")):
+        text = text.replace(form, display_name(path))
     return SlideError(text, error.code)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from importlib import resources
 from pathlib import Path
@@ -306,6 +307,10 @@ def test_missing_slide_and_no_path_in_the_record(
     assert (result.status, result.code) == ("failed", "NOT_FOUND")
     assert str(tmp_path) not in result.to_json()
     assert "gone.svs" in result.message
+    odd = score(Path(os.fsdecode(bytes(tmp_path) + b"/\xff.svs")), package)
+    assert odd.code == "NOT_FOUND"
+    assert str(tmp_path) not in odd.to_json()
+    assert "\\xff.svs" in odd.message
     folder = score(tmp_path, package)
     assert folder.status in ("failed", "refused")
 
