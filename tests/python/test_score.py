@@ -153,7 +153,7 @@ def test_rescore_gives_the_bytes_of_a_full_run(
     assert (again.class_map[:, 8:] == 255).all()
 
 
-def test_settings_of_a_decision(scored: Result) -> None:
+def test_settings_of_a_decision(scored: Result, roi_file: Path) -> None:
     measurement = scored.measurement
     assert measurement is not None
     keys = {
@@ -163,9 +163,10 @@ def test_settings_of_a_decision(scored: Result) -> None:
             {"ish": "positive"},
             {"guideline": "pham-2022"},
             {"guideline": "none"},
+            {"roi": roi_file},
         )
     }
-    assert len(keys) == 4
+    assert len(keys) == 5
     areas = her2fast.decide(measurement, guideline="none")
     check_record(areas)
     assert (areas.status, areas.score) == ("scored", None)
