@@ -9,12 +9,13 @@ CPP := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-cpp test-sanitized test-python check format bench clean
+.PHONY: help setup demo test test-cpp test-sanitized test-python check format bench demo-areas clean
 
 help:
 	@echo "make demo   score the shipped synthetic slide"
 	@echo "make test   C++ tests (plain, then under ASan and UBSan), then Python tests"
 	@echo "make check  ruff, strict mypy, clang-format"
+	@echo "make demo-areas  write the exact areas of the shipped slide anew (name the change in CHANGELOG)"
 	@echo "make bench  all benchmarks, JSON into bench/results"
 
 setup: $(VENV)/.installed
@@ -64,6 +65,10 @@ bench: setup
 	@for run in bench/*/run.py; do \
 	  name=$$(basename $$(dirname $$run)); \
 	  echo "== $$name"; $(BIN)/python $$run --json bench/results/$$name.json || exit 1; done
+
+# After a change of package, kernels or demo slide: the areas `doctor --verify` compares with.
+demo-areas: setup
+	$(BIN)/python -c "from her2fast.doctor import write_expected; write_expected()"
 
 clean:
 	rm -rf build her2fast-demo
