@@ -17,8 +17,7 @@ namespace {
 constexpr double kMaxSpacingDifference = 0.02;
 
 std::shared_ptr<const Slide> open(io::OpenContext context) {
-  if (io::TiffFile::has_magic(*context.source) &&
-      !io::TiffFile::is_ndpi(*context.source)) {
+  if (io::TiffFile::has_magic(*context.source)) {
     context.tiff = std::make_unique<io::TiffFile>(context.source);
   }
   std::optional<Error> reason;

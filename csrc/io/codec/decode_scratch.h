@@ -15,6 +15,8 @@ namespace her2fast {
 class DecodeScratch {
  public:
   std::vector<std::byte> compressed;
+  std::vector<std::byte> band;        // of a strip, as it stands in the file
+  std::vector<std::uint64_t> starts;  // of restart intervals
   std::vector<std::uint32_t> argb;
   io::JpegDecoder jpeg;
   io::InflateDecoder inflate;

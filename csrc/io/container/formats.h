@@ -18,7 +18,7 @@ namespace her2fast::io {
 struct OpenContext {
   std::shared_ptr<const ByteSource> source;
   std::optional<std::string> path;  ///< absent where a host supplies the bytes
-  std::unique_ptr<TiffFile> tiff;  ///< absent where it is no TIFF, or Hamamatsu's dialect
+  std::unique_ptr<TiffFile> tiff;   ///< absent where it is no TIFF
 };
 
 /// A slide, or why this container leaves it to the next.
@@ -38,6 +38,7 @@ struct Format {
 
 std::span<const Format> formats();
 
+OpenAnswer open_hamamatsu(const OpenContext& context);
 OpenAnswer open_aperio(const OpenContext& context);
 OpenAnswer open_generic_tiff(const OpenContext& context);
 OpenAnswer open_with_openslide(const OpenContext& context);

@@ -16,6 +16,7 @@ constexpr std::size_t kMaxTextBytes = 256 << 10;
 /// Vendors whose tiles overlap, whose areas are several, or whose spacing stands in XML:
 /// reading them as plain pyramids would give wrong pixels. OpenSlide knows them.
 const char* other_vendor(const TiffFile& tiff, const TiffDirectory& first) {
+  if (tiff.ndpi()) return "Hamamatsu";
   const std::string software = tiff.text(first, tag::kSoftware, 256);
   if (software.starts_with("Philips")) return "Philips";
   if (software.starts_with("MedScan")) return "Trestle";

@@ -14,8 +14,8 @@ namespace {
 constexpr std::array<std::uint8_t, 19> kTypeBytes{0, 1, 1, 2, 4, 8, 1, 1, 2, 4,
                                                   8, 4, 8, 4, 0, 0, 8, 8, 8};
 constexpr std::uint16_t kByte = 1, kAscii = 2, kShort = 3, kLong = 4, kRational = 5,
-                        kUndefined = 7, kFloat = 11, kDouble = 12, kIfd = 13, kLong8 = 16,
-                        kIfd8 = 18;
+                        kUndefined = 7, kSShort = 8, kSLong = 9, kFloat = 11,
+                        kDouble = 12, kIfd = 13, kLong8 = 16, kIfd8 = 18;
 
 std::uint64_t type_bytes(std::uint16_t type) {
   return type < kTypeBytes.size() ? kTypeBytes[type] : 0;
@@ -82,7 +82,8 @@ TiffFile::TiffFile(std::shared_ptr<const ByteSource> source)
     throw Error(Code::kBadHeader,
                 source_->name() + ": BigTIFF header without 8-byte offsets");
   }
-  std::uint64_t offset = big_ ? read_integer(8, 8) : read_integer(4, 4);
+  ndpi_ = is_ndpi(*source_);
+  std::uint64_t offset = big_ ? read_integer(8, 8) : read_integer(4, ndpi_ ? 8 : 4);
   if (offset == 0) {
     throw Error(Code::kBadHeader, source_->name() + ": TIFF without a directory");
   }
@@ -134,7 +135,7 @@ std::uint64_t TiffFile::parse_directory(std::uint64_t offset, bool is_sub) {
       source_->name() + ": directory " + std::to_string(directories_.size());
   const std::uint64_t size = source_->size();
   const std::size_t count_bytes = big_ ? 8 : 2, entry_bytes = big_ ? 20 : 12,
-                    word = big_ ? 8 : 4;
+                    word = big_ ? 8 : 4, next_bytes = big_ || ndpi_ ? 8 : 4;
   const auto need = [&](std::uint64_t position, std::uint64_t bytes,
                         const std::string& what) {
     if (position <= size && bytes <= size - position) return;
@@ -151,10 +152,13 @@ std::uint64_t TiffFile::parse_directory(std::uint64_t offset, bool is_sub) {
                                           " entries, more than a slide needs");
   }
   entries_ += static_cast<std::size_t>(count);
-  need(offset + count_bytes, count * entry_bytes + word, "entries");
-  std::vector<std::byte> raw(static_cast<std::size_t>(count) * entry_bytes + word);
+  const std::size_t high_bytes = ndpi_ ? 4 : 0;
+  const std::uint64_t total = count * (entry_bytes + high_bytes) + next_bytes;
+  need(offset + count_bytes, total, "entries");
+  std::vector<std::byte> raw(static_cast<std::size_t>(total));
   source_->read(offset + count_bytes, raw.size(), raw.data());
 
+  const std::byte* next = raw.data() + static_cast<std::size_t>(count) * entry_bytes;
   TiffDirectory directory;
   directory.index = directories_.size();
   directory.is_sub = is_sub;
@@ -172,13 +176,19 @@ std::uint64_t TiffFile::parse_directory(std::uint64_t offset, bool is_sub) {
       need(size, field.count, "tag " + std::to_string(field.tag));
     }
     const std::uint64_t bytes = field.count * unit;
-    field.position = bytes <= word ? offset + count_bytes + i * entry_bytes + 4 + word
-                                   : decode(entry + 4 + word, word);
+    const std::uint64_t high = ndpi_ ? decode(next + next_bytes + i * 4, 4) : 0;
+    if (bytes <= word) {
+      field.position = offset + count_bytes + i * entry_bytes + 4 + word;
+      if (field.type == kLong && field.count == 1)
+        field.high = static_cast<std::uint32_t>(high);
+    } else {
+      field.position = decode(entry + 4 + word, word) | high << 32;
+    }
     need(field.position, bytes, "tag " + std::to_string(field.tag));
     directory.fields.push_back(field);
   }
   directories_.push_back(std::move(directory));
-  return decode(raw.data() + static_cast<std::size_t>(count) * entry_bytes, word);
+  return decode(next, next_bytes);
 }
 
 Error TiffFile::error(Code code, const TiffDirectory& directory, std::uint16_t tag,
@@ -206,7 +216,23 @@ std::optional<std::uint64_t> TiffFile::integer(const TiffDirectory& directory,
                 "need an unsigned integer, got type " + std::to_string(field->type) +
                     " with count " + std::to_string(field->count));
   }
-  return read_integer(field->position, static_cast<std::size_t>(type_bytes(field->type)));
+  return read_integer(field->position,
+                      static_cast<std::size_t>(type_bytes(field->type))) |
+         std::uint64_t{field->high} << 32;
+}
+
+std::optional<std::int64_t> TiffFile::signed_integer(const TiffDirectory& directory,
+                                                     std::uint16_t tag) const {
+  const TiffField* field = find(directory, tag);
+  if (field != nullptr && field->count > 0) {
+    if (field->type == kSShort)
+      return static_cast<std::int16_t>(read_integer(field->position, 2));
+    if (field->type == kSLong)
+      return static_cast<std::int32_t>(read_integer(field->position, 4));
+  }
+  const auto value = integer(directory, tag);
+  if (!value) return std::nullopt;
+  return static_cast<std::int64_t>(*value);
 }
 
 std::vector<std::uint64_t> TiffFile::integers(const TiffDirectory& directory,
@@ -229,6 +255,7 @@ std::vector<std::uint64_t> TiffFile::integers(const TiffDirectory& directory,
   std::vector<std::uint64_t> values(static_cast<std::size_t>(field->count));
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = decode(raw.data() + i * unit, unit);
+  if (field->high != 0) values[0] |= std::uint64_t{field->high} << 32;
   return values;
 }
 

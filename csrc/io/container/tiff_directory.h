@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The directories of a classic TIFF or BigTIFF, in either byte order.
+/// The directories of a classic TIFF or BigTIFF, in either byte order, or of Hamamatsu's
+/// NDPI: classic little-endian TIFF whose offsets have 8 bytes, and whose directories end
+/// with the high words of their entries' values.
 ///
 /// Nothing is allocated from a number in the file before that number was checked against
 /// the file's size and the limits below. Every value range is checked to lie inside the
@@ -31,7 +33,9 @@ inline constexpr std::uint16_t kNewSubfileType = 254, kImageWidth = 256,
                                kTileLength = 323, kTileOffsets = 324,
                                kTileByteCounts = 325, kSubIfds = 330, kSampleFormat = 339,
                                kJpegTables = 347, kYCbCrSubSampling = 530, kXmp = 700,
-                               kNdpiMark = 65420;
+                               kNdpiMark = 65420, kNdpiMagnification = 65421,
+                               kNdpiFocalPlane = 65424, kNdpiRestartLow = 65426,
+                               kNdpiRestartHigh = 65432;
 }  // namespace tag
 
 // A slide has about ten directories of about twenty entries; OME series have some
@@ -47,6 +51,7 @@ struct TiffField {
   std::uint16_t type = 0;
   std::uint64_t count = 0;
   std::uint64_t position = 0;  ///< of the value's bytes in the file, inside it
+  std::uint32_t high = 0;  ///< NDPI: the high word of a single LONG that stands inline
 };
 
 struct TiffDirectory {
@@ -72,10 +77,15 @@ class TiffFile {
   /// nullptr where the directory lacks the tag. @throws Error kBadHeader where it has it
   /// twice
   const TiffField* find(const TiffDirectory& directory, std::uint16_t tag) const;
+  /// True for Hamamatsu's dialect.
+  bool ndpi() const { return ndpi_; }
   /// The first value of a BYTE, SHORT, LONG or LONG8 tag. @throws Error kBadHeader
   /// otherwise
   std::optional<std::uint64_t> integer(const TiffDirectory& directory,
                                        std::uint16_t tag) const;
+  /// The same, with SSHORT and SLONG. @throws Error kBadHeader otherwise
+  std::optional<std::int64_t> signed_integer(const TiffDirectory& directory,
+                                             std::uint16_t tag) const;
   /// All of at most `max_count` values. @throws Error kBadHeader, kLimitExceeded
   std::vector<std::uint64_t> integers(const TiffDirectory& directory, std::uint16_t tag,
                                       std::uint64_t max_count) const;
@@ -102,6 +112,7 @@ class TiffFile {
   std::shared_ptr<const ByteSource> source_;
   bool little_ = true;
   bool big_ = false;
+  bool ndpi_ = false;
   std::size_t entries_ = 0;
   std::vector<std::uint64_t> visited_;
   std::vector<TiffDirectory> directories_;

@@ -13,9 +13,6 @@ namespace her2fast::io {
 namespace {
 
 constexpr std::uint64_t kMaxSidePx = std::uint64_t{1} << 26;  // as SlideFrame::check
-// Scanners write tiles of 256 to 1024 px; a thread holds one decoded tile (here 48 MiB).
-constexpr std::uint64_t kMaxTilePx = std::uint64_t{1} << 24;
-constexpr std::uint64_t kMaxTileSidePx = 65500;  // JPEG's own limit
 constexpr std::size_t kMaxJpegTableBytes = 64 << 10;
 
 enum Compression : std::uint64_t {
@@ -25,12 +22,6 @@ enum Compression : std::uint64_t {
   kDeflate = 32946
 };
 enum Photometric : std::uint64_t { kRgb = 2, kYCbCr = 6 };
-
-void fill_white(ImageView<std::uint8_t> out) {
-  for (std::int64_t y = 0; y < out.height; ++y) {
-    std::fill_n(out.row(y), out.width * out.channels, std::uint8_t{255});
-  }
-}
 
 class TiffSlide final : public Slide {
  public:
@@ -137,6 +128,12 @@ std::int64_t whole_downsample(const Level& full, const Level& part) {
 }
 
 }  // namespace
+
+void fill_white(ImageView<std::uint8_t> out) {
+  for (std::int64_t y = 0; y < out.height; ++y) {
+    std::fill_n(out.row(y), out.width * out.channels, std::uint8_t{255});
+  }
+}
 
 bool is_tiled(const TiffFile& tiff, const TiffDirectory& directory) {
   return tiff.find(directory, tag::kTileOffsets) != nullptr ||
@@ -276,8 +273,7 @@ TiledImage load_tiled(const TiffFile& tiff, const TiffDirectory& directory) {
                          std::to_string(image.offsets.size()) + " offsets and " +
                          std::to_string(counts.size()) + " sizes");
   }
-  // Noise at quality 100 stays below twice its raw size: more is no image.
-  const std::uint64_t max_bytes = 4 * 3 * width * height + (1 << 20);
+  const std::uint64_t max_bytes = max_jpeg_bytes(width * height);
   image.bytes.reserve(counts.size());
   for (const std::uint64_t count : counts) {
     if (count > max_bytes) {

@@ -13,6 +13,10 @@
 
 namespace her2fast::io {
 
+// Scanners write tiles of 256 to 1024 px; a thread holds one decoded tile (here 48 MiB).
+inline constexpr std::uint64_t kMaxTilePx = std::uint64_t{1} << 24;
+inline constexpr std::uint64_t kMaxTileSidePx = 65500;  // JPEG's own limit
+
 enum class TiffCodec { kUncompressed, kJpegYCbCr, kJpegRgb, kDeflate };
 
 struct TiledImage {
@@ -26,6 +30,14 @@ struct TiledImage {
   std::vector<std::uint64_t> offsets;  ///< (rows, columns); 0 is a missing tile
   std::vector<std::uint32_t> bytes;    ///< (rows, columns); 0 is a missing tile
 };
+
+/// Bytes that a JPEG of that many pixels can take: noise at quality 100 stays below twice
+/// its raw size, so more is no image.
+constexpr std::uint64_t max_jpeg_bytes(std::uint64_t area_px) {
+  return 4 * 3 * area_px + (1 << 20);
+}
+
+void fill_white(ImageView<std::uint8_t> out);
 
 /// Checks that every strip or tile of every directory lies inside the file; their bytes
 /// are not read, so labels and macros stay unread.
