@@ -13,13 +13,14 @@ import numpy as np
 
 from her2fast import _core
 from her2fast.errors import SlideError
-from her2fast.manifest import Entry, roi_for
+from her2fast.manifest import Entry, region_of
 from her2fast.measure import crash_as_code, default_workers
 from her2fast.models.package import load_package
 from her2fast.record import empty_slide
-from her2fast.run import RunOptions, exit_code_of
+from her2fast.run import RunOptions, check_run_regions, exit_code_of
 from her2fast.scoring import OpenedSlide, as_roi, check_roi, display_name
 from her2fast.slide_info import SlideInfo, describe_slide
+from her2fast.store import ResultsFolder
 
 #: Spacing of the low-resolution pass; a coarse look at where tissue lies.
 LOOK_SPACING_UM = 8.0
@@ -90,10 +91,14 @@ class DryRun:
 
 def dry_run(options: RunOptions, entries: Sequence[Entry]) -> DryRun:
     """Looks at every slide; opens no model and writes nothing."""
-    return DryRun([_look(options, entry) for entry in entries])
+    folder = ResultsFolder(options.out)
+    check_run_regions(options, entries, folder)
+    names = folder.assign_names([entry.slide for entry in entries])
+    pairs = zip(entries, names, strict=True)
+    return DryRun([_look(options, entry, name) for entry, name in pairs])
 
 
-def _look(options: RunOptions, entry: Entry) -> DryRunSlide:
+def _look(options: RunOptions, entry: Entry, name: str) -> DryRunSlide:
     mpp = options.mpp if options.mpp is not None else entry.mpp
     try:
         with crash_as_code():
@@ -104,7 +109,7 @@ def _look(options: RunOptions, entry: Entry) -> DryRunSlide:
             slide = DryRunSlide(info)
             if info.opened is None:
                 return slide
-            roi = as_roi(roi_for(entry.slide, entry.roi or options.roi))
+            roi = as_roi(region_of(entry, options.roi, name))
             check_roi(roi, info.opened.size_px)
             workers = options.workers or default_workers()
             reader = info.opened.reader(workers=workers, reading=options.reading)

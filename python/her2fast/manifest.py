@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from her2fast.errors import UsageError
+from her2fast.errors import SlideError, UsageError
 
 COLUMNS = (
     "slide",
@@ -200,22 +200,73 @@ def collect(inputs: Sequence[str]) -> list[Entry]:
 
 
 def read_ish(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Slide file name -> ISH result, of a manifest's `slide` and `ish` columns."""
-    return {
-        os.path.basename(entry.slide): entry.ish
-        for entry in read_manifest(path)
-        if entry.ish is not None
-    }
+    """Slide file name -> ISH result, of a manifest's `slide` and `ish` columns.
+
+    Raises `UsageError` where two lines of one file name contradict each other: a
+    results folder knows names, not paths.
+    """
+    found: dict[str, str] = {}
+    for entry in read_manifest(path):
+        name = os.path.basename(entry.slide)
+        if entry.ish is None:
+            continue
+        if found.setdefault(name, entry.ish) != entry.ish:
+            raise UsageError(
+                f"{os.fspath(path)}: two slides named {name!r} have different ISH "
+                "results; give it in the manifest of `her2fast score`"
+            )
+    return found
 
 
-def roi_for(slide: str, roi: str | None) -> str | None:
-    """The ROI file of a slide: `roi` itself, or in a folder `<stem>.geojson`."""
+def roi_for(slide: str, roi: str | None, name: str | None = None) -> str | None:
+    """The ROI file of a slide: `roi` itself, or in a folder `<slide>.geojson`.
+
+    `<slide>` is the slide's name in the results folder, its file name or its stem, in
+    this order; None where the folder holds none of them.
+    """
     if roi is None or not os.path.isdir(roi):
         return roi
-    name = Path(slide).name
-    for stem in (name, Path(name).stem):
+    file = Path(slide).name
+    for stem in (name, file, Path(file).stem):
         for suffix in (".geojson", ".geojson.gz", ".json"):
-            candidate = os.path.join(roi, stem + suffix)
-            if os.path.isfile(candidate):
+            candidate = os.path.join(roi, f"{stem}{suffix}")
+            if stem and os.path.isfile(candidate):
                 return candidate
     return None
+
+
+def region_of(entry: Entry, roi: str | None, name: str | None = None) -> str | None:
+    """The ROI file to score a slide with; None where none was asked for.
+
+    Raises `SlideError` ROI_INVALID where a folder of regions was given and holds none
+    of this slide: scored whole, it would look like a score of its region.
+    """
+    place = entry.roi or roi
+    found = roi_for(entry.slide, place, name)
+    if found is None and place is not None:
+        stem = Path(entry.slide).stem
+        raise SlideError(
+            f"no region of this slide in the folder of regions; add {stem}.geojson, or "
+            "score the slide without --roi",
+            "ROI_INVALID",
+        )
+    return found
+
+
+def check_regions(slides: Sequence[tuple[str, str]], roi: str | None) -> None:
+    """Raises `UsageError` where `roi` gives two slides the region of one file.
+
+    `slides` are pairs of the slide and its name in the results folder. A region drawn
+    on one slide lies somewhere on any other, and the score would look right.
+    """
+    owners: dict[str, str] = {}
+    for slide, name in slides:
+        file = roi_for(slide, roi, name)
+        if file is None:
+            continue
+        owner = owners.setdefault(os.path.realpath(file), name)
+        if owner != name:
+            raise UsageError(
+                f"--roi {roi}: {file} would be the region of two slides, {owner!r} and "
+                f"{name!r}; give a folder with <slide>.geojson for each, by these names"
+            )

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.exports import ExportOptions, write_exports, write_tables
-from her2fast.manifest import read_ish, roi_for
-from her2fast.record import Provenance, Record, settings_for
-from her2fast.run import exit_code_of
+from her2fast.manifest import check_regions, read_ish, roi_for
+from her2fast.record import Provenance, Record, failed_record, settings_for
+from her2fast.run import exit_code_of, write_failed
 from her2fast.scoring import Measurement, Result, RoiLike, as_roi, decide, decide_with
 from her2fast.store import ResultsFolder
 
@@ -62,6 +62,8 @@ class Rescored:
     record: Record
     #: Why nothing was decided; empty where it was.
     skipped: str = ""
+    #: What was not given for this slide, though it was for others; else empty.
+    note: str = ""
 
 
 def exit_code(done: list[Rescored]) -> int:
@@ -79,15 +81,41 @@ def rescore_folder(
 ) -> list[Rescored]:
     """Decides again on the measurements of a results folder: no model, no pixels.
 
-    What is not given stays as it was; `roi="none"` drops the regions.
+    What is not given stays as it was; `roi="none"` drops the regions. Raises
+    `UsageError` before anything is written: `roi` is not there or would serve two
+    slides, `ish` names no slide of the folder or one that two slides are called.
     """
     folder = ResultsFolder(out)
+    records = folder.records()
+    if roi is not None and roi != "none":
+        if not os.path.exists(roi):
+            raise UsageError(f"--roi {roi}: no such file or folder")
+        check_regions([(_file_name(record), name) for name, record in records], roi)
+    _check_ish([_file_name(record) for _, record in records], ish or {})
     done = [
         _rescore_one(folder, name, record, roi, guideline, ish or {}, exports)
-        for name, record in folder.records()
+        for name, record in records
     ]
     write_tables(folder)
     return done
+
+
+def _file_name(record: Record) -> str:
+    return str(record["slide"]["name"])
+
+
+def _check_ish(slides: list[str], ish: dict[str, str]) -> None:
+    for slide in ish:
+        if slides.count(slide) > 1:
+            raise UsageError(
+                f"the ISH result of {slide!r} would be that of {slides.count(slide)} "
+                "slides of this name; give it in the manifest of `her2fast score`"
+            )
+    if ish and not set(ish) & set(slides):
+        raise UsageError(
+            f"no slide of the ISH table ({', '.join(sorted(ish)[:3])}, ...) is in this "
+            "results folder; need the slides' file names"
+        )
 
 
 def _rescore_one(
@@ -105,20 +133,32 @@ def _rescore_one(
             if core is None:
                 return Rescored(name, record, "no measurement")
             source = Provenance.from_record(record)
+            if source.method is None:
+                raise UsageError(f"{name}: its record names no method")
+            options = exports or ExportOptions(**folder.read_exports(name))
             inputs = folder.read_inputs(name)
-            slide = str(record["slide"]["name"])
-            if roi is not None:
-                path = None if roi == "none" else roi_for(slide, roi)
-                inputs["roi"] = as_roi(path)
+            slide = _file_name(record)
             if guideline is not None:
                 inputs["guideline"] = guideline
             inputs["ish"] = ish.get(slide, inputs["ish"])
-            if source.method is None:
-                raise UsageError(f"{name}: its record names no method")
+            note = ""
+            try:
+                if roi == "none":
+                    inputs["roi"] = ()
+                elif roi is not None:
+                    path = roi_for(slide, roi, name)
+                    if path is None:
+                        note = f"no region of it in {roi}: kept as it was"
+                    else:
+                        inputs["roi"] = as_roi(path)
+            except SlideError as error:
+                # A full run with this region is refused; the old score must not stand.
+                refused = failed_record(source, error)
+                write_failed(folder, name, refused, options, inputs)
+                return Rescored(name, refused)
             settings = settings_for(source.method, **inputs)
             measurement = Measurement(core, source)
             result: Result = decide_with(measurement, settings)
-            options = exports or ExportOptions(**folder.read_exports(name))
             files = write_exports(folder.root, name, result, options=options)
             folder.write_record(
                 name,
@@ -127,6 +167,6 @@ def _rescore_one(
                 inputs=inputs,
                 exports=asdict(options),
             )
-            return Rescored(name, result.record)
+            return Rescored(name, result.record, note=note)
     except SlideError as error:
         return Rescored(name, record, f"{error.code}: {error}")

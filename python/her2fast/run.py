@@ -19,7 +19,7 @@ from her2fast import _core
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.atomic import atomic_write
 from her2fast.exports import ExportOptions, write_exports, write_overview, write_tables
-from her2fast.manifest import Entry, roi_for
+from her2fast.manifest import Entry, check_regions, region_of
 from her2fast.measure import Progress, crash_as_code
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.record import (
@@ -133,6 +133,15 @@ def check_options(options: RunOptions) -> None:
         raise UsageError(f"--roi {options.roi}: no such file or folder")
 
 
+def check_run_regions(
+    options: RunOptions, entries: Sequence[Entry], folder: ResultsFolder
+) -> None:
+    """Raises `UsageError` where `--roi` gives two slides one region."""
+    names = folder.assign_names([entry.slide for entry in entries])
+    pairs = zip(entries, names, strict=True)
+    check_regions([(e.slide, name) for e, name in pairs if not e.roi], options.roi)
+
+
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -196,7 +205,7 @@ def _score_locked(
             package = _package(options)
             scorer = _scorer(options)
             inputs = {
-                "roi": as_roi(roi_for(entry.slide, entry.roi or options.roi)),
+                "roi": as_roi(region_of(entry, options.roi, name)),
                 "guideline": options.guideline,
                 "ish": entry.ish,
             }
@@ -279,8 +288,9 @@ def run(
     folder cannot be written); a bad slide is an outcome.
     """
     folder = ResultsFolder(options.out)
+    check_run_regions(options, entries, folder)
     folder.create()
-    names = folder.assign_names([entry.slide for entry in entries])
+    names = folder.claim_names([entry.slide for entry in entries])
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     outcomes: list[SlideOutcome] = []

@@ -101,7 +101,17 @@ class Session:
     def push(
         self, request_id: int, rgb: npt.NDArray[np.uint8] | None, status: str = "ok"
     ) -> None:
-        """Answers a request; `rgb` is (height, width, 3), or None where unreadable."""
+        """Answers a request; `rgb` is (height, width, 3), or None where unreadable.
+
+        `status` is "ok", "warned" (decoded with warnings), "corrupt" or "missing"; the
+        pixels are copied where they do not lie in one block. Raises `TypeError` and
+        `ValueError`.
+        """
+        if rgb is not None:
+            if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8:
+                got = rgb.dtype if isinstance(rgb, np.ndarray) else type(rgb).__name__
+                raise TypeError(f"need rgb as a uint8 array, got {got}")
+            rgb = np.ascontiguousarray(rgb)
         self._core.push(request_id, rgb, status)
 
     def run_models(self) -> int:
@@ -123,7 +133,13 @@ class Session:
     def finish(self) -> Measurement:
         """The measurement; what stayed unanswered counts as missing."""
         self.run_models()
-        core = self._core.finish()
+        try:
+            core = self._core.finish()
+        except RuntimeError:
+            # Half-filled batches wait for requests that are now missing: padded they go.
+            if self.run_models() == 0:
+                raise
+            core = self._core.finish()
         core.key = self._source.measurement_key or ""
         return Measurement(core, self._source)
 

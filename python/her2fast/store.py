@@ -88,6 +88,18 @@ class ResultsFolder:
                 names.append(f"{stem}-{_path_hash(slide)}")
         return names
 
+    def claim_names(self, slides: Sequence[str]) -> list[str]:
+        """`assign_names`, and another run that starts meanwhile gets others."""
+        with (self.root / LOCKS / ".names").open("ab") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            names = self.assign_names(slides)
+            owners = self._owners()
+            for slide, name in zip(slides, names, strict=True):
+                if name.casefold() not in owners:
+                    path = self.root / LOCKS / f"{name}.lock"
+                    path.write_bytes(_source_text(slide).encode("utf-8"))
+        return names
+
     def _owners(self) -> dict[str, str]:
         owners = {}
         with contextlib.suppress(FileNotFoundError):

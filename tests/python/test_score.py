@@ -408,6 +408,25 @@ def test_what_stays_unanswered_is_missing(package: MethodPackage) -> None:
     check_record(result)
 
 
+def test_a_session_that_ends_with_half_filled_batches(
+    slide: Path, package: MethodPackage
+) -> None:
+    session = her2fast.Session(
+        model=package,
+        extent_px=(1024, 1024),
+        level0_spacing_um=(1.0, 1.0),
+        allow_unknown_model=True,
+    )
+    stained = slides.paint()[:320, :320]
+    for request in session.wanted(3):
+        assert stained.shape[:2] == (request.height_px, request.width_px)
+        session.push(request.id, stained, "ok")
+    result = her2fast.decide(session.finish())
+    assert (result.status, result.code) == ("indeterminate", "MISSING_TILES")
+    assert result.record["tiles"]["read"] == 3
+    assert result.record["tumor_mm2"] > 0
+
+
 def test_a_cancelled_session(package: MethodPackage) -> None:
     session = her2fast.Session(
         model=package,

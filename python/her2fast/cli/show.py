@@ -145,6 +145,8 @@ def rescored_lines(done: Iterable[Rescored]) -> Iterator[str]:
             text = f"scored {record['score'] or '(areas only)'}"
         else:
             text = f"{record['status']} {record['code']}: {record['message']}"
+        if item.note:
+            text += f" ({item.note})"
         yield plain(f"{item.name}: {text}")
 
 

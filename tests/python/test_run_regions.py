@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose region, whose ISH result, whose name: nothing of one slide serves another."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import packages
+import pytest
+import slides
+
+from her2fast import cli
+from her2fast.errors import UsageError
+from her2fast.manifest import check_regions, read_ish, roi_for
+from her2fast.store import ResultsFolder
+
+Run = Callable[..., int]
+HALF = [[0, 0], [500, 0], [500, 1024], [0, 1024], [0, 0]]
+BOW_TIE = [[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]
+
+
+def write_region(path: Path, ring: list[list[int]] = HALF) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_trust_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HER2FAST_CONFIG_DIR", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Run:
+    method = packages.write_method(tmp_path / "method")
+    assert cli.run(["models", "trust", str(method)]) == 0
+
+    def run(*arguments: object) -> int:
+        words = ["score", "-o", tmp_path / "out", "-m", method, *arguments]
+        return cli.run([str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two slides of one file name."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    first = slides.write_slide(tmp_path / "one/a.svs")
+    return first, slides.write_slide(tmp_path / "two/a.svs")
+
+
+def record(tmp_path: Path, name: str) -> Any:
+    return json.loads((tmp_path / f"out/results/{name}.json").read_bytes())
+
+
+def test_one_region_never_serves_two_slides(
+    score: Run,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    region = write_region(tmp_path / "regions/a.geojson")
+    for roi in (region, region.parent):
+        for extra in ([], ["--dry-run"]):
+            assert score(*pair, "--roi", roi, *extra) == 64
+            assert "region of two slides" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    # A manifest says which: it wins over --roi.
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"slide,roi\none/a.svs,\ntwo/a.svs,{region}\n")
+    assert score(manifest, "--dry-run", "--roi", region) == 0
+
+
+def test_a_results_name_finds_its_own_region(tmp_path: Path) -> None:
+    for stem in ("a", "a-00112233"):
+        write_region(tmp_path / f"{stem}.geojson")
+    assert roi_for("/x/a.svs", str(tmp_path)) == str(tmp_path / "a.geojson")
+    named = str(tmp_path / "a-00112233.geojson")
+    assert roi_for("/x/a.svs", str(tmp_path), "a-00112233") == named
+    check_regions([("/x/a.svs", "a-00112233"), ("/y/a.svs", "a")], str(tmp_path))
+    with pytest.raises(UsageError, match="region of two slides"):
+        check_regions([("/x/a.svs", "b"), ("/y/a.svs", "c")], str(tmp_path))
+
+
+def test_a_slide_without_its_region_is_not_scored_whole(
+    score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    write_region(tmp_path / "regions/b.geojson")
+    assert score(pair[0], "--roi", tmp_path / "regions", "--dry-run") == 20
+    assert score(pair[0], "--roi", tmp_path / "regions") == 20
+    found = record(tmp_path, "a")
+    assert (found["status"], found["code"]) == ("refused", "ROI_INVALID")
+    assert "a.geojson" in found["message"]
+
+
+def test_rescore_keeps_a_region_that_is_not_given(
+    score: Run,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    region = write_region(tmp_path / "regions/a.geojson")
+    assert score(pair[0], "--roi", region) == 0
+    before = record(tmp_path, "a")
+    other = write_region(tmp_path / "others/b.geojson").parent
+    out = str(tmp_path / "out")
+    assert cli.run(["rescore", out, "--roi", str(other)]) == 0
+    assert "kept as it was" in capsys.readouterr().out
+    assert record(tmp_path, "a") == before
+    assert cli.run(["rescore", out, "--roi", str(tmp_path / "absent")]) == 64
+
+
+def test_rescore_with_a_bad_region_leaves_no_score(
+    score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert score(pair[0]) == 0
+    out = str(tmp_path / "out")
+    bad = write_region(tmp_path / "bad.geojson", BOW_TIE)
+    assert cli.run(["rescore", out, "--roi", str(bad)]) == 20
+    found = record(tmp_path, "a")
+    assert (found["code"], found["score"]) == ("ROI_INVALID", None)
+    # The measurement is still there: a good region decides again.
+    good = write_region(tmp_path / "good.geojson")
+    assert cli.run(["rescore", out, "--roi", str(good)]) == 0
+    assert record(tmp_path, "a")["status"] == "scored"
+
+
+def test_rescore_gives_no_slide_anothers_region_or_ish(
+    score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert score(*pair) == 0
+    before = sorted(path.read_bytes() for path in (tmp_path / "out/results").iterdir())
+    region = write_region(tmp_path / "regions/a.geojson")
+    out = str(tmp_path / "out")
+    assert cli.run(["rescore", out, "--roi", str(region)]) == 64
+    assert cli.run(["rescore", out, "--roi", str(region.parent)]) == 64
+    table = tmp_path / "ish.csv"
+    for text in (
+        "a.svs,positive\n",
+        "one/a.svs,positive\ntwo/a.svs,negative\n",
+        "misspelt.svs,positive\n",
+    ):
+        table.write_text("slide,ish\n" + text)
+        assert cli.run(["rescore", out, "--ish", str(table)]) == 64
+    after = sorted(path.read_bytes() for path in (tmp_path / "out/results").iterdir())
+    assert after == before
+
+
+def test_ish_of_one_name_must_agree(tmp_path: Path) -> None:
+    table = tmp_path / "ish.csv"
+    table.write_text("slide,ish\nx/a.svs,positive\ny/a.svs,positive\n")
+    assert read_ish(table) == {"a.svs": "positive"}
+    table.write_text("slide,ish\nx/a.svs,positive\ny/a.svs,negative\n")
+    with pytest.raises(UsageError, match="different ISH"):
+        read_ish(table)
+
+
+def claim(root: str, slide: str, barrier: Any, answers: Any) -> None:
+    barrier.wait()
+    answers.put(ResultsFolder(root).claim_names([slide])[0])
+
+
+def test_two_runs_that_start_together_claim_two_names(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.create()
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(4), context.SimpleQueue()
+    runs = [
+        context.Process(
+            target=claim, args=(str(tmp_path), f"/{i}/x.svs", barrier, answers)
+        )
+        for i in range(4)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    names = {answers.get() for _ in runs}
+    assert len(names) == 4
+    # And they keep them.
+    again = folder.claim_names([f"/{i}/x.svs" for i in range(4)])
+    assert set(again) == names
