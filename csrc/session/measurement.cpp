@@ -16,8 +16,6 @@ namespace {
 
 constexpr char kMagic[4] = {'H', '2', 'M', '1'};
 constexpr std::uint8_t kPlainMask = 0, kDeflatedMask = 1;  // first byte of a packed mask
-// A slide of 200 x 200 mm in 64 um tiles; more is a damaged header, not a slide.
-constexpr std::int64_t kMaxTiles = 10'000'000;
 constexpr std::size_t kMaxHeaderBytes = std::size_t{1} << 20;
 
 // Little-endian on every machine; the targets of this library are, so bytes are copied.
@@ -251,8 +249,8 @@ Measurement Measurement::from_bytes(const std::uint8_t* data, std::size_t size) 
   m.frame.check();
   if (m.spacing.pm <= 0 || m.patch_px < 1 || m.patch_px > 4096 ||
       m.tile_px < m.patch_px || m.tile_px > 4096 || m.tile_px % m.patch_px != 0 ||
-      m.tiles_x < 1 || m.tiles_y < 1 || m.tiles_x > kMaxTiles || m.tiles_y > kMaxTiles ||
-      m.tiles_x * m.tiles_y > kMaxTiles ||
+      m.tiles_x < 1 || m.tiles_y < 1 || m.tiles_x > kMaxMeasurementTiles ||
+      m.tiles_y > kMaxMeasurementTiles || m.tiles_x * m.tiles_y > kMaxMeasurementTiles ||
       m.tiles_x != (m.frame.grid_width_px(m.spacing) + m.tile_px - 1) / m.tile_px ||
       m.tiles_y != (m.frame.grid_height_px(m.spacing) + m.tile_px - 1) / m.tile_px ||
       m.class_names.empty()) {

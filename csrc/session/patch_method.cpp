@@ -28,6 +28,17 @@ class PatchMethod final : public Method {
         (spec.frame.grid_width_px(spec.spacing) + spec.tile_px - 1) / spec.tile_px;
     result_.tiles_y =
         (spec.frame.grid_height_px(spec.spacing) + spec.tile_px - 1) / spec.tile_px;
+    // Each alone first: the product of two absurd counts could wrap.
+    if (result_.tiles_x > kMaxMeasurementTiles ||
+        result_.tiles_y > kMaxMeasurementTiles ||
+        result_.tiles_x * result_.tiles_y > kMaxMeasurementTiles) {
+      throw Error(Code::kLimitExceeded,
+                  "need at most " + std::to_string(kMaxMeasurementTiles) + " tiles of " +
+                      std::to_string(spec.tile_px) + " px, got " +
+                      std::to_string(result_.tiles_x) + " x " +
+                      std::to_string(result_.tiles_y) +
+                      "; check the slide's size and spacing");
+    }
     result_.tiles.resize(static_cast<std::size_t>(result_.tiles_x * result_.tiles_y));
     per_side_ = spec.tile_px / spec.patch_px;
     request_px_ = spec.tile_px + 2 * spec.halo_px;

@@ -151,10 +151,12 @@ def read_overview(path: Path) -> npt.NDArray[np.uint8]:
 
 def write_tables(folder: ResultsFolder) -> None:
     """`results.csv`, `results.parquet` and `worklist.csv` from the records."""
-    records = [record for _, record in folder.records()]
-    atomic_write(folder.root / "results.csv", results_csv(records))
-    atomic_write(folder.root / "results.parquet", results_parquet(records))
-    atomic_write(folder.root / "worklist.csv", worklist_csv(records))
+    # Read and written by one run at a time: the last one to write has seen all.
+    with folder.alone():
+        records = [record for _, record in folder.records()]
+        atomic_write(folder.root / "results.csv", results_csv(records))
+        atomic_write(folder.root / "results.parquet", results_parquet(records))
+        atomic_write(folder.root / "worklist.csv", worklist_csv(records))
 
 
 def _write(path: Path, data: bytes | Iterable[bytes]) -> Path:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,6 +136,8 @@ class OpenedSlide:
     spacing_um: tuple[float, float]
     warnings: tuple[str, ...]
     record: Record
+    #: Device, inode, size and time of the file when it was opened.
+    file_state: tuple[int, ...] | None = None
 
     def reader(self, *, workers: int, reading: str) -> _core.TileReader:
         """Native threads that read tiles of this slide."""
@@ -176,6 +179,7 @@ def open_input(
     record = empty_slide() if record is None else record
     text = os.fspath(path)
     record["name"] = display_name(text)
+    state = _file_state(text)
     core = open_core(text)
     width_px, height_px = core.levels[0][:2]
     size_px = (int(width_px), int(height_px))
@@ -186,8 +190,29 @@ def open_input(
     spacing_um, source, warning = _core.resolve_frame(core, mpp)
     record["spacing_um"] = list(spacing_um)
     record["spacing_source"] = source
-    warnings = () if warning is None else (str(warning),)
-    return OpenedSlide(core, text, size_px, spacing_um, warnings, record)
+    warnings = [warning, _bounds_warning(core.properties)]
+    stated = tuple(str(text) for text in warnings if text is not None)
+    return OpenedSlide(core, text, size_px, spacing_um, stated, record, state)
+
+
+def _file_state(path: str) -> tuple[int, ...] | None:
+    """What changes with a file's content; the fingerprint samples large files."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None  # the core says why it cannot be opened
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _bounds_warning(properties: Mapping[str, str]) -> str | None:
+    """Slides with bounds have two frames, and a region must be in the right one."""
+    origin = [properties.get(f"openslide.bounds-{axis}", "0") for axis in "xy"]
+    if origin == ["0", "0"]:
+        return None
+    return (
+        f"the slide states bounds at ({origin[0]}, {origin[1]}): regions and maps are "
+        "in pixels of the whole level 0, QuPath's begin at the bounds"
+    )
 
 
 def as_roi(roi: RoiLike) -> Roi:
@@ -272,7 +297,10 @@ class Scorer:
             workers=self.workers,
             on_progress=on_progress,
         )
-        if open_core(slide.path).fingerprint() != slide.record["fingerprint"]:
+        if (
+            _file_state(slide.path) != slide.file_state
+            or open_core(slide.path).fingerprint() != slide.record["fingerprint"]
+        ):
             raise SlideError(
                 f"{slide.path}: the file changed while it was read; score it again "
                 "once nothing writes to it",

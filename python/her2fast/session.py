@@ -136,7 +136,7 @@ class Session:
         try:
             core = self._core.finish()
         except RuntimeError:
-            # Half-filled batches wait for requests that are now missing: padded they go.
+            # Half-filled batches waited for requests that are now missing.
             if self.run_models() == 0:
                 raise
             core = self._core.finish()

@@ -90,8 +90,7 @@ class ResultsFolder:
 
     def claim_names(self, slides: Sequence[str]) -> list[str]:
         """`assign_names`, and another run that starts meanwhile gets others."""
-        with (self.root / LOCKS / ".names").open("ab") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
+        with self.alone():
             names = self.assign_names(slides)
             owners = self._owners()
             for slide, name in zip(slides, names, strict=True):
@@ -111,12 +110,22 @@ class ResultsFolder:
     # --- locks ------------------------------------------------------------------------
 
     @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The only one who names slides or writes tables; waits, it takes no time."""
+        folder = self.root / LOCKS
+        folder.mkdir(exist_ok=True)
+        with (folder / ".names").open("ab") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
     def lock(self, name: str, slide: str | None = None) -> Iterator[None]:
         """The only writer of a slide; raises `SlideError` OUTPUT_BUSY.
 
         The kernel lets go of the lock with the process, so a killed run leaves none.
         """
         path = self.root / LOCKS / f"{name}.lock"
+        path.parent.mkdir(exist_ok=True)  # a copied folder may lack what is hidden
         with path.open("a+b") as file:
             deadline = time.monotonic() + LOCK_WAIT_S
             while True:

@@ -124,6 +124,7 @@ def test_a_slide_and_its_files(
     assert printed.rstrip().endswith("1 of 1 slides scored")
     out = tmp_path / "out"
     assert set(files(out)) == {
+        ".locks/.names",
         ".locks/a.lock",
         "class-maps/a.png",
         "measurements/a.h2m",

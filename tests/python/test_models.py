@@ -379,3 +379,27 @@ def test_a_device_is_a_promise() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="use --device cpu"):
             check_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("CUDA error: unspecified launch failure"), "GPU_LOST"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "GPU_OOM"),
+    ],
+)
+def test_a_gpu_that_fails_outside_the_model(
+    tmp_path: Path, error: Exception, code: str
+) -> None:
+    """CUDA tells of a fault at a later call, and pixels need memory, too."""
+    folder = packages.write_model(tmp_path / "m", packages.BrownClassifier(4))
+    runner = TorchScriptRunner(load_package(folder).classify)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    runner._device = "cuda:0"
+    runner._stage = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(SlideError) as caught:
+        runner.run(random_batch())
+    assert caught.value.code == code

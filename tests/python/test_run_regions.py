@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,14 @@ def test_rescore_gives_no_slide_anothers_region_or_ish(
         assert cli.run(["rescore", out, "--ish", str(table)]) == 64
     after = sorted(path.read_bytes() for path in (tmp_path / "out/results").iterdir())
     assert after == before
+
+
+def test_rescore_of_a_copy_without_hidden_files(
+    score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert score(pair[0]) == 0
+    shutil.rmtree(tmp_path / "out/.locks")
+    assert cli.run(["rescore", str(tmp_path / "out"), "--guideline", "pham-2022"]) == 0
 
 
 def test_ish_of_one_name_must_agree(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import slides
 import torch
 
 import her2fast
-from her2fast import _core
+from her2fast import _core, scoring
 from her2fast.errors import DeviceError, SlideError, UsageError
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.record import failed_record, unmeasured
@@ -298,6 +298,47 @@ def test_input_that_changes(
     assert caught.value.code == "INPUT_CHANGED"
 
 
+def test_input_that_changes_where_the_fingerprint_does_not_look(
+    package: MethodPackage, tmp_path: Path
+) -> None:
+    path = slides.write_slide(tmp_path / "a.svs")
+    opened = open_input(path)
+    later_ns = path.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(later_ns, later_ns))  # a large file's blocks between the samples
+    with pytest.raises(SlideError) as caught:
+        Scorer(package).measure(opened)
+    assert caught.value.code == "INPUT_CHANGED"
+
+
+def test_a_slide_with_bounds_warns_of_its_two_frames(
+    slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_input(slide).warnings == ()
+
+    class Bounded:
+        """The core's slide, with what OpenSlide says of a MIRAX file."""
+
+        def __init__(self, path: Path) -> None:
+            self._core = _core.Slide.open(path)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._core, name)
+
+        @property
+        def properties(self) -> dict[str, str]:
+            return {"openslide.bounds-x": "20480", "openslide.bounds-y": "512"}
+
+    monkeypatch.setattr(scoring, "open_core", Bounded)
+    monkeypatch.setattr(
+        scoring._core,
+        "resolve_frame",
+        lambda core, mpp: ((1.0, 1.0), "vendor", None),
+    )
+    (warning,) = open_input(slide).warnings
+    assert "(20480, 512)" in warning
+    assert "QuPath" in warning
+
+
 # --- slides that cannot be scored -----------------------------------------------------
 
 
@@ -425,6 +466,31 @@ def test_a_session_that_ends_with_half_filled_batches(
     assert (result.status, result.code) == ("indeterminate", "MISSING_TILES")
     assert result.record["tiles"]["read"] == 3
     assert result.record["tumor_mm2"] > 0
+
+
+def test_an_extent_beyond_any_slide(package: MethodPackage) -> None:
+    with pytest.raises(SlideError, match="need at most 10000000 tiles") as caught:
+        her2fast.Session(
+            model=package,
+            extent_px=(1 << 26, 1 << 26),
+            level0_spacing_um=(2.0, 2.0),
+            allow_unknown_model=True,
+        )
+    assert caught.value.code == "LIMIT_EXCEEDED"
+
+
+def test_push_says_what_it_needs(package: MethodPackage) -> None:
+    session = her2fast.Session(
+        model=package,
+        extent_px=(256, 256),
+        level0_spacing_um=(1.0, 1.0),
+        allow_unknown_model=True,
+    )
+    (request,) = session.wanted(8)
+    with pytest.raises(TypeError, match="need rgb as a uint8 array, got float64"):
+        session.push(request.id, np.zeros((320, 320, 3)), "ok")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="need 320 x 320 x 3 pixels"):
+        session.push(request.id, np.zeros((64, 64, 3), np.uint8), "ok")
 
 
 def test_a_cancelled_session(package: MethodPackage) -> None:

@@ -43,6 +43,9 @@ std::vector<std::uint8_t> pack_mask(const std::vector<std::uint64_t>& bits);
 void unpack_mask(const std::vector<std::uint8_t>& packed,
                  std::vector<std::uint64_t>& bits, std::size_t words);
 
+/// A slide of 200 x 200 mm in 64 um tiles; more is a damaged header, not a slide.
+inline constexpr std::int64_t kMaxMeasurementTiles = 10'000'000;
+
 struct Measurement {
   SlideFrame frame;
   Spacing spacing;            ///< of the working grid

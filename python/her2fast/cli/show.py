@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from her2fast.dryrun import DryRun
     from her2fast.rescoring import Rescored
     from her2fast.run import RunSummary
+
+
+#: Where there is no terminal, a slide that takes longer than this is heard of.
+PLAIN_INTERVAL_S = 30.0
 
 
 def plain(text: object) -> str:
@@ -32,6 +37,7 @@ class RunDisplay:
         self._quiet = quiet
         self._progress: Any = None
         self._task: Any = None
+        self._begun_s = self._shown_s = 0.0
 
     def __enter__(self) -> RunDisplay:
         if not self._quiet and sys.stderr.isatty():
@@ -48,8 +54,12 @@ class RunDisplay:
         if event == "slide_started" and self._progress is not None:
             title = f"[{self._done + 1}/{self._slides}] {plain(fields['slide'])}"
             self._task = self._progress.add_task(_escape(title), total=None, rate="")
+        elif event == "slide_started":
+            self._begun_s = self._shown_s = time.monotonic()
         elif event == "progress" and self._progress is not None:
             self._show(fields)
+        elif event == "progress" and not self._quiet:
+            self._tell(fields)
         elif event == "slide_ended":
             self._done += 1
             if self._task is not None:
@@ -61,6 +71,22 @@ class RunDisplay:
                     self._progress.console.print(_escape(line), highlight=False)
                 else:
                     click.echo(line)
+
+    def _tell(self, fields: dict[str, Any]) -> None:
+        """A plain line now and then: requests answered and items computed."""
+        now_s = time.monotonic()
+        planned = fields.get("planned")
+        if not planned or now_s - self._shown_s < PLAIN_INTERVAL_S:
+            return
+        self._shown_s = now_s
+        all_items = planned + fields["items_planned"]
+        done = fields["answered"] + fields["items_done"]
+        rate = done / (now_s - self._begun_s)
+        left = f"{(all_items - done) / rate:.0f} s left" if done else "no estimate yet"
+        line = (
+            f"{fields['slide']}: {100 * done / all_items:.0f} %, {rate:.0f}/s, {left}"
+        )
+        click.echo(plain(f"[{self._done + 1}/{self._slides}] {line}"), err=True)
 
     def _show(self, fields: dict[str, Any]) -> None:
         planned = fields.get("planned")

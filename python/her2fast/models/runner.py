@@ -136,6 +136,23 @@ class TorchScriptRunner:
         """(N, H, W, 3) pixels -> (N, outputs) logits, contiguous. Thread-safe."""
         import torch
 
+        try:
+            return self._run(rgb)
+        except torch.cuda.OutOfMemoryError as error:  # of the pixels, not the model
+            raise SlideError(
+                f"{self._device}: {_last_line(error)}", "GPU_OOM"
+            ) from error
+        except RuntimeError as error:
+            # CUDA tells of a fault at the next call, wherever that stands.
+            if self._device == "cpu" or "CUDA error" not in str(error):
+                raise
+            raise SlideError(
+                f"{self._device}: {_last_line(error)}", "GPU_LOST"
+            ) from error
+
+    def _run(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        import torch
+
         with torch.inference_mode():
             inputs = self._stage(rgb)
             try:
@@ -180,9 +197,7 @@ class TorchScriptRunner:
             raise
         except (RuntimeError, torch.jit.Error) as error:
             if self._device != "cpu" and "CUDA error" in str(error):
-                raise SlideError(
-                    f"{self._device}: {_last_line(error)}", "GPU_LOST"
-                ) from error
+                raise
             raise SlideError(
                 f"{self.package.file}: the model does not take float32 "
                 f"{tuple(inputs.shape)}: {_last_line(error)}",
