@@ -24,11 +24,10 @@ std::shared_ptr<const Slide> open(io::OpenContext context) {
   for (const io::Format& format : io::formats()) {
     io::OpenAnswer answer = format.open(context);
     if (answer.slide != nullptr) return answer.slide;
-    // What a container says about the pixels tells more than the last one's "unknown
-    // format".
-    if (!reason || reason->code() == Code::kUnsupportedFormat) {
-      reason = std::move(answer.declined);
-    }
+    // A container that knows the file but not its pixels: the next one would take them
+    // for something else (OpenSlide reads any TIFF's samples as if they were RGB).
+    if (answer.declined->code() == Code::kUnsupportedPixels) throw *answer.declined;
+    reason = std::move(answer.declined);
   }
   throw *reason;
 }

@@ -33,7 +33,7 @@ Kind read_size(std::span<const std::byte> body, JpegFrame& frame) {
   if (body.size() < 6 || body.size() != 6 + 3 * std::size_t{byte_at(body, 5)}) {
     return Kind::kDamaged;
   }
-  if (byte_at(body, 0) != 8 || byte_at(body, 5) != 3) return Kind::kOther;
+  if (byte_at(body, 0) != 8 || byte_at(body, 5) != 3) return Kind::kDamaged;
   frame.height_px = word_at(body, 1);
   frame.width_px = word_at(body, 3);
   unsigned most_x = 0, most_y = 0;

@@ -31,9 +31,9 @@ struct JpegFrame {
 struct JpegFrameAnswer {
   enum class Kind {
     kGood,        ///< `frame` holds it
-    kDamaged,     ///< no JPEG header, or one that contradicts itself
+    kDamaged,     ///< no JPEG header of 3 components of 8 bits, or a broken one
     kIncomplete,  ///< goes on behind the bytes given
-    kOther,       ///< sound, but not baseline with 3 interleaved components of 8 bits
+    kOther,       ///< sound, but not baseline with interleaved components
   } kind = Kind::kDamaged;
   JpegFrame frame;
 };

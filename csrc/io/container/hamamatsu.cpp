@@ -22,6 +22,7 @@ constexpr std::uint64_t kFirstHeaderBytes = 4 << 10, kMaxHeaderBytes = 1 << 20;
 // decodes few pixels beside those it needs, and a row of requests uses each tile fully.
 constexpr std::int64_t kTileAreaPx = std::int64_t{1} << 18;
 constexpr std::int64_t kMinTileWidthPx = 512;
+constexpr std::uint64_t kJpegCompression = 7;
 constexpr std::int64_t kMaxTileHeightPx = 512;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -290,6 +291,10 @@ OpenAnswer open_hamamatsu(const OpenContext& context) {
     const auto [width_px, height_px] = image_size(tiff, directory);
     if (!images.empty() && !has_shape(images.front(), width_px, height_px)) continue;
     if (auto obstacle = pixel_obstacle(tiff, directory)) return std::move(*obstacle);
+    if (tiff.integer(directory, tag::kCompression) != kJpegCompression) {
+      return tiff.error(Code::kUnsupportedFormat, directory, tag::kCompression,
+                        "only JPEG is read here");
+    }
     auto image = load_image(tiff, directory);
     if (!image) {
       return tiff.error(Code::kUnsupportedFormat, directory, tag::kStripOffsets,
@@ -318,7 +323,10 @@ OpenAnswer open_hamamatsu(const OpenContext& context) {
   SlideInfo info;
   info.format = "hamamatsu";
   info.reader = "native";
-  set_resolution_spacing(tiff, first, info);
+  // The scanner states the unit (cm): where it is lost, TIFF's default would be wrong.
+  if (tiff.integer(first, tag::kResolutionUnit)) {
+    set_resolution_spacing(tiff, first, info);
+  }
   if (const auto power = tiff.number(first, tag::kNdpiMagnification)) {
     char text[32];
     std::snprintf(text, sizeof(text), "%g", *power);
