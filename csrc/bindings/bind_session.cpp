@@ -40,8 +40,9 @@ DecideOptions decide_options(const std::optional<std::string>& rule_set,
                              int floor_percent, const std::optional<std::string>& ish,
                              std::vector<std::int32_t> scale_q16,
                              std::vector<std::int32_t> bias_q16, const RoiArgument& roi,
-                             bool check_stain) {
+                             bool check_stain, int bootstrap_replicates) {
   DecideOptions options;
+  options.bootstrap_replicates = bootstrap_replicates;
   options.rule_set = rule_set;
   options.floor_percent = floor_percent;
   options.ish = parse_ish(ish);
@@ -76,6 +77,14 @@ py::dict decision_dict(const Decision& d, double pixel_mm2) {
   out["review_flags"] = d.review_flags;
   out["review_required"] = d.review_required;
   out["pixel_mm2"] = pixel_mm2;
+  out["flip"] = d.flip ? py::object(flip_to_dict(*d.flip)) : py::none();
+  out["bootstrap"] = py::none();
+  if (d.bootstrap) {
+    py::dict bootstrap = bootstrap_to_dict(*d.bootstrap);
+    bootstrap["block_px"] = d.bootstrap_block_px;
+    out["bootstrap"] = bootstrap;
+  }
+  out["islands"] = d.islands ? py::object(islands_to_dict(*d.islands)) : py::none();
   out["guideline"] =
       d.guideline ? py::object(guideline_to_dict(*d.guideline)) : py::none();
   return out;
@@ -185,10 +194,10 @@ void bind_decide(py::module_& m) {
       [](const Measurement& measurement, const std::optional<std::string>& rule_set,
          int floor_percent, const std::optional<std::string>& ish,
          std::vector<std::int32_t> scale_q16, std::vector<std::int32_t> bias_q16,
-         const RoiArgument& roi, bool check_stain) {
+         const RoiArgument& roi, bool check_stain, int bootstrap_replicates) {
         const DecideOptions options =
             decide_options(rule_set, floor_percent, ish, std::move(scale_q16),
-                           std::move(bias_q16), roi, check_stain);
+                           std::move(bias_q16), roi, check_stain, bootstrap_replicates);
         Decision decision;
         {
           py::gil_scoped_release unlocked;
@@ -200,7 +209,7 @@ void bind_decide(py::module_& m) {
       "floor_percent"_a = 1, "ish"_a = py::none(),
       "scale_q16"_a = std::vector<std::int32_t>{},
       "bias_q16"_a = std::vector<std::int32_t>{}, "roi"_a = RoiArgument{},
-      "check_stain"_a = true);
+      "check_stain"_a = true, "bootstrap_replicates"_a = kBootstrapReplicates);
   m.def(
       "patch_outcomes",
       [](const Measurement& measurement, const std::optional<std::string>& rule_set,
@@ -209,7 +218,7 @@ void bind_decide(py::module_& m) {
          const RoiArgument& roi, bool check_stain) {
         const DecideOptions options =
             decide_options(rule_set, floor_percent, ish, std::move(scale_q16),
-                           std::move(bias_q16), roi, check_stain);
+                           std::move(bias_q16), roi, check_stain, 0);
         std::vector<PatchOutcome> outcomes;
         {
           py::gil_scoped_release unlocked;
@@ -222,12 +231,23 @@ void bind_decide(py::module_& m) {
       "scale_q16"_a = std::vector<std::int32_t>{},
       "bias_q16"_a = std::vector<std::int32_t>{}, "roi"_a = RoiArgument{},
       "check_stain"_a = true);
-  m.attr("LIMITS") = py::dict("tumor_probability"_a = kLimits.tumor_probability,
-                              "keep_patch_percent"_a = kLimits.keep_patch_percent,
-                              "min_tumor_mm2"_a = kLimits.min_tumor_mm2,
-                              "min_tissue_mm2"_a = kLimits.min_tissue_mm2,
-                              "max_bad_tiles_percent"_a = kLimits.max_bad_tiles_percent,
-                              "out_of_focus_percent"_a = kLimits.out_of_focus_percent);
+  m.attr("LIMITS") = py::dict(
+      "tumor_probability"_a = kLimits.tumor_probability,
+      "keep_patch_percent"_a = kLimits.keep_patch_percent,
+      "min_tumor_mm2"_a = kLimits.min_tumor_mm2,
+      "min_tissue_mm2"_a = kLimits.min_tissue_mm2,
+      "max_bad_tiles_percent"_a = kLimits.max_bad_tiles_percent,
+      "out_of_focus_percent"_a = kLimits.out_of_focus_percent,
+      "borderline_probability_percent"_a = kLimits.borderline_probability_percent,
+      "island_gap_um"_a = kLimits.island_gap_um,
+      "island_min_mm2"_a = kLimits.island_min_mm2,
+      "island_min_percent"_a = kLimits.island_min_percent,
+      "island_scores_apart"_a = kLimits.island_scores_apart,
+      "island_mix_apart_percent"_a = kLimits.island_mix_apart_percent,
+      "bootstrap_block_um"_a = kBootstrapBlockUm,
+      "bootstrap_min_blocks"_a = kBootstrapMinBlocks,
+      "bootstrap_good_blocks"_a = kBootstrapGoodBlocks,
+      "bootstrap_replicates"_a = kBootstrapReplicates);
 }
 
 std::unique_ptr<PatchSession> make_session(

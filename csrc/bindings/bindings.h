@@ -10,8 +10,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "her2fast/bootstrap.h"
+#include "her2fast/flip.h"
 #include "her2fast/guideline.h"
 #include "her2fast/image.h"
+#include "her2fast/islands.h"
 
 namespace her2fast::bindings {
 
@@ -45,11 +48,17 @@ inline Device parse_device(const std::string& name) {
 std::optional<Ish> parse_ish(const std::optional<std::string>& name);
 pybind11::dict guideline_to_dict(const GuidelineDecision& decision);
 
+/// What decide() says of how sure it is, shared with the functions that say it alone.
+pybind11::dict flip_to_dict(const FlipCertificate& flip);
+pybind11::dict bootstrap_to_dict(const Bootstrap& bootstrap);
+pybind11::dict islands_to_dict(const IslandFinding& finding);
+
 void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_guideline(pybind11::module_& m);
 void bind_io(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
+void bind_review(pybind11::module_& m);
 
 }  // namespace her2fast::bindings

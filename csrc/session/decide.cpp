@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "her2fast/focus.h"
+#include "session/review.h"
 #include "session/roi_walk.h"
 
 namespace her2fast {
@@ -137,10 +138,14 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
   for (const TileRecord& tile : m.tiles) slide_census += tile.census;
 
   std::int64_t tissue_tiles = 0;
+  ReviewEvidence evidence(m, options);
+  const std::int64_t side = m.patches_per_side();
   RoiWalker walker(m, roi);
   TileInRoi tile;
   while (walker.next(tile)) {
     const TileRecord& record = *tile.record;
+    const std::int64_t first_column = tile.index % m.tiles_x * side;
+    const std::int64_t first_row = tile.index / m.tiles_x * side;
     ++d.tiles_total;
     d.tiles_read +=
         record.status == TileStatus::kOk || record.status == TileStatus::kWarned;
@@ -153,6 +158,10 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
     for (std::size_t slot = 0; slot < tile.tissue_px.size(); ++slot) {
       const std::int64_t tissue = tile.tissue_px[slot];
       d.tissue_px += tissue;
+      if (keeps_patch(tissue, m.patch_px)) {
+        evidence.add_tissue(first_column + static_cast<std::int64_t>(slot) % side,
+                            first_row + static_cast<std::int64_t>(slot) / side);
+      }
       if (record.focus[slot] > 0) {
         d.focus_tissue_px += tissue;
         if (record.focus[slot] < kFocusLimit) d.out_of_focus_tissue_px += tissue;
@@ -174,6 +183,9 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
       d.class_px[predicted] += tumor;
       ++d.class_patches[predicted];
       d.kept_tumor_px += tumor;
+      evidence.add_kept(first_column + static_cast<std::int64_t>(slot) % side,
+                        first_row + static_cast<std::int64_t>(slot) / side, tumor,
+                        predicted);
     }
   }
   if (d.roi_px == 0) {
@@ -195,24 +207,9 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
     std::copy(d.class_px.begin(), d.class_px.end(), areas.begin());
     std::copy(d.class_patches.begin(), d.class_patches.end(), guideline.patches->begin());
     d.guideline = decide_guideline(areas, *options.rule_set, guideline);
-    for (const char* flag : {"BORDERLINE", "GUIDELINE_GAP"}) {
-      const auto& flags = d.guideline->flags;
-      if (std::find(flags.begin(), flags.end(), flag) != flags.end()) {
-        d.review_flags.emplace_back(flag);
-      }
-    }
   }
-  if (d.out_of_focus_tissue_px * 100 > kLimits.out_of_focus_percent * d.focus_tissue_px) {
-    d.review_flags.emplace_back("OUT_OF_FOCUS");
-  }
-  if (d.guideline) {
-    for (const char* flag : {"HETEROGENEOUS", "UNUSUAL_PATTERN"}) {
-      const auto& flags = d.guideline->flags;
-      if (std::find(flags.begin(), flags.end(), flag) != flags.end()) {
-        d.review_flags.emplace_back(flag);
-      }
-    }
-  }
+  evidence.judge(d);
+  d.review_flags = review_flags(d);
   d.review_required = !d.review_flags.empty();
   return d;
 }

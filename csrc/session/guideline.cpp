@@ -5,17 +5,10 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "session/guideline_rule.h"
+
 namespace her2fast {
 namespace {
-
-/// A cut is passed where a class, or it and all above, covers a tenth of the tumor.
-struct Rule {
-  std::string_view name, title, source;
-  bool cumulative;     // a cut compares the class and all above it, else the class alone
-  bool strict;         // "more than 10 %", else "10 % or more"
-  bool escalate;       // any 3+ above the floor is at least 2+
-  bool heterogeneous;  // at least one below the highest class above the floor (Pham, 6.1)
-};
 
 // Every rule set there is, the default first. The reasons: docs/decisions/guidelines.md.
 constexpr std::array<Rule, 5> kRules{{
@@ -43,22 +36,9 @@ constexpr std::array<Rule, 5> kRules{{
 
 constexpr std::array<std::string_view, 4> kScoreNames{"0", "1+", "2+", "3+"};
 
-// A share counts from three patches on: one false patch must not move a slide (P15).
-constexpr std::int64_t kMinPatches = 3;
-
 // N < 2^55: the widest products below, 100 * N and 10 * (10 * N - N), fit 63 bits.
 constexpr std::int64_t kAreaEnd = std::int64_t{1} << 53;
 static_assert(4 * kAreaEnd <= INT64_MAX / 100);
-
-const Rule& find_rule(std::string_view name) {
-  std::string known;
-  for (const Rule& rule : kRules) {
-    if (rule.name == name) return rule;
-    known += (known.empty() ? "" : ", ") + std::string(rule.name);
-  }
-  throw std::invalid_argument("need a rule set of " + known + ", got \"" +
-                              std::string(name) + "\"");
-}
 
 void check_counts(const std::array<std::int64_t, 4>& counts, const char* what) {
   for (std::size_t c = 0; c < counts.size(); ++c) {
@@ -73,16 +53,13 @@ void check_counts(const std::array<std::int64_t, 4>& counts, const char* what) {
 /// The areas of one slide, asked the three questions that the rules are made of.
 class Areas {
  public:
-  Areas(const std::array<std::int64_t, 4>& areas, const GuidelineOptions& options)
-      : areas_(areas), options_(options) {
-    check_counts(areas, "areas");
-    if (options.patches) check_counts(*options.patches, "patches");
-    if (options.floor_percent < 0 || options.floor_percent > 100) {
-      throw std::invalid_argument("need 0 <= floor_percent <= 100, got floor_percent=" +
-                                  std::to_string(options.floor_percent));
-    }
-    total_ = areas[0] + areas[1] + areas[2] + areas[3];
-  }
+  /// @param patches  per class, or null where patches are not counted.
+  Areas(const std::array<std::int64_t, 4>& areas, int floor_percent,
+        const std::array<std::int64_t, 4>* patches)
+      : areas_(areas),
+        patches_(patches),
+        floor_percent_(floor_percent),
+        total_(areas[0] + areas[1] + areas[2] + areas[3]) {}
 
   std::int64_t total() const { return total_; }
 
@@ -92,34 +69,43 @@ class Areas {
     std::int64_t patches = 0;
     for (std::size_t c = first; c <= last; ++c) {
       area += areas_[c];
-      if (options_.patches) patches += (*options_.patches)[c];
+      if (patches_ != nullptr) patches += (*patches_)[c];
     }
     if (area == 0) return false;
-    if (options_.floor_percent == 0) return true;
-    if (options_.patches && patches < kMinPatches) return false;
-    return 100 * area >= options_.floor_percent * total_;
+    if (floor_percent_ == 0) return true;
+    if (patches_ != nullptr && patches < kMinPatches) return false;
+    return 100 * area >= floor_percent_ * total_;
+  }
+
+  /// What the cut of class `c` compares.
+  std::int64_t compared(const Rule& rule, std::size_t c) const {
+    std::int64_t area = areas_[c];
+    for (std::size_t above = c + 1; rule.cumulative && above < 4; ++above)
+      area += areas_[above];
+    return area;
+  }
+  bool passes(const Rule& rule, std::size_t c) const {
+    const std::int64_t margin = 10 * compared(rule, c) - total_;
+    return rule.strict ? margin > 0 : margin >= 0;
   }
 
   std::vector<Margin> margins(const Rule& rule) const {
     std::vector<Margin> cuts;
-    std::int64_t above = 0;
     for (std::size_t c = 3; c >= 1; --c) {
       Margin cut;
       cut.cut = kScoreNames[c];
-      cut.area = areas_[c] + (rule.cumulative ? above : 0);
-      above += areas_[c];
+      cut.area = compared(rule, c);
       cut.margin = 10 * cut.area - total_;
-      cut.passed = rule.strict ? cut.margin > 0 : cut.margin >= 0;
+      cut.passed = passes(rule, c);
       cuts.push_back(cut);
     }
     return cuts;
   }
 
   int score(const Rule& rule) const {
-    const std::vector<Margin> cuts = margins(rule);
     int score = 0;
-    for (std::size_t i = 0; i < cuts.size() && score == 0; ++i) {
-      if (cuts[i].passed) score = 3 - static_cast<int>(i);
+    for (std::size_t c = 3; c >= 1 && score == 0; --c) {
+      if (passes(rule, c)) score = static_cast<int>(c);
     }
     if (rule.escalate && score < 2 && present(3, 3)) score = 2;
     if (rule.heterogeneous) {
@@ -133,9 +119,20 @@ class Areas {
 
  private:
   const std::array<std::int64_t, 4>& areas_;
-  const GuidelineOptions& options_;
+  const std::array<std::int64_t, 4>* patches_;
+  int floor_percent_;
   std::int64_t total_ = 0;
 };
+
+void check_options(const std::array<std::int64_t, 4>& areas,
+                   const GuidelineOptions& options) {
+  check_counts(areas, "areas");
+  if (options.patches) check_counts(*options.patches, "patches");
+  if (options.floor_percent < 0 || options.floor_percent > 100) {
+    throw std::invalid_argument("need 0 <= floor_percent <= 100, got floor_percent=" +
+                                std::to_string(options.floor_percent));
+  }
+}
 
 /// What follows from the score and, for 2+ alone, from in-situ hybridization.
 void add_views(GuidelineDecision& decision, std::optional<Ish> ish) {
@@ -151,6 +148,22 @@ void add_views(GuidelineDecision& decision, std::optional<Ish> ish) {
 }
 
 }  // namespace
+
+const Rule& find_rule(std::string_view name) {
+  std::string known;
+  for (const Rule& rule : kRules) {
+    if (rule.name == name) return rule;
+    known += (known.empty() ? "" : ", ") + std::string(rule.name);
+  }
+  throw std::invalid_argument("need a rule set of " + known + ", got \"" +
+                              std::string(name) + "\"");
+}
+
+int score_areas(const Rule& rule, const std::array<std::int64_t, 4>& areas,
+                int floor_percent, const std::array<std::int64_t, 4>* patches) {
+  const Areas slide(areas, floor_percent, patches);
+  return slide.total() == 0 ? -1 : slide.score(rule);
+}
 
 std::string_view score_name(int score) {
   if (score < 0 || score > 3) {
@@ -176,7 +189,9 @@ GuidelineDecision decide_guideline(const std::array<std::int64_t, 4>& areas,
                                    std::string_view rule_set,
                                    const GuidelineOptions& options) {
   const Rule& rule = find_rule(rule_set);
-  const Areas slide(areas, options);
+  check_options(areas, options);
+  const Areas slide(areas, options.floor_percent,
+                    options.patches ? &*options.patches : nullptr);
   GuidelineDecision decision;
   decision.rule_set = rule.name;
   // Completeness of faint membranes is not to be seen in areas; only membranes can tell.

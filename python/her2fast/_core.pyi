@@ -75,6 +75,31 @@ def decide_guideline(
 ) -> dict[str, Any]: ...
 def rule_sets() -> list[dict[str, str]]: ...
 
+# --- review -------------------------------------------------------------------------
+def flip_certificate(
+    areas: Sequence[int],
+    rule_set: str = "asco-cap-2018",
+    floor_percent: int = 1,
+    two_largest_px: Sequence[int] | None = None,
+) -> dict[str, Any] | None: ...
+def bootstrap(
+    blocks: npt.NDArray[np.int64],
+    *,
+    rule_set: str | None = "asco-cap-2018",
+    floor_percent: int = 1,
+    replicates: int = 1000,
+) -> dict[str, Any] | None: ...
+def label_islands(
+    tissue: npt.NDArray[np.uint8], radius: int
+) -> tuple[npt.NDArray[np.int32], int]: ...
+def compare_islands(
+    islands: npt.NDArray[np.int64],
+    *,
+    rule_set: str = "asco-cap-2018",
+    floor_percent: int = 1,
+    min_px: int,
+) -> dict[str, Any]: ...
+
 # --- io -----------------------------------------------------------------------------
 class Slide:
     @staticmethod
@@ -197,6 +222,7 @@ def decide(
     bias_q16: list[int] = ...,
     roi: _RoiArgument = ...,
     check_stain: bool = True,
+    bootstrap_replicates: int = 1000,
 ) -> dict[str, Any]: ...
 def patch_outcomes(
     measurement: Measurement,

@@ -288,12 +288,44 @@ def decided_record(
             "roi_mm2": _share(int(decision["roi_px"]) * mm2),
             "tiles": {key: int(decision["tiles"][key]) for key in TILE_KEYS},
             "out_of_focus_share": _share(out_px / focus_px) if focus_px else None,
+            **_sureness(decision, mm2),
         },
         review_required=bool(decision["review_required"]),
         review_flags=[str(flag) for flag in decision["review_flags"]],
     )
 
 
+def _sureness(decision: Mapping[str, Any], mm2: float) -> Record:
+    """How sure the decision is: docs/design/decide.md."""
+    flip, bootstrap = decision["flip"], decision["bootstrap"]
+    islands = decision["islands"]
+    scored = decision["guideline"] is not None
+    out: Record = dict.fromkeys(SURENESS_KEYS)
+    if bootstrap is not None:
+        out["intervals"] = [
+            [_share(x) for x in pair] for pair in bootstrap["intervals"]
+        ]
+        if scored:
+            shares = [_share(x) for x in bootstrap["score_probability"]]
+            out["score_probability"] = shares
+        out["bootstrap"] = {
+            key: int(bootstrap[key]) for key in ("replicates", "blocks", "block_px")
+        }
+    if flip is not None:
+        out["flip"] = {
+            "least_px": int(flip["least_px"]),
+            "least_mm2": _share(int(flip["least_px"]) * mm2),
+            "to_score": str(flip["to_score"]),
+        }
+    if islands is not None:
+        out["islands"] = {
+            "count": int(islands["count"]),
+            "score_mm2": [_share(int(n) * mm2) for n in islands["score_px"]],
+        }
+    return out
+
+
+SURENESS_KEYS = ("intervals", "score_probability", "bootstrap", "flip", "islands")
 TILE_KEYS = ("total", "read", "missing", "corrupt", "warned")
 _NO_AREAS: Record = dict.fromkeys(
     (
@@ -308,6 +340,7 @@ _NO_AREAS: Record = dict.fromkeys(
         "roi_mm2",
         "tiles",
         "out_of_focus_share",
+        *SURENESS_KEYS,
     )
 )
 

@@ -175,14 +175,15 @@ def test_names_that_are_not_utf_8_survive():
 
 
 def test_worklist_puts_the_needy_first():
+    unknown = {"score_probability": None}
     rows = table(
         worklist_csv(
             [
-                record((50, 50, 0, 0), slide={"name": "plain.svs"}),
-                record((820, 90, 90, 0), slide={"name": "gap.svs"}),
-                record((40, 30, 30, 0), slide={"name": "far.svs"}),
-                record((889, 0, 0, 111), slide={"name": "near.svs"}),
-                record((890, 0, 0, 110), slide={"name": "borderline.svs"}),
+                record((50, 50, 0, 0), slide={"name": "plain.svs"}, **unknown),
+                record((820, 90, 90, 0), slide={"name": "gap.svs"}, **unknown),
+                record((40, 30, 30, 0), slide={"name": "far.svs"}, **unknown),
+                record((889, 0, 0, 111), slide={"name": "near.svs"}, **unknown),
+                record((890, 0, 0, 110), slide={"name": "borderline.svs"}, **unknown),
                 unscored("refused", "NO_SPACING", "give --mpp", "refused.svs"),
                 unscored("indeterminate", "NO_TUMOR", "no tumor", "empty.svs"),
                 unscored("failed", "TRUNCATED", "cut off", "broken.svs"),
@@ -203,6 +204,42 @@ def test_worklist_puts_the_needy_first():
     assert rows[2]["message"] == "give --mpp"
     near = rows[5]
     assert (near["nearest_cut"], near["nearest_cut_points"]) == ("1+", "1.1")
+
+
+def test_worklist_puts_the_least_sure_first():
+    def sure(name: str, probability: float | None, **changes):
+        shares = None if probability is None else [0, 1 - probability, probability, 0]
+        return named(name, score_probability=shares, **changes)
+
+    flagged = {"review_flags": ["BORDERLINE"], "review_required": True}
+    two = {"review_flags": ["BORDERLINE", "HETEROGENEOUS"], "review_required": True}
+    calm = {"review_flags": [], "review_required": False}
+    rows = table(
+        worklist_csv(
+            [
+                sure("calm.svs", 0.2, **calm),
+                sure("unknown.svs", None, **flagged),
+                sure("unknown two.svs", None, **two),
+                sure("fair.svs", 0.8, **two),
+                sure("unsure.svs", 0.51, **flagged),
+                unscored("failed", "CRASH", "", "broken.svs"),
+            ]
+        )
+    )
+    assert [row["slide"] for row in rows] == [
+        "broken.svs",
+        "unsure.svs",
+        "fair.svs",
+        "unknown two.svs",
+        "unknown.svs",
+        "calm.svs",
+    ]
+    unsure = rows[1]
+    assert (unsure["score_probability"], unsure["flip_to_score"]) == ("0.51", "1+")
+    assert unsure["flip_mm2"] == "0.223188"
+    (row,) = table(results_csv([sure("a.svs", 0.75)]))
+    assert (row["score_probability"], row["flip_px"]) == ("0.75", "223188")
+    assert (row["interval_low_2+"], row["interval_high_2+"]) == ("0.0791", "0.125")
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path):

@@ -94,6 +94,11 @@ def test_what_a_pathologist_looks_for():
         "asco-cap-2018, floor 1 %",
         "1 µm/px, reading mode scaled",
         "out of focus 3.4 %",
+        "The score becomes 1+ where 0.223 mm² (223,188 px) of the tumor is of another "
+        "class; no smaller area can change it.",
+        "Score 0 1+ 2+ 3+ Probability none 17.4 % 82.6 % none",
+        "9.96 %, between 7.9 % and 12.5 %",
+        "The tumor's 31 blocks of 0.96 mm were drawn again 1,000 times.",
         "decoded with a warning 2",
         "Research use only; trained on synthetic data. Not a medical device.",
         "0.2528 x 0.2528 µm, from: the scanner's metadata",
@@ -128,6 +133,39 @@ def test_gap_shows_its_alternative_beside_the_score():
     assert "Review: 2+ is the alternative." in text
     assert "Guideline gap." in text
     assert "not assessable from areas" in text
+
+
+@pytest.mark.parametrize(
+    ("flip", "probability", "shown"),
+    [
+        (
+            {"least_px": 1, "least_mm2": 1e-6, "to_score": "2+"},
+            None,
+            "less than 0.001 mm²",
+        ),
+        ({"least_px": 7, "to_score": "3+"}, None, "becomes 3+ where 7 px of"),
+        (
+            {"least_px": 7, "to_score": "4+"},
+            [0.0004, 0.0, 0.9996, 0.0],
+            "0.1 % none 99.9 %",
+        ),
+        (None, [0, 0, 1, 0], "none none all none"),
+    ],
+)
+def test_how_sure_is_never_rounded_to_certain(flip, probability, shown):
+    made = record(flip=flip, score_probability=probability)
+    assert shown in page(made).text
+    assert ("Probability" in page(made).text) == (probability is not None)
+
+
+def test_how_sure_needs_a_score():
+    nothing = dict.fromkeys(("flip", "score_probability", "intervals"))
+    assert "How sure" not in page(record(**nothing)).text
+    assert "How sure" not in page(record(status="failed", code="CRASH")).text
+    only_areas = page(record(score=None, guideline=None)).text
+    assert "between 7.9 % and 12.5 %" in only_areas
+    assert "Probability" not in only_areas
+    assert "The score becomes" not in only_areas
 
 
 def test_calm_page():

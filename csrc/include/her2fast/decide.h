@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "her2fast/bootstrap.h"
 #include "her2fast/error.h"
+#include "her2fast/flip.h"
 #include "her2fast/guideline.h"
+#include "her2fast/islands.h"
 #include "her2fast/measurement.h"
 #include "her2fast/roi.h"
 
@@ -25,6 +28,14 @@ struct Limits {
   int max_bad_tiles_percent =
       1;  ///< missing, or corrupt and warned, of the tiles the ROI needs
   int out_of_focus_percent = 20;  ///< more of the tissue sets OUT_OF_FOCUS
+  int borderline_probability_percent =
+      95;  ///< a reported score that fewer bootstrap replicates give is BORDERLINE
+  double island_gap_um = 300;     ///< tissue nearer than this is one island: tears, fat
+  double island_min_mm2 = 0.05;   ///< an island with less kept tumor is compared only if
+  int island_min_percent = 10;    ///< it holds this share; small ones together as one
+  int island_scores_apart = 2;    ///< islands with scores that far apart and
+  int island_mix_apart_percent =  ///< so much of the area of other classes set
+      40;                         ///< CONTROL_SUSPECTED
 };
 inline constexpr Limits kLimits{};
 
@@ -48,6 +59,7 @@ struct DecideOptions {
   Calibration calibration;
   std::vector<RoiPolygon> roi;
   bool check_stain = true;  ///< the method names H-DAB as its stain
+  int bootstrap_replicates = kBootstrapReplicates;  ///< 0: no intervals, never unsure
 };
 
 struct Decision {
@@ -62,6 +74,10 @@ struct Decision {
   std::int64_t tiles_total = 0, tiles_read = 0, tiles_missing = 0, tiles_corrupt = 0,
                tiles_warned = 0;
   StainCensus census;
+  std::optional<FlipCertificate> flip;    ///< only with `guideline`
+  std::optional<Bootstrap> bootstrap;     ///< only where scored, with blocks enough
+  std::int32_t bootstrap_block_px = 0;    ///< side of a block on the working grid
+  std::optional<IslandFinding> islands;   ///< only with `guideline` and no drawn region
   std::vector<std::string> review_flags;  ///< review reasons, sorted as in faults.md
   bool review_required = false;
 };

@@ -75,6 +75,17 @@ def _margin(cut: str) -> Callable[[Record], Any]:
     return value
 
 
+def score_probability(record: Record) -> float | None:
+    """Share of the bootstrap's replicates that give the reported score."""
+    score, shares = _at("score")(record), _at("score_probability")(record)
+    if score not in _SCORES or not isinstance(shares, (list, tuple)):
+        return None
+    place = _SCORES.index(score)
+    return float(shares[place]) if place < len(shares) else None
+
+
+_SCORES = ("0", "1+", "2+", "3+")
+
 _BEFORE: tuple[Column, ...] = (
     Column("slide", "string", _at("slide", "name")),
     Column("status", "string", _at("status")),
@@ -94,6 +105,9 @@ _BEFORE: tuple[Column, ...] = (
         "ihc0_membrane_staining", "string", _at("guideline", "ihc0_membrane_staining")
     ),
     *(Column(f"margin_{cut}", "int64", _margin(cut)) for cut in ("3+", "2+", "1+")),
+    Column("score_probability", "double", score_probability),
+    Column("flip_px", "int64", _at("flip", "least_px")),
+    Column("flip_to_score", "string", _at("flip", "to_score")),
     Column("tumor_mm2", "double", _at("tumor_mm2")),
     Column("dropped_tumor_mm2", "double", _at("dropped_tumor_mm2")),
     Column("dropped_tumor_share", "double", _at("dropped_tumor_share")),
@@ -137,6 +151,16 @@ def _per_class(field: str, name: str) -> Callable[[Record], Any]:
     return value
 
 
+def _interval(place: int, name: str) -> Callable[[Record], Any]:
+    pair = _per_class("intervals", name)
+
+    def value(record: Record) -> Any:
+        found = pair(record)
+        return found[place] if isinstance(found, (list, tuple)) else None
+
+    return value
+
+
 def _columns(records: Sequence[Record]) -> list[Column]:
     """Every column; the classes are those that any record names, as they first come."""
     names = dict.fromkeys(n for r in records for n in (_at("class_names")(r) or ()))
@@ -151,7 +175,12 @@ def _columns(records: Sequence[Record]) -> list[Column]:
         for field, kind in fields
         for name in names
     ]
-    return [*_BEFORE, *classes, *_AFTER]
+    ends = [
+        Column(f"interval_{end}_{name}", "double", _interval(place, name))
+        for place, end in enumerate(("low", "high"))
+        for name in names
+    ]
+    return [*_BEFORE, *classes, *ends, *_AFTER]
 
 
 def _typed(kind: Kind, value: Any) -> Any:
@@ -253,8 +282,9 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
     """Write who needs a reader first.
 
     First slides without a score (indeterminate, failed, refused), then those with
-    flags, most flags first, then the others; within each, nearest to a cut first.
-    ``nearest_cut_points`` is the distance in percentage points, below 0 short of it.
+    flags, then the others; within each, the least probable score first, then most
+    flags, then nearest to a cut. ``nearest_cut_points`` is the distance in percentage
+    points, below 0 short of it.
     """
     rows = []
     for record in _sorted(records):
@@ -262,12 +292,14 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
         flags = _at("review_flags")(record) or ()
         nearest = _nearest_cut(record)
         distance = abs(nearest[1]) if nearest else 100.0
+        probability = score_probability(record)
+        sure = 1.0 if probability is None else probability
         if status in _WITHOUT_SCORE:
-            need, rank = "no score", (0, _WITHOUT_SCORE.index(status))
+            need, rank = "no score", (0, float(_WITHOUT_SCORE.index(status)), 0)
         elif _at("review_required")(record):
-            need, rank = "review", (1, -len(flags))
+            need, rank = "review", (1, sure, -len(flags))
         else:
-            need, rank = "", (2, 0)
+            need, rank = "", (2, sure, 0)
         rows.append(
             (
                 (*rank, distance),
@@ -278,6 +310,9 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
                     status,
                     _at("code")(record),
                     "; ".join(map(str, flags)) or None,
+                    probability,
+                    _at("flip", "least_mm2")(record),
+                    _at("flip", "to_score")(record),
                     nearest[0] if nearest else None,
                     round(nearest[1], 4) if nearest else None,
                     _typed("string", _at("message")(record) or None),
@@ -285,6 +320,7 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
             )
         )
     rows.sort(key=lambda pair: pair[0])
-    header = ["need", "slide", "score", "status", "code", "flags", "nearest_cut"]
-    header += ["nearest_cut_points", "message"]
+    header = ["need", "slide", "score", "status", "code", "flags", "score_probability"]
+    header += ["flip_mm2", "flip_to_score", "nearest_cut", "nearest_cut_points"]
+    header += ["message"]
     return _csv(header, (row for _, row in rows))

@@ -12,6 +12,7 @@ from her2fast.export.numbers import percent
 from her2fast.export.palettes import class_colors, hex_color
 from her2fast.guidelines import rule_sets
 from her2fast.report import words
+from her2fast.report.sureness import sureness
 
 __all__ = ["page_view"]
 
@@ -32,6 +33,7 @@ def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
         "review": _review(clean, guideline),
         "classes": classes,
         "cuts": _cuts(clean, guideline, classes),
+        "sure": sureness(clean, classes),
         "areas": _areas(clean),
         "tiles": _tiles(_mapping(clean.get("tiles"))),
         "warnings": _list(clean.get("warnings")),

@@ -41,7 +41,8 @@ FLAGS = {
     ),
     "BORDERLINE": (
         "Borderline",
-        "The tumor lies within one percentage point of a cut; see the distance below.",
+        "The tumor lies within one percentage point of a cut, or the score would often "
+        "be another with other tumor of this slide; see below.",
     ),
     "HETEROGENEOUS": (
         "Heterogeneous",
