@@ -20,7 +20,7 @@ from class_fields import class_field  # noqa: E402
 
 PATCH_MM = 0.064
 SHARES = {
-    "mixed": (0.40, 0.30, 0.20, 0.10),
+    "mixed": (0.40, 0.30, 0.15, 0.15),
     "mostly 0": (0.85, 0.08, 0.05, 0.02),
     "mostly 3+": (0.05, 0.10, 0.15, 0.70),
 }

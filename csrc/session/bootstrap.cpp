@@ -20,43 +20,36 @@ constexpr std::uint64_t mix(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-/// First column and row, to be numbered from: blocks far from the origin cost nothing.
-struct Corner {
-  std::int32_t column, row, columns;
-};
-
-Corner corner_of(const std::vector<KeptPatch>& patches, std::int32_t side) {
-  std::int32_t left = INT32_MAX, top = INT32_MAX, right = 0;
-  for (const KeptPatch& patch : patches) {
-    left = std::min(left, patch.column / side);
-    right = std::max(right, patch.column / side);
-    top = std::min(top, patch.row / side);
-  }
-  return {left, top, right - left + 1};
-}
-
 TumorBlocks blocks_of_side(const std::vector<KeptPatch>& patches, std::size_t classes,
                            std::int32_t side) {
   TumorBlocks blocks{classes, side, {}};
-  if (patches.empty()) return blocks;
-  const Corner corner = corner_of(patches, side);
-  const auto place = [&](const KeptPatch& patch) {
-    return static_cast<std::size_t>(patch.row / side - corner.row) *
-               static_cast<std::size_t>(corner.columns) +
-           static_cast<std::size_t>(patch.column / side - corner.column);
-  };
-  std::size_t places = 0;
-  for (const KeptPatch& patch : patches) places = std::max(places, place(patch) + 1);
-  std::vector<std::int32_t> number(places, 0);
-  for (const KeptPatch& patch : patches) number[place(patch)] = 1;
-  std::int32_t count = 0;
-  for (std::int32_t& n : number) n = n > 0 ? count++ : -1;
-  blocks.sums.assign(static_cast<std::size_t>(count) * 2 * classes, 0);
+  std::int32_t right = 0, bottom = 0;
   for (const KeptPatch& patch : patches) {
+    right = std::max(right, patch.column);
+    bottom = std::max(bottom, patch.row);
+  }
+  const std::int32_t columns = right / side + 1, rows = bottom / side + 1;
+  // Division is what costs here: once per patch, and the places are kept.
+  std::vector<std::size_t> places;
+  places.reserve(patches.size());
+  std::vector<std::int32_t> number(
+      static_cast<std::size_t>(columns) * static_cast<std::size_t>(rows), -1);
+  for (const KeptPatch& patch : patches) {
+    places.push_back(static_cast<std::size_t>(patch.row / side) *
+                         static_cast<std::size_t>(columns) +
+                     static_cast<std::size_t>(patch.column / side));
+    number[places.back()] = 0;
+  }
+  std::int32_t count = 0;
+  for (std::int32_t& n : number) {
+    if (n == 0) n = count++;
+  }
+  blocks.sums.assign(static_cast<std::size_t>(count) * 2 * classes, 0);
+  for (std::size_t i = 0; i < patches.size(); ++i) {
     std::int64_t* sums =
-        blocks.sums.data() + static_cast<std::size_t>(number[place(patch)]) * 2 * classes;
-    const auto c = static_cast<std::size_t>(patch.predicted);
-    sums[c] += patch.tumor_px;
+        blocks.sums.data() + static_cast<std::size_t>(number[places[i]]) * 2 * classes;
+    const auto c = static_cast<std::size_t>(patches[i].predicted);
+    sums[c] += patches[i].tumor_px;
     ++sums[classes + c];
   }
   return blocks;

@@ -51,18 +51,12 @@ void ReviewEvidence::add_kept(std::int64_t column, std::int64_t row,
   auto& [first, second] = largest_px_[predicted];
   second = std::max(second, std::min(first, tumor_px));
   first = std::max(first, tumor_px);
-  add_tissue(column,
-             row);  // a cut patch's tissue is prorated and may fall below the rule
+  // A cut patch has its tissue prorated, which may fall below the rule for tissue.
+  add_tissue(column, row);
 }
 
 void ReviewEvidence::judge(Decision& d) const {
-  const double patch_um = m_.spacing.um() * m_.patch_px;
-  const auto side = std::max<std::int32_t>(
-      1, static_cast<std::int32_t>(std::lround(kBootstrapBlockUm / patch_um)));
-  const TumorBlocks blocks = tumor_blocks(kept_, m_.class_names.size(), side);
-  d.bootstrap = bootstrap(blocks, options_.rule_set, options_.floor_percent,
-                          options_.bootstrap_replicates);
-  d.bootstrap_block_px = blocks.side_patches * m_.patch_px;
+  if (options_.bootstrap_replicates != 0) draw_blocks(d);
   if (!options_.rule_set) return;
   FlipOptions flip;
   flip.floor_percent = options_.floor_percent;
@@ -74,6 +68,16 @@ void ReviewEvidence::judge(Decision& d) const {
   }
   d.flip = flip_certificate(areas, *options_.rule_set, flip);
   if (looks_for_islands_) d.islands = find_islands();
+}
+
+void ReviewEvidence::draw_blocks(Decision& d) const {
+  const double patch_um = m_.spacing.um() * m_.patch_px;
+  const auto side = std::max<std::int32_t>(
+      1, static_cast<std::int32_t>(std::lround(kBootstrapBlockUm / patch_um)));
+  const TumorBlocks blocks = tumor_blocks(kept_, m_.class_names.size(), side);
+  d.bootstrap = bootstrap(blocks, options_.rule_set, options_.floor_percent,
+                          options_.bootstrap_replicates);
+  d.bootstrap_block_px = blocks.side_patches * m_.patch_px;
 }
 
 IslandFinding ReviewEvidence::find_islands() const {

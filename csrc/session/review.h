@@ -26,6 +26,7 @@ class ReviewEvidence {
   void judge(Decision& decision) const;
 
  private:
+  void draw_blocks(Decision& decision) const;
   IslandFinding find_islands() const;
 
   const Measurement& m_;

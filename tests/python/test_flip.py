@@ -118,3 +118,28 @@ def test_nothing_to_flip_and_bad_input():
     ]:
         with pytest.raises(ValueError, match=text):
             _core.flip_certificate(areas, rule_set, floor, held)
+
+
+def test_no_change_of_whole_patches_is_cheaper():
+    """Every class for every patch: the score stays for less area than certified."""
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        px = rng.choice([410, 500, 1000, 4096], 6)
+        classes = rng.choice(4, 6, p=rng.dirichlet([1] * 4))
+        rule_set = str(rng.choice(RULE_SETS))
+        floor = int(rng.choice([1, 10, 30]))
+
+        def score(of: np.ndarray, px=px, rule_set=rule_set, floor=floor) -> str:
+            areas = [int(px[of == c].sum()) for c in range(4)]
+            counts = [int((of == c).sum()) for c in range(4)]
+            return _core.decide_guideline(areas, rule_set, floor, counts)["score"]
+
+        areas = [int(px[classes == c].sum()) for c in range(4)]
+        two = [int(np.sort(px[classes == c])[-2:].sum()) for c in range(4)]
+        least = _core.flip_certificate(areas, rule_set, floor, two)["least_px"]
+        reported = score(classes)
+        for code in range(4**6):
+            changed = code // 4 ** np.arange(6) % 4
+            moved = int(px[changed != classes].sum())
+            if moved < least:
+                assert score(changed) == reported, (px, classes, rule_set, changed)
