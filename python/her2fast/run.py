@@ -21,7 +21,7 @@ from her2fast.export.atomic import atomic_write
 from her2fast.exports import ExportOptions, write_exports, write_overview, write_tables
 from her2fast.manifest import Entry, check_regions, region_of
 from her2fast.measure import Progress, crash_as_code
-from her2fast.models.package import MethodPackage, load_package
+from her2fast.models.package import MethodPackage, load_package, printable
 from her2fast.record import (
     Record,
     empty_slide,
@@ -381,7 +381,10 @@ def _write_run(
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "her2fast": _core.__version__,
-        "options": asdict(options),
+        "options": {
+            key: printable(value) if isinstance(value, str) else value
+            for key, value in asdict(options).items()
+        },
         "exit_code": summary.exit_code,
         "slides": [asdict(outcome) for outcome in summary.outcomes],
     }

@@ -22,7 +22,7 @@ from her2fast.measure import (
     run_session,
 )
 from her2fast.methods.patches import patch_session
-from her2fast.models.package import MethodPackage, load_package
+from her2fast.models.package import MethodPackage, load_package, printable
 from her2fast.models.runner import check_device
 from her2fast.record import (
     DecideSettings,
@@ -148,8 +148,7 @@ class OpenedSlide:
 
 def display_name(path: str | os.PathLike[str]) -> str:
     """The file's name as text that any file can hold; odd bytes are written \\xff."""
-    name = os.path.basename(os.fspath(path).rstrip("/"))
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return printable(os.path.basename(os.fspath(path).rstrip("/")))
 
 
 def nameless(error: SlideError, path: str | os.PathLike[str]) -> SlideError:
@@ -158,7 +157,7 @@ def nameless(error: SlideError, path: str | os.PathLike[str]) -> SlideError:
     text = str(error)
     for form in (place, os.fsencode(place).decode("utf-8", "backslashreplace")):
         text = text.replace(form, display_name(path))
-    return SlideError(text, error.code)
+    return SlideError(printable(text), error.code)
 
 
 def open_core(path: str | os.PathLike[str]) -> _core.Slide:

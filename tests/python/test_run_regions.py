@@ -195,3 +195,32 @@ def test_two_runs_that_start_together_claim_two_names(tmp_path: Path) -> None:
     # And they keep them.
     again = folder.claim_names([f"/{i}/x.svs" for i in range(4)])
     assert set(again) == names
+
+
+# --- what no file can hold ------------------------------------------------------------
+
+
+def test_folders_whose_names_are_not_utf8(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = packages.write_method(tmp_path / "model")  # torch itself wants UTF-8
+    method = method.rename(tmp_path / "model\udcff")
+    out = str(tmp_path / "out\udcff")
+    words = ["score", str(pair[0]), "-o", out, "-m", str(method)]
+    assert cli.run(words) == 20
+    assert "refused MODEL_HASH" in capsys.readouterr().out
+    assert cli.run([*words, "--allow-unknown-model"]) == 0
+    (found,) = Path(out).glob("results/*.json")
+    assert json.loads(found.read_bytes())["status"] == "scored"
+    runs = [json.loads(p.read_bytes()) for p in Path(out).glob("run_*.json")]
+    assert len(runs) == 2
+    assert all(run["options"]["out"].endswith("out\\xff") for run in runs)
+
+
+@pytest.mark.parametrize("verb", ["score", "info", "convert"])
+def test_a_spacing_that_is_no_number(
+    verb: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    more = {"score": ["-o", str(tmp_path / "out")], "info": []}
+    words = [verb, str(pair[0]), *more.get(verb, [str(tmp_path / "x.tiff")])]
+    assert cli.run([*words, "--mpp", "nan"]) == 64

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import click
 
+from her2fast.cli import options
+
 
 @click.command()
 @click.argument("image", type=click.Path(dir_okay=False))
 @click.argument("output", type=click.Path(dir_okay=False))
 @click.option(
     "--mpp",
-    type=click.FloatRange(min=0.08, max=2.0),
+    type=options.FiniteRange(min=0.08, max=2.0),
     required=True,
     help="Spacing of the image, um/px; never guessed.",
 )

@@ -3,7 +3,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
+
+
+class FiniteRange(click.FloatRange):
+    """A range that NaN, which compares with nothing, does not slip through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """The number; a usage error where it is none."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
 
 model = click.option(
     "-m",
@@ -16,7 +33,7 @@ allow_unknown_model = click.option(
 )
 mpp = click.option(
     "--mpp",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Level-0 spacing, um/px; wins over the file's.",
 )
 guideline = click.option(

@@ -125,6 +125,15 @@ class MethodPackage:
                 )
 
 
+def printable(name: str) -> str:
+    """A path's text as any file can hold it; bytes that are not UTF-8 become \\xff."""
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        data = name.encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
+
+
 def shipped_names() -> list[str]:
     """Names of the packages inside the wheel."""
     if not trust.SHIPPED_DIR.is_dir():
@@ -193,7 +202,7 @@ def _load_method(folder: Path, known: dict[str, str]) -> MethodPackage:
 def _load_bare(folder: Path, known: dict[str, str]) -> MethodPackage:
     classify = _load_model(folder, known)
     package = MethodPackage(
-        name=folder.resolve().name,
+        name=printable(folder.resolve().name),
         method="patches",
         folder=folder,
         classify=classify,
@@ -274,7 +283,7 @@ def _load_model(folder: Path, known: dict[str, str]) -> ModelPackage:
             f"{sha256}: the file was changed or is damaged",
             "MODEL_HASH",
         )
-    name = folder.resolve().name
+    name = printable(folder.resolve().name)
     return ModelPackage(name, folder, config, sha256, config_sha256, sha256 in known)
 
 
