@@ -5,16 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
-CPP := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests/cpp tests/fuzz -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-cpp test-sanitized test-python check format bench demo-areas clean
+.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench demo-areas clean
 
 help:
 	@echo "make demo   score the shipped synthetic slide"
 	@echo "make test   C++ tests (plain, then under ASan and UBSan), then Python tests"
 	@echo "make check  ruff, strict mypy, clang-format"
+	@echo "make fuzz   fuzz the readers for FUZZ_SECONDS each (3600); needs clang"
 	@echo "make demo-areas  write the exact areas of the shipped slide anew (name the change in CHANGELOG)"
 	@echo "make bench  all benchmarks, JSON into bench/results"
 
@@ -55,6 +56,22 @@ check: setup
 	$(BIN)/mypy
 	@command -v clang-format >/dev/null || { echo "make check needs clang-format: apt-get install clang-format"; exit 1; }
 	clang-format --dry-run -Werror $(CPP)
+	@if [ -n "$(CLANGXX)" ]; then $(MAKE) fuzz FUZZ_SECONDS=60; else \
+	  echo "make check fuzzed nothing: no clang++ here (apt-get install clang)"; fi
+
+# Findings are left in build/fuzz/corpus as crash-*; each becomes a case of the corpus.
+FUZZ_SECONDS ?= 3600
+CLANGXX ?= $(shell command -v clang++ || command -v clang++-14)
+fuzz: setup
+	@[ -n "$(CLANGXX)" ] || { echo "make fuzz needs clang: apt-get install clang"; exit 1; }
+	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DHER2FAST_FUZZ=ON \
+	  -DHER2FAST_PYTHON=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	$(BIN)/cmake --build build/fuzz -j $(JOBS) --target fuzz_directory fuzz_slide fuzz_tile
+	$(BIN)/python tests/fuzz/seeds.py build/fuzz/corpus
+	@for name in fuzz_directory fuzz_slide fuzz_tile; do \
+	  echo "== $$name"; build/fuzz/tests/fuzz/$$name build/fuzz/corpus/$$name -max_total_time=$(FUZZ_SECONDS) \
+	    -timeout=5 -rss_limit_mb=1024 -max_len=65536 -artifact_prefix=build/fuzz/corpus/ \
+	    -print_final_stats=1 -verbosity=0 || exit 1; done
 
 format: setup
 	$(BIN)/ruff check --fix python tests bench

@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::byte kFf{0xff};
 constexpr unsigned kSof0 = 0xc0, kSof1 = 0xc1, kDht = 0xc4, kSofLast = 0xcf, kJpg = 0xc8,
-                   kDac = 0xcc, kRst0 = 0xd0, kRst7 = 0xd7, kSoi = 0xd8, kEoi = 0xd9,
-                   kSos = 0xda, kDri = 0xdd, kApp0 = 0xe0, kApp15 = 0xef, kCom = 0xfe;
+                   kDac = 0xcc, kRst0 = 0xd0, kSoi = 0xd8, kEoi = 0xd9, kSos = 0xda,
+                   kDri = 0xdd, kApp0 = 0xe0, kApp15 = 0xef, kCom = 0xfe;
 constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 
 unsigned byte_at(std::span<const std::byte> bytes, std::size_t i) {
