@@ -128,6 +128,10 @@ py::array batch_rgb(const std::shared_ptr<Session>& session, const Batch& batch)
                   {py::ssize_t{slot.batch}, py::ssize_t{slot.height_px},
                    py::ssize_t{slot.width_px}, py::ssize_t{3}},
                   batch.rgb, owner);
+  // A segmenter's pixels are cut into the classifier's: who wrote here would move a
+  // score.
+  py::detail::array_proxy(array.ptr())->flags &=
+      ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   return array;
 }
 

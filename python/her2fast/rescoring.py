@@ -67,8 +67,10 @@ class Rescored:
 
 
 def exit_code(done: list[Rescored]) -> int:
-    """As of a run, over every slide in the folder."""
-    return exit_code_of([str(item.record["status"]) for item in done])
+    """As of a run, over every slide; one that was left as it was has failed."""
+    return exit_code_of(
+        ["failed" if item.skipped else str(item.record["status"]) for item in done]
+    )
 
 
 def rescore_folder(

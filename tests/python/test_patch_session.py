@@ -193,3 +193,29 @@ def test_types_are_checked_at_the_border():
         _core.decide(measurement, scale_q16=[1, 2])
     with pytest.raises(ValueError, match="ish"):
         _core.decide(measurement, ish="maybe")
+
+
+def test_pixels_of_a_batch_cannot_be_written() -> None:
+    session = _core.PatchSession(
+        (256, 256),
+        (1.0, 1.0),
+        spacing_um=1.0,
+        patch_px=64,
+        tile_px=256,
+        halo_px=HALO_PX,
+        class_names=CLASSES,
+        classify_batch=5,
+        has_segmenter=True,
+        segment_batch=1,
+        segment_channels=1,
+    )
+    (request,) = session.wanted(2)
+    rgb = np.full((request.height_px, request.width_px, 3), 120, np.uint8)
+    session.push(request.id, rgb, "ok")
+    batch = session.next_batch()
+    assert batch is not None
+    with pytest.raises(ValueError, match="read-only"):
+        batch.rgb[0, 0, 0] = 0
+    pixels = batch.rgb
+    del session, batch
+    assert (pixels == 120).all()  # they outlive the session

@@ -153,6 +153,16 @@ def test_rescore_gives_no_slide_anothers_region_or_ish(
     assert after == before
 
 
+def test_rescore_that_decides_nothing_is_no_success(
+    score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert score(pair[0]) == 0
+    (tmp_path / "out/measurements/a.h2m").write_bytes(b"damaged")
+    out = str(tmp_path / "out")
+    assert cli.run(["rescore", out, "--guideline", "pham-2022"]) == 20
+    assert record(tmp_path, "a")["guideline"]["rule_set"] == "asco-cap-2018"
+
+
 def test_rescore_of_a_copy_without_hidden_files(
     score: Run, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
