@@ -41,7 +41,7 @@ def sample(
         places, number = np.unique(
             rows // block_side * side + columns // block_side, return_inverse=True
         )
-        if len(places) >= _core.LIMITS["bootstrap_good_blocks"] or block_side == 1:
+        if len(places) >= _core.LIMITS["bootstrap_min_blocks"] or block_side == 1:
             break
         block_side //= 2
     patches = np.bincount(number * 4 + field, minlength=4 * len(places)).reshape(-1, 4)

@@ -250,7 +250,6 @@ void bind_decide(py::module_& m) {
       "island_mix_apart_percent"_a = kLimits.island_mix_apart_percent,
       "bootstrap_block_um"_a = kBootstrapBlockUm,
       "bootstrap_min_blocks"_a = kBootstrapMinBlocks,
-      "bootstrap_good_blocks"_a = kBootstrapGoodBlocks,
       "bootstrap_replicates"_a = kBootstrapReplicates);
 }
 

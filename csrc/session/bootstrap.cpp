@@ -90,7 +90,7 @@ TumorBlocks tumor_blocks(const std::vector<KeptPatch>& patches, std::size_t clas
   }
   for (std::int32_t side = side_patches;; side /= 2) {
     TumorBlocks blocks = blocks_of_side(patches, classes, side);
-    if (blocks.count() >= kBootstrapGoodBlocks || side == 1) return blocks;
+    if (blocks.count() >= kBootstrapMinBlocks || side == 1) return blocks;
   }
 }
 

@@ -12,7 +12,6 @@ from reference.guideline import guideline
 
 SEED = int.from_bytes(b"HER2FAST", "big")
 MIN_BLOCKS = 8
-GOOD_BLOCKS = 16
 
 
 def draws(replicates: int, blocks: int) -> npt.NDArray[np.int64]:
@@ -39,7 +38,7 @@ def blocks_of(
     """(blocks, 2 * classes): pixels, then patches, row by row; and the side taken."""
     while True:
         places = sorted(set(zip(row // side, column // side, strict=True)))
-        if len(places) >= GOOD_BLOCKS or side == 1:
+        if len(places) >= MIN_BLOCKS or side == 1:
             break
         side //= 2
     number = {place: i for i, place in enumerate(places)}

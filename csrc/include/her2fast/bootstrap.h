@@ -17,10 +17,9 @@
 namespace her2fast {
 
 /// Side of a block to begin with; halved, down to one patch, until there are
-/// kBootstrapGoodBlocks. Blocks must be wide against the distance over which classes are
-/// alike and yet many: this measured better than blocks of 1 mm for every size of tumor.
+/// kBootstrapMinBlocks. Blocks must be wide against the distance over which classes are
+/// alike, more than they must be many (bench/bootstrap_coverage).
 inline constexpr double kBootstrapBlockUm = 4000;
-inline constexpr std::size_t kBootstrapGoodBlocks = 16;
 /// With fewer blocks nothing is said: so few draws would call anything certain.
 inline constexpr std::size_t kBootstrapMinBlocks = 8;
 /// Replicates unless asked otherwise.
@@ -50,7 +49,7 @@ struct TumorBlocks {
 
 /// Blocks anchored at the slide's origin that hold kept tumor.
 /// @param side_patches  side to begin with; halved while there are fewer than
-///                      kBootstrapGoodBlocks and it is above 1.
+///                      kBootstrapMinBlocks and it is above 1.
 TumorBlocks tumor_blocks(const std::vector<KeptPatch>& patches, std::size_t classes,
                          std::int32_t side_patches);
 
