@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How easily are phantoms told from real tissue? See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+import her2fast
+from her2fast import phantom
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "tests")]
+
+from features import describe  # noqa: E402
+
+import phantom_second  # noqa: E402
+
+try:
+    import sklearn
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+except ModuleNotFoundError:
+    # `make bench` runs every bench, also where the training extra is absent.
+    print("nothing measured: needs scikit-learn (pip install her2fast[train])")
+    raise SystemExit(0) from None
+
+PATCH_PX = 64
+#: Spacing of the cores as they come; estimated by their publisher.
+CORE_SPACING_UM = 0.24
+FIRST_SEED = 9_000_000
+PER_GROUP = 60
+GROUPS = ("color", "texture", "spectrum")
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+def read_core(path: Path) -> Bytes:
+    """A core at 1 um/px, by area averaging."""
+    with Image.open(path) as image:
+        side = [round(length * CORE_SPACING_UM) for length in image.size]
+        small = image.convert("RGB").resize((side[0], side[1]), Image.Resampling.BOX)
+    return np.asarray(small)
+
+
+def first(index: int, side_px: int) -> Bytes:
+    """A phantom of the first generator in one of the looks that training sees."""
+    rng = np.random.default_rng([FIRST_SEED, index])
+    shares = rng.dirichlet([0.5] * 4)
+    mixture = (float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3]))
+    look = phantom.PROFILES[index % len(phantom.PROFILES)]
+    size = (side_px, side_px)
+    return phantom.render(FIRST_SEED + index, size, mixture=mixture, profile=look).rgb
+
+
+def second(index: int, side_px: int) -> Bytes:
+    """A phantom of the second generator."""
+    rng = np.random.default_rng([FIRST_SEED, index])
+    shares = rng.dirichlet([0.5] * 4)
+    mixture = (float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3]))
+    return phantom_second.render(
+        FIRST_SEED + index, (side_px, side_px), mixture=mixture
+    ).rgb
+
+
+def patches(rgb: Bytes, limit: int, seed: int) -> list[Bytes]:
+    """At most `limit` whole patches that are not mostly glass, drawn by seed."""
+    found = []
+    for y in range(0, rgb.shape[0] - PATCH_PX + 1, PATCH_PX):
+        for x in range(0, rgb.shape[1] - PATCH_PX + 1, PATCH_PX):
+            patch = rgb[y : y + PATCH_PX, x : x + PATCH_PX]
+            # Tissue stains or scatters; glass is bright and flat.
+            if (patch.min(-1) < 215).mean() > 0.3:
+                found.append(patch)
+    order = np.random.default_rng(seed).permutation(len(found))[:limit]
+    return [found[i] for i in sorted(order)]
+
+
+def table(pictures: list[Bytes], limit: int) -> tuple[Floats, Floats, list[str]]:
+    """Statistics of all patches, each patch's picture, and the names."""
+    rows, groups, names = [], [], []
+    for number, picture in enumerate(pictures):
+        for patch in patches(picture, limit, number):
+            values = describe(patch)
+            names = list(values)
+            rows.append(list(values.values()))
+            groups.append(number)
+    return np.array(rows), np.array(groups, np.float64), names
+
+
+def models() -> dict[str, Any]:
+    return {
+        "logistic_regression": make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
+        ),
+        "gradient_boosting": HistGradientBoostingClassifier(
+            max_iter=80, max_leaf_nodes=15, early_stopping=False, random_state=0
+        ),
+    }
+
+
+def folds(
+    real: tuple[Floats, Floats], made: tuple[Floats, Floats]
+) -> list[tuple[Floats, Floats, Floats, Floats]]:
+    """Train and test sets: one core against the others, phantoms split alike."""
+    out = []
+    cores = np.unique(real[1])
+    for k, core in enumerate(cores):
+        r, m = real[1] == core, made[1] % len(cores) == k
+        x = np.concatenate([real[0][~r], made[0][~m]])
+        y = np.concatenate([np.zeros((~r).sum()), np.ones((~m).sum())])
+        x_test = np.concatenate([real[0][r], made[0][m]])
+        y_test = np.concatenate([np.zeros(r.sum()), np.ones(m.sum())])
+        out.append((x, y, x_test, y_test))
+    return out
+
+
+def auc(model: Any, x: Floats, y: Floats) -> float:
+    return float(roc_auc_score(y, model.predict_proba(x)[:, 1]))
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": round(float(np.mean(values)), 4),
+        "standard_deviation": round(float(np.std(values, ddof=1)), 4),
+        "by_core": [round(v, 4) for v in values],
+    }
+
+
+def compare(
+    real: tuple[Floats, Floats], made: tuple[Floats, Floats], names: list[str]
+) -> dict[str, Any]:
+    """AUC of both models, of each group of statistics alone, and what is used."""
+    splits = folds(real, made)
+    rng = np.random.default_rng(0)
+    report: dict[str, Any] = {"auc": {}, "auc_by_group": {}}
+    drops = np.zeros(len(names))
+    for kind in models():
+        values = []
+        for x, y, x_test, y_test in splits:
+            model = models()[kind].fit(x, y)
+            values.append(auc(model, x_test, y_test))
+            if kind != "logistic_regression":
+                continue
+            # In log-odds, which see a loss also where AUC stays at 1.
+            whole = model.decision_function(x_test)
+            gap = whole[y_test == 1].mean() - whole[y_test == 0].mean()
+            for k in range(len(names)):
+                moved = x_test.copy()
+                moved[:, k] = rng.permutation(moved[:, k])
+                odds = model.decision_function(moved)
+                lost = gap - (odds[y_test == 1].mean() - odds[y_test == 0].mean())
+                drops[k] += lost / gap / len(splits)
+        report["auc"][kind] = spread(values)
+    for group in GROUPS:
+        use = [k for k, name in enumerate(names) if name.startswith(group)]
+        values = [
+            auc(models()["gradient_boosting"].fit(x[:, use], y), x_test[:, use], y_test)
+            for x, y, x_test, y_test in splits
+        ]
+        report["auc_by_group"][group] = spread(values)
+    alone = np.zeros(len(names))
+    y_all = np.r_[np.zeros(len(real[0])), np.ones(len(made[0]))]
+    for k in range(len(names)):
+        alone[k] = roc_auc_score(y_all, np.r_[real[0][:, k], made[0][:, k]])
+
+    def line(k: int) -> dict[str, Any]:
+        low = np.quantile(real[0][:, k], (0.1, 0.5, 0.9))
+        high = np.quantile(made[0][:, k], (0.1, 0.5, 0.9))
+        return {
+            "statistic": names[k],
+            "auc_alone": round(float(max(alone[k], 1 - alone[k])), 3),
+            "share_of_log_odds": round(float(drops[k]), 3),
+            "real_q10_q50_q90": [round(float(v), 3) for v in low],
+            "phantom_q10_q50_q90": [round(float(v), 3) for v in high],
+        }
+
+    report["most_used"] = [line(int(k)) for k in np.argsort(-drops)[:10]]
+    report["best_alone"] = [line(int(k)) for k in np.argsort(-np.abs(alone - 0.5))[:10]]
+    return report
+
+
+def contact_sheet(cores: list[Bytes], made: list[list[Bytes]], path: Path) -> None:
+    """Real above, phantoms below, at one spacing; never inside the repository."""
+    if path.resolve().is_relative_to(ROOT):
+        raise SystemExit(f"{path}: holds real tissue, choose a place outside {ROOT}")
+    rows = []
+    for pictures in (cores, *made):
+        tiles = []
+        for picture in pictures[:6]:
+            y, x = (max(0, side // 2 - 128) for side in picture.shape[:2])
+            tiles.append(picture[y : y + 256, x : x + 256])
+        rows.append(np.hstack(tiles))
+    Image.fromarray(np.vstack(rows)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cores", type=Path, help="folder of core_*.jpg")
+    parser.add_argument("--phantoms", type=int, default=24, help="per generator")
+    parser.add_argument("--side-px", type=int, default=768)
+    parser.add_argument("--picture", type=Path, help="contact sheet, outside the repo")
+    options = parser.parse_args()
+    data = os.environ.get("HER2FAST_TEST_DATA", str(ROOT.parent / "shared/data"))
+    folder = options.cores or Path(data) / "her2_cores"
+    paths = sorted(folder.glob("core_*.jpg"))
+    if len(paths) < 2:
+        print(f"nothing measured: no real cores in {folder} (see README.md)")
+        return
+    cores = [read_core(path) for path in paths]
+    real = table(cores, 4 * PER_GROUP)
+    shown: list[list[Bytes]] = []
+    generators: dict[str, Any] = {}
+    for name, make in (("first", first), ("second", second)):
+        made_pictures = [make(k, options.side_px) for k in range(options.phantoms)]
+        shown.append(made_pictures)
+        made = table(made_pictures, PER_GROUP)
+        generators[name] = {
+            "patches": len(made[0]),
+            **compare((real[0], real[1]), (made[0], made[1]), real[2]),
+        }
+        sys.stderr.write(f"{name}: {generators[name]['auc']}\n")
+    report = {
+        "question": "How easily are phantoms told from real tissue, 64 px at 1 um/px?",
+        "real": {"cores": [path.stem for path in paths], "patches": len(real[0])},
+        "phantoms_per_generator": options.phantoms,
+        "generators": generators,
+        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
+        "versions": {
+            "her2fast": her2fast.__version__,
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.picture:
+        contact_sheet(cores, shown, options.picture)
+
+
+if __name__ == "__main__":
+    main()
