@@ -178,6 +178,7 @@ void bind_writer(py::module_& m) {
 }  // namespace
 
 void bind_io(py::module_& m) {
+  m.attr("SPACING_LIMITS_UM") = py::make_tuple(kMinSpacingUm, kMaxSpacingUm);
   bind_slide(m);
   bind_writer(m);
   m.def(

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
 
@@ -29,6 +30,12 @@ std::int64_t floor_scaled(std::int64_t index, std::int64_t numerator,
 
 }  // namespace
 
+std::string spacing_range_text() {
+  char text[48];
+  std::snprintf(text, sizeof text, "%g to %g um/px", kMinSpacingUm, kMaxSpacingUm);
+  return text;
+}
+
 Spacing Spacing::from_um(double um) {
   if (!std::isfinite(um) || um <= 0.0 || um > 1e6) {
     throw std::invalid_argument("need a spacing in um/px above 0, got " +
@@ -45,8 +52,8 @@ void SlideFrame::check() const {
   }
   for (const Spacing s : {spacing_x, spacing_y}) {
     if (s.um() < kMinSpacingUm || s.um() > kMaxSpacingUm) {
-      throw Error(Code::kBadSpacing, "need a spacing of 0.08 to 2.0 um/px, got " +
-                                         std::to_string(s.um()) +
+      throw Error(Code::kBadSpacing, "need a spacing of " + spacing_range_text() +
+                                         ", got " + std::to_string(s.um()) +
                                          "; state the right one with --mpp");
     }
   }

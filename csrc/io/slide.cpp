@@ -70,8 +70,8 @@ ResolvedFrame resolve_frame(const SlideInfo& info, std::optional<double> user_mp
   if (user_mpp) {
     if (!std::isfinite(*user_mpp) || *user_mpp < kMinSpacingUm ||
         *user_mpp > kMaxSpacingUm) {
-      throw Error(Code::kBadSpacing,
-                  "need --mpp of 0.08 to 2.0 um/px, got " + um_text(*user_mpp));
+      throw Error(Code::kBadSpacing, "need --mpp of " + spacing_range_text() + ", got " +
+                                         um_text(*user_mpp));
     }
     frame.spacing_x = frame.spacing_y = Spacing::from_um(*user_mpp);
     resolved.source = SpacingSource::kUser;

@@ -287,7 +287,8 @@ void check(std::int64_t width_px, std::int64_t height_px, const PyramidOptions& 
        "1 to " + std::to_string(kMaxSidePx) + " px a side, got " +
            std::to_string(width_px) + " x " + std::to_string(height_px));
   need(options.spacing_um >= kMinSpacingUm && options.spacing_um <= kMaxSpacingUm,
-       "spacing_um of 0.08 to 2.0, got " + std::to_string(options.spacing_um));
+       "spacing_um of " + spacing_range_text() + ", got " +
+           std::to_string(options.spacing_um));
   need(options.tile_px >= 64 && options.tile_px <= 4096 && options.tile_px % 16 == 0,
        "tile_px a multiple of 16, 64 to 4096, got " + std::to_string(options.tile_px));
   const std::int64_t columns = (width_px + options.tile_px - 1) / options.tile_px;

@@ -12,6 +12,12 @@
 namespace her2fast {
 namespace {
 
+std::string limit_text(double mm2) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g mm2", mm2);
+  return text;
+}
+
 std::string mm2_text(std::int64_t px, double pixel_mm2) {
   char text[64];
   std::snprintf(text, sizeof text, "%.4f mm2", static_cast<double>(px) * pixel_mm2);
@@ -102,13 +108,15 @@ void apply_limits(const Measurement& m, const DecideOptions& options,
              std::to_string(corrupt) + of + " are damaged; copy the slide again");
   } else if (static_cast<double>(d.tissue_px) * mm2 < kLimits.min_tissue_mm2) {
     end_with(d, Code::kNoTissue,
-             "tissue found: " + mm2_text(d.tissue_px, mm2) + ", need 0.05 mm2");
+             "tissue found: " + mm2_text(d.tissue_px, mm2) + ", need " +
+                 limit_text(kLimits.min_tissue_mm2));
   } else if (d.kept_tumor_px + d.dropped_tumor_px == 0) {
     end_with(d, Code::kNoTumor,
              "no tumor found in " + mm2_text(d.tissue_px, mm2) + " of tissue");
   } else if (static_cast<double>(d.kept_tumor_px) * mm2 < kLimits.min_tumor_mm2) {
     end_with(d, Code::kTooLittleTumor,
-             "tumor kept: " + mm2_text(d.kept_tumor_px, mm2) + ", need 0.1 mm2");
+             "tumor kept: " + mm2_text(d.kept_tumor_px, mm2) + ", need " +
+                 limit_text(kLimits.min_tumor_mm2));
   } else {
     d.status = Status::kScored;
   }

@@ -101,6 +101,8 @@ def compare_islands(
 ) -> dict[str, Any]: ...
 
 # --- io -----------------------------------------------------------------------------
+SPACING_LIMITS_UM: tuple[float, float]
+
 class Slide:
     @staticmethod
     def open(path: str | bytes | PathLike[str]) -> Slide: ...

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace her2fast {
@@ -16,6 +17,8 @@ namespace her2fast {
 inline constexpr double kMinSpacingUm =
     0.08;  // design.md, frames: accepted level-0 spacings
 inline constexpr double kMaxSpacingUm = 2.0;
+/// "0.08 to 2 um/px", for messages.
+std::string spacing_range_text();
 
 /// A spacing in picometers per pixel; 1 um/px = 1'000'000.
 struct Spacing {

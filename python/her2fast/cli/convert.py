@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import click
 
+from her2fast import _core
 from her2fast.cli import options
 
 
@@ -13,7 +14,7 @@ from her2fast.cli import options
 @click.argument("output", type=click.Path(dir_okay=False))
 @click.option(
     "--mpp",
-    type=options.FiniteRange(min=0.08, max=2.0),
+    type=options.FiniteRange(*_core.SPACING_LIMITS_UM),
     required=True,
     help="Spacing of the image, um/px; never guessed.",
 )

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from her2fast import _core
+
 #: Layout version of a package; part of every measurement's key.
 PACKAGE_LAYOUT_VERSION = 1
 #: Items a batch where the package does not say: one fixed shape on every machine.
@@ -60,7 +62,7 @@ class ModelConfig(BaseModel):
     num_classes: Annotated[int, Field(ge=1, le=1000)]
     class_names: list[Annotated[str, Field(min_length=1, max_length=200)]]
     patch_size_pixels: SidePx
-    spacing_um_px: Annotated[float, Field(ge=0.08, le=100.0)]
+    spacing_um_px: Annotated[float, Field(ge=_core.SPACING_LIMITS_UM[0], le=100.0)]
     transform: list[TransformStep] = []
     her2fast: Her2fastKeys = Her2fastKeys()
 
