@@ -135,6 +135,7 @@ void bind_kernels(py::module_& m) {
   m.def("stain_census", &stain_census_array, "rgb"_a.noconvert(), "mask"_a.noconvert(),
         "white"_a, "device"_a = "cpu");
   m.def("is_wrong_stain", &is_wrong_stain, "census"_a);
+  bind_training_kernels(m);
 }
 
 }  // namespace her2fast::bindings

@@ -9,4 +9,10 @@ void check_device(Device device, const char* operation) {
                     ": this build has no CUDA library; choose device=\"cpu\"");
 }
 
+void check_workers(int workers) {
+  if (workers >= 1 && workers <= 1024) return;
+  throw std::invalid_argument("need 1 <= workers <= 1024, got " +
+                              std::to_string(workers));
+}
+
 }  // namespace her2fast

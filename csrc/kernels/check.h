@@ -12,6 +12,7 @@ namespace her2fast {
 
 /// @throws DeviceError: a device is a promise, never silently the CPU.
 void check_device(Device device, const char* operation);
+void check_workers(int workers);
 
 template <typename A, typename B>
 void check_same_size(const ImageView<A>& a, const ImageView<B>& b, const char* what) {

@@ -65,6 +65,56 @@ def stain_census(
 ) -> StainCensus: ...
 def is_wrong_stain(census: StainCensus) -> bool: ...
 
+class FractionLimits:
+    def __init__(
+        self,
+        lower_permille: Sequence[int],
+        upper_permille: Sequence[Sequence[int]],
+    ) -> None: ...
+    @staticmethod
+    def pham() -> FractionLimits: ...
+    @property
+    def lower_permille(self) -> list[int]: ...
+    @property
+    def upper_permille(self) -> list[list[int]]: ...
+
+def constraint_select(
+    logits: npt.NDArray[np.float32],
+    tumor_px: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    limits: FractionLimits,
+    neighbors: str,
+    workers: int,
+    device: str = "cpu",
+) -> dict[str, Any]: ...
+def calibration_loss(
+    logits: npt.NDArray[np.float32],
+    tumor_px: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    values: Sequence[float],
+    limits: FractionLimits,
+    mode: str,
+    margin_permille: int,
+    workers: int,
+) -> tuple[float, int]: ...
+def logit_calibrate(
+    logits: npt.NDArray[np.float32],
+    tumor_px: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    given: Sequence[Sequence[float]],
+    limits: FractionLimits,
+    mode: str,
+    margin_permille: int,
+    starts: int,
+    seed: int,
+    search_patches: int,
+    workers: int,
+    device: str = "cpu",
+) -> dict[str, Any]: ...
+
 # --- guideline ----------------------------------------------------------------------
 def decide_guideline(
     areas: Sequence[int],

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image kernels: thin wrappers over the native core, one function per operation.
-
-All take arrays of uint8, release the GIL and may be called from any thread; an array
-that is not C-contiguous is copied. A device is a promise: what cannot run there raises.
-"""
+"""Kernels on images: arrays of uint8 in, one function per operation."""
 
 from __future__ import annotations
 
