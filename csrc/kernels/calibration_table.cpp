@@ -52,7 +52,7 @@ CalibrationTable::CalibrationTable(const SlideTable& table, const FractionLimits
     for (std::int64_t i = table.offsets[s]; i < table.offsets[s + 1]; ++i) {
       const auto p = static_cast<std::size_t>(i);
       const float* l = table.logits.data() + kScores * p;
-      if (!all_finite(l)) {
+      if (!all_finite(l, kScores)) {
         throw std::invalid_argument("need finite logits, got another at patch " +
                                     std::to_string(i));
       }

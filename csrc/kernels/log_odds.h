@@ -10,46 +10,65 @@
 
 namespace her2fast {
 
-/// exp(x) for x <= 0, to about 1e-14; below -700 as at -700.
+/// exp(x) for x <= 0, to 1e-12; below -700 as at -700.
 inline double exp_nonpositive(double x) {
   constexpr double kRound = 0x1.8p52;  // adding it leaves an integer in the low bits
-  x = std::max(x, -700.0);
+  x = x < -700.0 ? -700.0 : x;
   const double shifted = x * 0x1.71547652b82fep0 + kRound;
   const double k = shifted - kRound;
   const double r = (x - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33;
-  double p = 1.0 / 479001600;
-  for (const double inverse_factorial :
-       {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
-        1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) {
-    p = p * r + inverse_factorial;
-  }
+  // Written out: a loop here would keep the compiler from computing several x at once.
+  double p = r * (1.0 / 3628800) + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
   const auto power = std::bit_cast<std::uint64_t>(shifted) + 1023;
   return p * std::bit_cast<double>(power << 52);
 }
 
-/// log(s) for 1 <= s <= 3, to about 1e-14: twice the artanh of (s - 1) / (s + 1), halved
+/// log(s) for 1 <= s <= 3, to 1e-12: twice the artanh of (s - 1) / (s + 1), halved
 /// into [3/4, 3/2) first.
 inline double log_one_to_three(double s) {
   const bool halve = s >= 1.5;
-  s = halve ? 0.5 * s : s;
+  s *= halve ? 0.5 : 1.0;
   const double z = (s - 1) / (s + 1), z2 = z * z;
-  double p = 1.0 / 21;
-  for (const double inverse : {1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9,
-                               1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0}) {
-    p = p * z2 + inverse;
-  }
+  double p = z2 * (1.0 / 15) + 1.0 / 13;
+  p = p * z2 + 1.0 / 11;
+  p = p * z2 + 1.0 / 9;
+  p = p * z2 + 1.0 / 7;
+  p = p * z2 + 1.0 / 5;
+  p = p * z2 + 1.0 / 3;
+  p = p * z2 + 1.0;
   return 2 * z * p + (halve ? 0x1.62e42fefa39efp-1 : 0.0);
 }
 
-/// log(p / (1 - p)) of class c under softmax, rounded once, to float32.
-inline float log_odds(const float* logits, int c) {
-  const double a = logits[(c + 1) & 3], b = logits[(c + 2) & 3], d = logits[(c + 3) & 3];
-  const double top = std::max(a, std::max(b, d));
-  const double sum =
-      exp_nonpositive(a - top) + exp_nonpositive(b - top) + exp_nonpositive(d - top);
-  const double value = (logits[c] - top) - log_one_to_three(std::clamp(sum, 1.0, 3.0));
+/// The three logits of the other classes in order, without a branch.
+struct OthersInOrder {
+  double low, middle, top;
+  OthersInOrder(const float* logits, int c) {
+    const float a = logits[(c + 1) & 3], b = logits[(c + 2) & 3], d = logits[(c + 3) & 3];
+    const float less = std::min(a, b), more = std::max(a, b);
+    low = std::min(less, d);
+    top = std::max(more, d);
+    middle = std::max(less, std::min(more, d));
+  }
+};
+
+/// log(p / (1 - p)) under softmax, rounded once, to float32: the class's own logit and
+/// the others' highest, and how far the two below that are (at most 0).
+inline float log_odds(double own, double top, double middle, double low) {
+  // The highest adds exp(0).
+  const double sum = std::min(1.0 + exp_nonpositive(middle) + exp_nonpositive(low), 3.0);
+  const double value = (own - top) - log_one_to_three(sum);
   constexpr double kMax = std::numeric_limits<float>::max();
-  return static_cast<float>(std::clamp(value, -kMax, kMax));
+  const double above = value < -kMax ? -kMax : value;
+  return static_cast<float>(above > kMax ? kMax : above);
 }
 
 /// Unsigned integers in the order of the floats; both zeros are one.
@@ -58,12 +77,14 @@ inline std::uint32_t ordered_bits(float value) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-inline bool all_finite(const float* logits) {
-  bool finite = true;
-  for (int c = 0; c < 4; ++c) {
-    finite &= (std::bit_cast<std::uint32_t>(logits[c]) & 0x7f800000u) != 0x7f800000u;
+inline bool all_finite(const float* values, std::int64_t count) {
+  std::uint32_t not_finite = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    // Only an exponent of all ones carries into the sign bit.
+    const auto bits = std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000u;
+    not_finite |= bits + 0x00800000u;
   }
-  return finite;
+  return not_finite >> 31 == 0;
 }
 
 }  // namespace her2fast

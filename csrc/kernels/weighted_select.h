@@ -14,26 +14,43 @@ struct Weighted {
   std::int64_t weight;
 };
 
+/// A key near the one that `share` of the weight lies below, never the highest of the
+/// range, so that every split leaves something on both sides.
+inline std::uint64_t guess_pivot(const Weighted* items, std::int64_t count, double share,
+                                 std::uint64_t& random) {
+  // One item of each stretch. A small range is not worth a large sample.
+  constexpr std::int64_t kMost = 31;
+  const std::int64_t size = count >= 1000 ? kMost : 3;
+  const std::int64_t stretch = count / size;
+  std::uint64_t keys[kMost];
+  for (std::int64_t i = 0; i < size; ++i) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    const auto step =
+        static_cast<std::int64_t>((random >> 33) % static_cast<std::uint64_t>(stretch));
+    keys[i] = items[i * stretch + step].key;
+  }
+  if (size == 3) {
+    return std::max(std::min(keys[0], keys[1]),
+                    std::min(std::max(keys[0], keys[1]), keys[2]));
+  }
+  std::sort(keys, keys + size);
+  // Two places toward the middle: the larger part is then the one that is cut off.
+  const double rank = share * size + (share < 0.5 ? 2 : -2);
+  return keys[std::clamp<std::int64_t>(static_cast<std::int64_t>(rank), 0, size - 2)];
+}
+
 /// Moves to the front the fewest items, lowest keys first, whose weights reach `need`,
-/// and returns their count. Linear expected time; the pivots are pseudorandom, but the
-/// same on every call. Needs 0 < need <= sum of all weights.
-inline std::int64_t select_front(std::vector<Weighted>& items, std::int64_t need) {
+/// and returns their count. `sum` is that of all weights; needs 0 < need <= sum. Linear
+/// expected time; the pivots are pseudorandom, but the same on every call.
+inline std::int64_t select_front(std::vector<Weighted>& items, std::int64_t sum,
+                                 std::int64_t need) {
   constexpr std::int64_t kSortBelow = 24;
   std::int64_t first = 0, last = static_cast<std::int64_t>(items.size());
   Weighted* const at = items.data();
   std::uint64_t random = 0x9e3779b97f4a7c15u;
   while (last - first > kSortBelow) {
-    // One item of each third: keys differ, so the median leaves something on both sides.
-    const std::int64_t third = (last - first) / 3;
-    std::uint64_t key[3];
-    for (int i = 0; i < 3; ++i) {
-      random = random * 6364136223846793005u + 1442695040888963407u;
-      const auto step =
-          static_cast<std::int64_t>((random >> 33) % static_cast<std::uint64_t>(third));
-      key[i] = at[first + i * third + step].key;
-    }
-    const std::uint64_t pivot =
-        std::max(std::min(key[0], key[1]), std::min(std::max(key[0], key[1]), key[2]));
+    const double share = static_cast<double>(need) / static_cast<double>(sum);
+    const std::uint64_t pivot = guess_pivot(at + first, last - first, share, random);
     // Without a branch on the comparison, which no predictor could guess.
     std::int64_t split = first, front = 0;
     for (std::int64_t i = first; i < last; ++i) {
@@ -46,9 +63,11 @@ inline std::int64_t select_front(std::vector<Weighted>& items, std::int64_t need
     }
     if (front >= need) {
       last = split;
+      sum = front;
     } else {
-      need -= front;
       first = split;
+      sum -= front;
+      need -= front;
     }
   }
   std::sort(at + first, at + last,

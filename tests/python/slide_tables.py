@@ -20,7 +20,8 @@ def tables(draw, most_slides=4, most_patches=40):
     n = int(offsets[-1])
     values = draw(st.sampled_from([logit, any_logit]))
     logits = draw(arrays(np.float32, (n, 4), elements=values))
-    px = draw(arrays(np.uint32, n, elements=st.sampled_from([0, 1, 10, 90, 4096])))
+    weights = draw(st.sampled_from([[0, 10, 90], [0, 1, 7, 4096], [100]]))
+    px = draw(arrays(np.uint32, n, elements=st.sampled_from(weights)))
     labels = draw(arrays(np.int64, len(counts), elements=st.integers(0, 3)))
     return logits, px, offsets, labels
 

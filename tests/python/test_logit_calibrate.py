@@ -139,11 +139,15 @@ def test_middle_of_the_best_stretch(mode):
 
 
 def test_negative_logits_turn_the_half_line():
-    """All logits below 0: a larger factor makes a class win less."""
-    rows = [[-2, -9, -9, -9]] * 6 + [[-2, x, -9, -9] for x in (-1.5, -1.2, -1, -0.5)]
-    found = logit_calibrate(*one_slide(rows, 0), starts=1)
+    """All below 0: a larger factor makes class 1 win less. One slide must lose it (at
+    more than 2 / 1.9), the other keep it (below 2 / 1.5)."""
+    rows = [[-2, -1.9, -9, -9]] * 10 + [[-2, -1.5, -9, -9]] * 10
+    logits = np.array(rows, np.float32)
+    px = np.full(20, 10, np.uint32)
+    found = logit_calibrate(logits, px, [0, 10, 20], [0, 1], starts=1)
     assert found.loss == 0
-    assert found.values[1] > found.values[0]
+    middle = np.sqrt(2 / 1.9 * 2 / 1.5)
+    assert found.values[1] / found.values[0] == pytest.approx(middle, rel=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
