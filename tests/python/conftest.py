@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A busy machine is no fault of the code. CI draws the same examples each time, so that a
-# change is judged by itself; elsewhere every run draws new ones.
+# A busy machine is no fault of the code. CI draws the same examples each time, so that
+# a change is judged by itself; elsewhere every run draws new ones.
 settings.register_profile("her2fast", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("her2fast")
 
