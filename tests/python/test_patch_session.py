@@ -53,16 +53,14 @@ def crop(
     return out
 
 
-def run(
+def open_session(
     slide: npt.NDArray[np.uint8],
     *,
     has_segmenter: bool,
-    order: np.random.Generator | None = None,
-    chunk: int = 8,
-    max_open_bytes: int = 1,
-    classify_batch: int = 5,
-) -> _core.Measurement:
-    session = _core.PatchSession(
+    classify_batch: int,
+    max_open_bytes: int,
+) -> _core.PatchSession:
+    return _core.PatchSession(
         (slide.shape[1], slide.shape[0]),
         (1.0, 1.0),
         spacing_um=1.0,
@@ -74,6 +72,23 @@ def run(
         has_segmenter=has_segmenter,
         segment_batch=3,
         segment_channels=1,
+        max_open_bytes=max_open_bytes,
+    )
+
+
+def run(
+    slide: npt.NDArray[np.uint8],
+    *,
+    has_segmenter: bool,
+    order: np.random.Generator | None = None,
+    chunk: int = 8,
+    max_open_bytes: int = 1,
+    classify_batch: int = 5,
+) -> _core.Measurement:
+    session = open_session(
+        slide,
+        has_segmenter=has_segmenter,
+        classify_batch=classify_batch,
         max_open_bytes=max_open_bytes,
     )
     while True:
@@ -149,18 +164,8 @@ def test_bytes_do_not_depend_on_order_memory_or_batch():
 
 def test_missing_and_corrupt_tiles_withhold_the_score():
     slide = draw_slide(500, 500, 5)
-    session = _core.PatchSession(
-        (500, 500),
-        (1.0, 1.0),
-        spacing_um=1.0,
-        patch_px=64,
-        tile_px=256,
-        halo_px=HALO_PX,
-        class_names=CLASSES,
-        classify_batch=4,
-        has_segmenter=False,
-        segment_batch=1,
-        segment_channels=1,
+    session = open_session(
+        slide, has_segmenter=False, classify_batch=4, max_open_bytes=1 << 28
     )
     first, second, *rest = session.wanted(10)
     session.push(first.id, None, "corrupt")
