@@ -18,7 +18,8 @@ pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[t
 
 import her2fast
 from her2fast import phantom
-from her2fast.phantom import fields, optics, scene
+from her2fast.phantom import fields, optics
+from her2fast.phantom import tumor as drawn_tumor
 
 DATA = Path(her2fast.__file__).parent / "data"
 PLAIN = replace(
@@ -139,7 +140,7 @@ def test_cells_equal_the_slow_twin(seed, u, v):
 
 
 def test_membrane_widths_are_the_published_ones():
-    assert [mean for mean, _ in scene.MEMBRANE_UM[1:]] == [0.64, 1.0, 2.14]
+    assert [mean for mean, _ in drawn_tumor.MEMBRANE_UM[1:]] == [0.64, 1.0, 2.14]
 
 
 @pytest.mark.parametrize(
