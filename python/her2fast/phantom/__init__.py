@@ -39,6 +39,7 @@ class Phantom:
     rgb: npt.NDArray[np.uint8]  # (H, W, 3)
     tumor_mask: npt.NDArray[np.bool_]  # (H, W)
     class_map: npt.NDArray[np.int8]  # (H, W): 0 to 3 on tumor, -1 elsewhere
+    tissue: npt.NDArray[np.uint8]  # (H, W): values of `ground.Tissue`
     fractions: tuple[float, float, float, float]  # of the tumor's pixels, in [0, 1]
     spacing_um: float
     profile: Profile
@@ -88,6 +89,7 @@ def develop(
         rgb,
         class_map >= 0,
         class_map,
+        np.ascontiguousarray(scene.tissue[::oversampling, ::oversampling]),
         (shares[0], shares[1], shares[2], shares[3]),
         spacing_um,
         look,

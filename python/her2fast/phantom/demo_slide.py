@@ -43,6 +43,7 @@ def _round_core(seed: int, scene: Scene, spacing_um: float) -> Scene:
     return Scene(
         np.where(inside, scene.amounts, np.float32(0.0)),
         np.where(inside, scene.class_map, np.int8(-1)),
+        np.where(inside, scene.tissue, np.uint8(0)),
     )
 
 

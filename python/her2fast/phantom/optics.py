@@ -16,8 +16,10 @@ from her2fast.phantom.fields import Floats
 #: Optical density of R, G, B for one unit of stain (Ruifrok and Johnston 2001, H-DAB).
 HEMATOXYLIN = (0.650, 0.704, 0.286)
 DAB = (0.268, 0.570, 0.776)
-#: Red cells and pigment without DAB: a grey-brown that absorbs evenly.
+#: Pigment without DAB: a grey-brown that absorbs evenly.
 PIGMENT = (0.50, 0.57, 0.65)
+#: Red cells: hemoglobin takes blue (Soret band), some green (540, 576 nm), little red.
+BLOOD = (0.16, 0.46, 0.87)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def expose(
     Parameters
     ----------
     amounts
-        (3, h, w), hematoxylin, DAB and pigment at the fine grid; optical density.
+        (3 or 4, h, w), hematoxylin, DAB, pigment and blood at the fine grid; optical
+        density.
     profile
         Stain and scanner.
     rng
@@ -167,12 +170,13 @@ def expose(
             np.array(profile.hematoxylin) * profile.hematoxylin_gain,
             np.array(profile.dab) * profile.dab_gain,
             np.array(PIGMENT),
+            np.array(BLOOD),
         ],
         np.float32,
     )
     channels = []
     for channel in range(3):
-        density = sum(amounts[k] * vectors[k, channel] for k in range(3))
+        density = sum(plane * vectors[k, channel] for k, plane in enumerate(amounts))
         # Stray light: no scanner sees full black.
         light = 0.02 + 0.98 * box_mean(
             np.exp(density * np.float32(-np.log(10.0))), oversampling

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from her2fast.phantom.fields import Floats, generator
+from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid, draw_layout, quantile
 from her2fast.phantom.stroma import draw_fat, draw_stroma
 from her2fast.phantom.tumor import draw_regions, draw_tumor
@@ -23,8 +24,9 @@ from her2fast.phantom.tumor import draw_regions, draw_tumor
 class Scene:
     """Stain amounts and truth of one phantom, at the fine grid."""
 
-    amounts: Floats  # (3, h, w): hematoxylin, DAB, pigment; optical density
+    amounts: Floats  # (4, h, w): hematoxylin, DAB, pigment, blood; optical density
     class_map: npt.NDArray[np.int8]  # (h, w): 0 to 3, or -1 where there is no tumor
+    tissue: npt.NDArray[np.uint8]  # (h, w): values of `ground.Tissue`
 
 
 def compose(
@@ -78,4 +80,11 @@ def compose(
         veil = rng.uniform(0.0, 0.035) * np.clip(1.0 + grid.noise(rng, 80.0), 0.0, 2.5)
         dab += np.where(hollow, 0.1 * veil, veil).astype(np.float32)
     dab = ndimage.gaussian_filter(dab, 0.25 / spacing_um)
-    return Scene(np.stack([hematoxylin, dab, pigment]), class_map)
+    ground = Ground(
+        np.stack([hematoxylin, dab, pigment, np.zeros_like(dab)]),
+        np.full(shape, Tissue.STROMA, np.uint8),
+    )
+    ground.tissue[hollow] = Tissue.GLASS
+    ground.tissue[(lumen > 0.0) & tissue] = Tissue.LUMEN
+    ground.tissue[tumor_at] = Tissue.TUMOR
+    return Scene(ground.amounts, class_map, ground.tissue)
