@@ -185,6 +185,7 @@ void bind_io(py::module_& m) {
       "set_openslide_library",
       [](const py::object& path) { io::set_openslide_library(path_bytes(path)); },
       "path"_a);
+  m.def("set_openslide_cache_bytes", &io::set_openslide_cache_bytes, "bytes"_a);
   m.def(
       "resolve_frame",
       [](const Slide& slide, std::optional<double> mpp) {

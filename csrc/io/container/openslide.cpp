@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every format without a native reader, through OpenSlide 4, opened at run time so that
-// nothing links to it. The slide pretends a grid of 512 px tiles at each level.
+// Every format without a native reader, through OpenSlide.
+//
+// The frame is the scanned area: where a vendor states bounds, level 0 begins at their
+// corner and ends with them, as in QuPath, whose regions of interest come in. OpenSlide's
+// own frame reaches far beyond it, over glass that no scanner has looked at.
 #include "io/container/openslide.h"
-
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <mutex>
 #include <string_view>
 
@@ -17,119 +19,90 @@
 #include "io/byte_source.h"
 #include "io/codec/decode_scratch.h"
 #include "io/container/formats.h"
+#include "io/container/openslide_library.h"
 #include "io/container/tiff_slide.h"
 
 namespace her2fast::io {
 namespace {
 
-struct openslide_t;  // OpenSlide's opaque handle
+using Library = OpenSlideLibrary;
+using Handle = OpenSlideHandle;
 
-constexpr std::int32_t kTilePx = 512;
+constexpr std::int32_t kTilePx = 512;  // where the format has no tiles of its own
+constexpr std::int64_t kMinOwnTilePx = 128, kMaxOwnTilePx = 1024;
 constexpr int kMaxLevels = 64;
+constexpr std::int64_t kMaxSidePx = std::int64_t{1} << 26;  // as SlideFrame::check
+constexpr std::size_t kMaxIccBytes = std::size_t{16} << 20;
+constexpr std::size_t kMaxCompanions = 4096;
+// A level may end in the middle of a pixel, which is then partly transparent.
+constexpr std::int64_t kEdgePx = 2;
 
-/// The functions used, by the names and types of OpenSlide's public C API.
-struct Library {
-  const char* (*get_version)();
-  const char* (*detect_vendor)(const char*);
-  openslide_t* (*open)(const char*);
-  void (*close)(openslide_t*);
-  const char* (*get_error)(openslide_t*);
-  std::int32_t (*get_level_count)(openslide_t*);
-  void (*get_level_dimensions)(openslide_t*, std::int32_t, std::int64_t*, std::int64_t*);
-  double (*get_level_downsample)(openslide_t*, std::int32_t);
-  const char* (*get_property_value)(openslide_t*, const char*);
-  void (*read_region)(openslide_t*, std::uint32_t*, std::int64_t, std::int64_t,
-                      std::int32_t, std::int64_t, std::int64_t);
+/// A level, and what OpenSlide is asked for to read it.
+struct Source {
+  double downsample = 1.0;  ///< OpenSlide's, the mean of both axes
+  /// Of the frame's corner, in pixels of the level; fractions occur.
+  double x_px = 0.0, y_px = 0.0;
 };
 
-std::mutex library_mutex;
-std::string library_path;
-
-template <typename Function>
-bool bind(void* handle, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(handle, name));
-  return function != nullptr;
+/// Formats that leave out what was not scanned. For all others a hole is a loss.
+bool is_sparse(std::string_view vendor) {
+  for (const std::string_view name :
+       {"mirax", "leica", "ventana", "philips", "dicom", "zeiss"}) {
+    if (vendor == name) return true;
+  }
+  return false;
 }
 
-/// nullptr where no OpenSlide is found. Never unloaded: glib, below it, cannot be.
-const Library* load_library() {
-  static Library library;
-  static bool loaded = false;
-  const std::lock_guard lock(library_mutex);
-  if (loaded) return &library;
-  const std::array<std::string, 3> candidates{library_path, "libopenslide.so.1",
-                                              "libopenslide.so.0"};
-  for (const std::string& candidate : candidates) {
-    if (candidate.empty()) continue;
-    void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) continue;
-    loaded =
-        bind(handle, "openslide_get_version", library.get_version) &&
-        bind(handle, "openslide_detect_vendor", library.detect_vendor) &&
-        bind(handle, "openslide_open", library.open) &&
-        bind(handle, "openslide_close", library.close) &&
-        bind(handle, "openslide_get_error", library.get_error) &&
-        bind(handle, "openslide_get_level_count", library.get_level_count) &&
-        bind(handle, "openslide_get_level_dimensions", library.get_level_dimensions) &&
-        bind(handle, "openslide_get_level_downsample", library.get_level_downsample) &&
-        bind(handle, "openslide_get_property_value", library.get_property_value) &&
-        bind(handle, "openslide_read_region", library.read_region);
-    if (loaded) return &library;
-    dlclose(handle);
+/// The first 4096 files of MIRAX's folder, by name: its pixels lie there.
+std::vector<std::string> companions_of(const std::string& path,
+                                       const std::string& vendor) {
+  std::vector<std::string> found;
+  if (vendor != "mirax") return found;
+  std::error_code failure;
+  const auto folder = std::filesystem::path(path).replace_extension();
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) {
+    if (found.size() == kMaxCompanions) break;
+    if (entry.is_regular_file(failure)) found.push_back(entry.path().native());
   }
-  return nullptr;
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
-class Handle {
+class OpenSlideSlide final : public Slide, public HasIccProfile {
  public:
-  Handle(const Library& library, const std::string& path)
-      : library_(library), slide_(library.open(path.c_str())) {}
-  ~Handle() {
-    if (slide_ != nullptr) library_.close(slide_);
-  }
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-
-  openslide_t* get() const { return slide_; }
-  /// Empty where all is well. OpenSlide latches the first error of a handle.
-  std::string error() const {
-    if (slide_ == nullptr) return "unsupported or missing file";
-    const char* text = library_.get_error(slide_);
-    return text == nullptr ? std::string() : std::string(text);
-  }
-  std::string property(const char* name) const {
-    const char* text = library_.get_property_value(slide_, name);
-    return text == nullptr ? std::string() : std::string(text);
-  }
-
- private:
-  const Library& library_;
-  openslide_t* slide_;
-};
-
-class OpenSlideSlide final : public Slide {
- public:
-  OpenSlideSlide(const Library& library, OpenContext const& context, SlideInfo info,
-                 std::vector<double> downsamples, std::shared_ptr<Handle> handle)
+  OpenSlideSlide(const Library& library, const OpenContext& context, SlideInfo info,
+                 std::vector<Source> sources, std::shared_ptr<Handle> handle)
       : library_(library),
         source_(context.source),
         path_(*context.path),
         info_(std::move(info)),
-        downsamples_(std::move(downsamples)),
+        sources_(std::move(sources)),
+        sparse_(is_sparse(info_.format)),
         quickhash_(handle->property("openslide.quickhash-1")),
         handle_(std::move(handle)) {}
 
   const SlideInfo& info() const override { return info_; }
   bool can_scale(int, int denominator) const override { return denominator == 1; }
 
+  std::vector<std::byte> icc_profile() const override {
+    return Handle(library_, path_).icc_profile(kMaxIccBytes);
+  }
+
   /// Some formats keep their pixels in files beside the one named: OpenSlide's own hash
-  /// covers part of those.
+  /// covers part of those, MIRAX's are hashed here.
   std::string fingerprint() const override {
     const std::string file = fingerprint_of(*source_);
-    if (quickhash_.empty()) return file;
+    const std::vector<std::string> companions = companions_of(path_, info_.format);
+    if (quickhash_.empty() && companions.empty()) return file;
     Sha256 hash;
     hash.update(file.data(), file.size());
     hash.update(quickhash_.data(), quickhash_.size());
+    for (const std::string& companion : companions) {
+      const std::string name = std::filesystem::path(companion).filename().native();
+      const std::string part = fingerprint_of(*open_file(companion));
+      hash.update(name.data(), name.size() + 1);  // with its NUL, which ends it
+      hash.update(part.data(), part.size());
+    }
     return hash.hex();
   }
 
@@ -137,44 +110,50 @@ class OpenSlideSlide final : public Slide {
                        ImageView<std::uint8_t> out,
                        DecodeScratch& scratch) const override {
     const Level& shape = info_.levels.at(static_cast<std::size_t>(level));
-    const std::int64_t x_px = column * kTilePx, y_px = row * kTilePx;
+    const std::int64_t x_px = column * shape.tile_width_px;
+    const std::int64_t y_px = row * shape.tile_height_px;
     if (column < 0 || row < 0 || x_px >= shape.width_px || y_px >= shape.height_px ||
-        denominator != 1 || out.channels != 3 || out.width != kTilePx ||
-        out.height != kTilePx) {
-      throw std::invalid_argument(
-          "need a tile inside the level and a view of 512 x 512 x 3");
+        denominator != 1 || out.channels != 3 || out.width != shape.tile_width_px ||
+        out.height != shape.tile_height_px) {
+      throw std::invalid_argument("need a tile inside the level and a view of its size");
     }
-    const std::int64_t width = std::min<std::int64_t>(kTilePx, shape.width_px - x_px);
-    const std::int64_t height = std::min<std::int64_t>(kTilePx, shape.height_px - y_px);
-    scratch.argb.resize(static_cast<std::size_t>(kTilePx) * kTilePx);
-    for (std::int64_t y = 0; y < kTilePx; ++y) {
-      std::memset(out.row(y), 255, static_cast<std::size_t>(kTilePx) * 3);
-    }
+    const std::int64_t width =
+        std::min<std::int64_t>(shape.tile_width_px, shape.width_px - x_px);
+    const std::int64_t height =
+        std::min<std::int64_t>(shape.tile_height_px, shape.height_px - y_px);
+    scratch.argb.resize(static_cast<std::size_t>(width * height));
+    fill_white(out);
     if (!read(level, x_px, y_px, width, height, scratch.argb.data())) {
       return TileStatus::kCorrupt;
     }
-    bool seen = false;
+    bool hole = false;
+    const std::int64_t inner_x = shape.width_px - kEdgePx - x_px;
+    const std::int64_t inner_y = shape.height_px - kEdgePx - y_px;
     for (std::int64_t y = 0; y < height; ++y) {
       const std::uint32_t* in = scratch.argb.data() + y * width;
       std::uint8_t* to = out.row(y);
       for (std::int64_t x = 0; x < width; ++x, to += 3) {
         // Premultiplied: adding what alpha leaves composes it over white.
         const std::uint32_t pixel = in[x], rest = 255 - (pixel >> 24);
-        seen |= rest != 255;
+        hole |= rest == 255 && x < inner_x && y < inner_y;
         to[0] = static_cast<std::uint8_t>(std::min(255u, (pixel >> 16 & 255) + rest));
         to[1] = static_cast<std::uint8_t>(std::min(255u, (pixel >> 8 & 255) + rest));
         to[2] = static_cast<std::uint8_t>(std::min(255u, (pixel & 255) + rest));
       }
     }
-    return seen ? TileStatus::kOk : TileStatus::kMissing;
+    if (!hole || sparse_) return TileStatus::kOk;
+    fill_white(out);
+    return TileStatus::kMissing;
   }
 
  private:
   bool read(int level, std::int64_t x_px, std::int64_t y_px, std::int64_t width,
             std::int64_t height, std::uint32_t* out) const {
-    const double down = downsamples_[static_cast<std::size_t>(level)];
-    const std::int64_t x0_px = std::llround(static_cast<double>(x_px) * down);
-    const std::int64_t y0_px = std::llround(static_cast<double>(y_px) * down);
+    const Source& source = sources_[static_cast<std::size_t>(level)];
+    const std::int64_t x0_px =
+        std::llround((source.x_px + static_cast<double>(x_px)) * source.downsample);
+    const std::int64_t y0_px =
+        std::llround((source.y_px + static_cast<double>(y_px)) * source.downsample);
     if (const auto shared = shared_handle(); shared != nullptr) {
       library_.read_region(shared->get(), out, x0_px, y0_px, level, width, height);
       if (shared->error().empty()) return true;
@@ -204,7 +183,8 @@ class OpenSlideSlide final : public Slide {
   std::shared_ptr<const ByteSource> source_;
   std::string path_;
   SlideInfo info_;
-  std::vector<double> downsamples_;
+  std::vector<Source> sources_;
+  bool sparse_;
   std::string quickhash_;
   mutable std::mutex mutex_;
   mutable std::shared_ptr<Handle> handle_;
@@ -212,8 +192,11 @@ class OpenSlideSlide final : public Slide {
 
 std::optional<Spacing> parse_spacing(const std::string& text) {
   double um = 0.0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), um);
-  if (failure != std::errc{} || !std::isfinite(um) || um <= 0.0) return std::nullopt;
+  const char* last = text.data() + text.size();
+  const auto [end, failure] = std::from_chars(text.data(), last, um);
+  if (failure != std::errc{} || end != last || !std::isfinite(um) || um <= 0.0) {
+    return std::nullopt;
+  }
   return Spacing::from_um(std::clamp(um, 1e-6, 1e6));
 }
 
@@ -227,12 +210,126 @@ Code code_of(const std::string& message) {
   return Code::kUnsupportedFormat;
 }
 
-}  // namespace
-
-void set_openslide_library(const std::string& path) {
-  const std::lock_guard lock(library_mutex);
-  library_path = path;
+std::optional<std::int64_t> parse_px(const std::string& text) {
+  std::int64_t px = 0;
+  const char* last = text.data() + text.size();
+  const auto [end, failure] = std::from_chars(text.data(), last, px);
+  if (failure != std::errc{} || end != last) return std::nullopt;
+  return px;
 }
+
+struct Bounds {
+  std::int64_t x0_px = 0, y0_px = 0, width_px = 0, height_px = 0;
+};
+
+/// The scanned part of level 0: all of it where no bounds are stated.
+Bounds scanned_area(const Handle& handle, const Level& full, const std::string& name) {
+  const Bounds all{0, 0, full.width_px, full.height_px};
+  const std::array<const char*, 4> keys{"openslide.bounds-x", "openslide.bounds-y",
+                                        "openslide.bounds-width",
+                                        "openslide.bounds-height"};
+  std::array<std::int64_t, 4> values{};
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const std::string text = handle.property(keys[i]);
+    if (text.empty()) continue;
+    const auto px = parse_px(text);
+    if (!px || *px < -kMaxSidePx || *px > 2 * kMaxSidePx) {
+      throw Error(Code::kBadHeader, name + ": " + keys[i] + " is no number of pixels: " +
+                                        printable(text.substr(0, 64)));
+    }
+    values[i] = *px;
+    ++found;
+  }
+  if (found == 0) return all;
+  // Rounding lets bounds end a pixel beyond the level.
+  Bounds area{std::max<std::int64_t>(values[0], 0), std::max<std::int64_t>(values[1], 0),
+              0, 0};
+  area.width_px = std::min(values[0] + values[2], full.width_px) - area.x0_px;
+  area.height_px = std::min(values[1] + values[3], full.height_px) - area.y0_px;
+  if (found < keys.size() || area.width_px < 1 || area.height_px < 1) {
+    throw Error(Code::kBadHeader,
+                name + ": the stated bounds hold no pixel of level 0, " +
+                    std::to_string(full.width_px) + " x " +
+                    std::to_string(full.height_px) + " px; copy the slide again");
+  }
+  return area;
+}
+
+std::int32_t own_tile_px(const Handle& handle, int level, const char* side) {
+  const std::string key = "openslide.level[" + std::to_string(level) + "].tile-" + side;
+  const auto px = parse_px(handle.property(key.c_str()));
+  if (!px || *px < kMinOwnTilePx || *px > kMaxOwnTilePx) return kTilePx;
+  return static_cast<std::int32_t>(*px);
+}
+
+/// Levels as OpenSlide states them. @throws Error kBadHeader, kLimitExceeded
+std::vector<Level> load_levels(const Library& library, const Handle& handle,
+                               std::vector<Source>& sources, const std::string& name) {
+  std::vector<Level> levels;
+  const int count = std::min(library.get_level_count(handle.get()), kMaxLevels);
+  for (int i = 0; i < count; ++i) {
+    const std::string which = name + ": level " + std::to_string(i);
+    Level level;
+    library.get_level_dimensions(handle.get(), i, &level.width_px, &level.height_px);
+    if (level.width_px < 1 || level.height_px < 1) {
+      throw Error(Code::kBadHeader, which + " has no pixels");
+    }
+    if (level.width_px > kMaxSidePx || level.height_px > kMaxSidePx) {
+      throw Error(Code::kLimitExceeded,
+                  which + ": need at most " + std::to_string(kMaxSidePx) +
+                      " px a side, got " + std::to_string(level.width_px) + " x " +
+                      std::to_string(level.height_px));
+    }
+    level.tile_width_px = own_tile_px(handle, i, "width");
+    level.tile_height_px = own_tile_px(handle, i, "height");
+    Source source;
+    source.downsample = library.get_level_downsample(handle.get(), i);
+    const Level& full = levels.empty() ? level : levels.front();
+    const double by_width =
+        static_cast<double>(full.width_px) / static_cast<double>(level.width_px);
+    const double by_height =
+        static_cast<double>(full.height_px) / static_cast<double>(level.height_px);
+    // A level of one pixel row says little of its downsample; NaN fails any comparison.
+    const double slack =
+        0.02 + 1.0 / static_cast<double>(std::min(level.width_px, level.height_px));
+    const auto near = [&](double ratio) {
+      return std::abs(source.downsample / ratio - 1.0) <= slack;
+    };
+    if (!(source.downsample >= 1.0 && near(by_width) && near(by_height))) {
+      throw Error(Code::kBadHeader, which +
+                                        ": its downsample disagrees with its size of " +
+                                        std::to_string(level.width_px) + " x " +
+                                        std::to_string(level.height_px) + " px");
+    }
+    levels.push_back(level);
+    sources.push_back(source);
+  }
+  if (levels.empty()) throw Error(Code::kBadHeader, name + ": a slide without levels");
+  set_downsamples(levels);
+  return levels;
+}
+
+/// Cuts the levels to the scanned area; their downsamples stay those of the whole.
+void cut_to(const Bounds& area, std::vector<Level>& levels,
+            std::vector<Source>& sources) {
+  for (std::size_t i = 0; i < levels.size(); ++i) {
+    Level& level = levels[i];
+    const auto along = [](std::int64_t px, std::int64_t num, std::int64_t den) {
+      return static_cast<double>(px) * static_cast<double>(den) /
+             static_cast<double>(num);
+    };
+    sources[i].x_px = along(area.x0_px, level.down_x_num, level.down_x_den);
+    sources[i].y_px = along(area.y0_px, level.down_y_num, level.down_y_den);
+    // Sides are at most 2^26: the products stay below 2^52.
+    level.width_px =
+        std::max<std::int64_t>(1, area.width_px * level.down_x_den / level.down_x_num);
+    level.height_px =
+        std::max<std::int64_t>(1, area.height_px * level.down_y_den / level.down_y_num);
+  }
+}
+
+}  // namespace
 
 OpenAnswer open_with_openslide(const OpenContext& context) {
   const std::string& name = context.source->name();
@@ -240,7 +337,7 @@ OpenAnswer open_with_openslide(const OpenContext& context) {
     return Error(Code::kUnsupportedFormat,
                  name + ": OpenSlide reads files only, not a host's bytes");
   }
-  const Library* library = load_library();
+  const Library* library = load_openslide();
   if (library == nullptr) {
     return Error(Code::kUnsupportedFormat,
                  name +
@@ -261,22 +358,9 @@ OpenAnswer open_with_openslide(const OpenContext& context) {
   SlideInfo info;
   info.format = vendor;
   info.reader = std::string("openslide ") + library->get_version();
-  const int count = std::min(library->get_level_count(handle->get()), kMaxLevels);
-  std::vector<double> downsamples;
-  for (int i = 0; i < count; ++i) {
-    Level level;
-    library->get_level_dimensions(handle->get(), i, &level.width_px, &level.height_px);
-    level.tile_width_px = level.tile_height_px = kTilePx;
-    if (level.width_px < 1 || level.height_px < 1) {
-      throw Error(Code::kBadHeader,
-                  name + ": level " + std::to_string(i) + " has no pixels");
-    }
-    info.levels.push_back(level);
-    downsamples.push_back(library->get_level_downsample(handle->get(), i));
-  }
-  if (info.levels.empty())
-    throw Error(Code::kBadHeader, name + ": a slide without levels");
-  set_downsamples(info.levels);
+  std::vector<Source> sources;
+  info.levels = load_levels(*library, *handle, sources, name);
+  cut_to(scanned_area(*handle, info.levels.front(), name), info.levels, sources);
   info.spacing_x = parse_spacing(handle->property("openslide.mpp-x"));
   info.spacing_y = parse_spacing(handle->property("openslide.mpp-y"));
   if (!info.spacing_x || !info.spacing_y) info.spacing_x = info.spacing_y = std::nullopt;
@@ -296,7 +380,7 @@ OpenAnswer open_with_openslide(const OpenContext& context) {
       info.properties.emplace(key, printable(value));
   }
   return std::static_pointer_cast<const Slide>(std::make_shared<OpenSlideSlide>(
-      *library, context, std::move(info), std::move(downsamples), std::move(handle)));
+      *library, context, std::move(info), std::move(sources), std::move(handle)));
 }
 
 }  // namespace her2fast::io

@@ -39,6 +39,14 @@ constexpr std::uint64_t max_jpeg_bytes(std::uint64_t area_px) {
 
 void fill_white(ImageView<std::uint8_t> out);
 
+/// Slides whose file may hold a color profile; conversion keeps it.
+class HasIccProfile {
+ public:
+  virtual ~HasIccProfile() = default;
+  /// Empty where there is none. @throws Error kIo
+  virtual std::vector<std::byte> icc_profile() const = 0;
+};
+
 /// Checks that every strip or tile of every directory lies inside the file; their bytes
 /// are not read, so labels and macros stay unread.
 /// @throws Error kTruncated, kBadHeader, kLimitExceeded
