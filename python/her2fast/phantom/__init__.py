@@ -12,24 +12,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from her2fast.phantom.cells import CellTable
 from her2fast.phantom.fields import generator
 from her2fast.phantom.optics import PROFILES, UNSEEN, Profile, expose, jittered
 from her2fast.phantom.optics import profile_by_name as profile_by_name
 from her2fast.phantom.scene import Scene, compose
+from her2fast.phantom.tumor import MEMBRANE_CUT
 
 __all__ = [
+    "MEMBRANE_CUT",
     "PROFILES",
     "UNSEEN",
+    "CellTable",
     "Phantom",
     "Profile",
+    "Scene",
     "compose_scene",
     "develop",
     "profile_by_name",
     "render",
 ]
 
-#: Fine pixels per pixel, per axis: thin membranes are drawn by area coverage.
-OVERSAMPLING = 2
+#: Fine pixels per pixel, per axis. Membranes and nuclei are drawn by the area of a
+#: pixel that they cover, so one is enough at any spacing.
+OVERSAMPLING = 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Phantom:
     fractions: tuple[float, float, float, float]  # of the tumor's pixels, in [0, 1]
     spacing_um: float
     profile: Profile
+    membrane_mask: npt.NDArray[np.bool_]  # (H, W): membrane DAB above MEMBRANE_CUT
+    cells: CellTable
 
 
 def compose_scene(
@@ -63,7 +71,14 @@ def compose_scene(
     if min(mixture) < 0.0 or len(mixture) != 4 or abs(sum(mixture) - 1.0) > 1e-6:
         raise ValueError(f"need four shares that add to 1, got mixture={mixture}")
     shape = (height * oversampling, width * oversampling)
-    return compose(seed, shape, spacing_um / oversampling, mixture, tumor=tumor)
+    return compose(
+        seed,
+        shape,
+        spacing_um / oversampling,
+        mixture,
+        tumor=tumor,
+        oversampling=oversampling,
+    )
 
 
 def develop(
@@ -73,15 +88,19 @@ def develop(
     *,
     spacing_um: float,
     jitter: bool = True,
-    oversampling: int = OVERSAMPLING,
+    oversampling: int | None = None,
 ) -> Phantom:
-    """Photograph a scene; `jitter` moves the profile a little, by `seed`."""
+    """Photograph a scene; `jitter` moves the profile a little, by `seed`.
+
+    `oversampling` is the scene's own; given, it must be equal.
+    """
+    step = scene.oversampling
+    if oversampling is not None and oversampling != step:
+        raise ValueError(f"need oversampling={step} of the scene, got {oversampling}")
     rng = generator(seed, 1 + zlib.crc32(profile.name.encode()))
     look = jittered(profile, rng) if jitter else profile
-    rgb = expose(
-        scene.amounts, look, rng, spacing_um=spacing_um, oversampling=oversampling
-    )
-    class_map = np.ascontiguousarray(scene.class_map[::oversampling, ::oversampling])
+    rgb = expose(scene.amounts, look, rng, spacing_um=spacing_um, oversampling=step)
+    class_map = np.ascontiguousarray(scene.class_map[::step, ::step])
     counts = np.bincount(class_map[class_map >= 0], minlength=4)
     total = max(int(counts.sum()), 1)
     shares = [int(count) / total for count in counts]
@@ -93,6 +112,8 @@ def develop(
         (shares[0], shares[1], shares[2], shares[3]),
         spacing_um,
         look,
+        np.ascontiguousarray(scene.membrane_mask[::step, ::step]),
+        scene.cells,
     )
 
 

@@ -40,10 +40,15 @@ def _round_core(seed: int, scene: Scene, spacing_um: float) -> Scene:
     rng = generator(seed, 3)
     fray = smooth_noise(rng, (height, width), 40.0 / spacing_um) * 8.0 / spacing_um
     inside = radius + fray < 0.46 * min(height, width)
-    return Scene(
-        np.where(inside, scene.amounts, np.float32(0.0)),
-        np.where(inside, scene.class_map, np.int8(-1)),
-        np.where(inside, scene.tissue, np.uint8(0)),
+    column = (scene.cells.x_um / spacing_um).astype(np.intp)
+    row = (scene.cells.y_um / spacing_um).astype(np.intp)
+    return replace(
+        scene,
+        amounts=np.where(inside, scene.amounts, np.float32(0.0)),
+        class_map=np.where(inside, scene.class_map, np.int8(-1)),
+        tissue=np.where(inside, scene.tissue, np.uint8(0)),
+        membrane_mask=scene.membrane_mask & inside,
+        cells=scene.cells.take(np.flatnonzero(inside[row, column])),
     )
 
 

@@ -21,9 +21,11 @@ Ints = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.int64]
 
 #: Points looked up at once: what they need stays in a core's cache.
-CHUNK = 1 << 14
-#: Cells repeat after this many per axis; far more than fit into one phantom.
-TABLE = 512
+CHUNK = 1 << 13
+#: Cells repeat after this many per axis; more than a nest has.
+TABLE = 256
+#: Fine noise repeats after this many pixels; too fine for the eye to find again.
+TILE_PX = 512
 
 
 def generator(seed: int, stream: int = 0) -> np.random.Generator:
@@ -31,37 +33,94 @@ def generator(seed: int, stream: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], "u8")))
 
 
-def _places(count: int, coarse: int) -> tuple[Indices, Indices, Floats]:
-    """Left and right coarse neighbor of each fine pixel's center, and the share."""
-    at = (np.arange(count) + 0.5) * (coarse / count) - 0.5
+def _places(
+    count: int, coarse: int, begin: int = 0, end: int | None = None
+) -> tuple[Indices, Indices, Floats]:
+    """Left and right coarse neighbor of fine pixels [begin, end), and the share."""
+    fine = np.arange(begin, count if end is None else end)
+    at = (fine + 0.5) * (coarse / count) - 0.5
     at = np.clip(at, 0.0, coarse - 1.0)
     left = np.floor(at).astype(np.int64)
     right = np.minimum(left + 1, coarse - 1)
     return left, right, (at - left).astype(np.float32)
 
 
-def resize(field: Floats, shape: tuple[int, int]) -> Floats:
-    """Linear interpolation of a coarse field to `shape`; both cover the same area."""
-    top, bottom, share = _places(shape[0], field.shape[0])
-    rows = field[top] + (field[bottom] - field[top]) * share[:, None]
+def resize(
+    field: Floats, shape: tuple[int, int], begin: int = 0, end: int | None = None
+) -> Floats:
+    """Rows [begin, end) of a coarse field, interpolated linearly to `shape`."""
+    top, bottom, share = _places(shape[0], field.shape[0], begin, end)
+    start = field.take(top, axis=0)
+    rows = start + (field.take(bottom, axis=0) - start) * share[:, None]
     left, right, share = _places(shape[1], field.shape[1])
-    start = rows[:, left]
-    return start + (rows[:, right] - start) * share
+    out = rows.take(left, axis=1)
+    step = rows.take(right, axis=1)
+    step -= out
+    step *= share
+    out += step
+    return out
+
+
+def stretch_blocks(
+    field: npt.NDArray[Any], shape: tuple[int, int], begin: int = 0, end: int = -1
+) -> npt.NDArray[Any]:
+    """Rows [begin, end) of a coarse field at `shape`, nearest: labels must not mix."""
+    last = shape[0] if end < 0 else end
+    rows = np.arange(begin, last) * field.shape[0] // shape[0]
+    columns = np.arange(shape[1]) * field.shape[1] // shape[1]
+    out: npt.NDArray[Any] = field.take(rows, axis=0).take(columns, axis=1)
+    return out
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Smooth noise of zero mean and unit variance, kept coarse, given row by row."""
+
+    coarse: Floats
+    shape: tuple[int, int]
+    tiled: bool  # `coarse` repeats at full resolution instead of being stretched
+
+    def rows(self, begin: int, end: int) -> Floats:
+        """Rows [begin, end), (end - begin, W)."""
+        if not self.tiled:
+            return resize(self.coarse, self.shape, begin, end)
+        height, width = self.coarse.shape
+        rows = self.coarse.take(np.arange(begin, end) % height, axis=0)
+        if width >= self.shape[1]:
+            return np.ascontiguousarray(rows[:, : self.shape[1]])
+        tiled: Floats = rows.take(np.arange(self.shape[1]) % width, axis=1)
+        return tiled
+
+    def full(self) -> Floats:
+        """All rows."""
+        return self.rows(0, self.shape[0])
+
+
+def make_noise(
+    rng: np.random.Generator, shape: tuple[int, int], scale_px: float
+) -> Noise:
+    """Noise over `shape` with blobs of about `scale_px`."""
+    step = scale_px / 3.0
+    if step <= 1.0:
+        side = min(TILE_PX, shape[0]), min(TILE_PX, shape[1])
+        noise = rng.standard_normal(side, np.float32)
+        noise = ndimage.gaussian_filter(noise, scale_px / 2.5, mode="wrap")
+        return Noise(noise / max(float(noise.std()), 1e-6), shape, True)
+    coarse = (int(shape[0] / step) + 8, int(shape[1] / step) + 8)
+    noise = rng.standard_normal(coarse, np.float32)
+    noise = ndimage.gaussian_filter(noise, 3.0 / 2.5)
+    noise = noise / max(float(noise.std()), 1e-6)
+    # A whole number of coarse cells would tie the pattern to the frame: cut, then fit.
+    rows = min(coarse[0], int(np.ceil(shape[0] / step)) + 1)
+    columns = min(coarse[1], int(np.ceil(shape[1] / step)) + 1)
+    return Noise(np.ascontiguousarray(noise[:rows, :columns]), shape, False)
 
 
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], scale_px: float
 ) -> Floats:
     """Smooth noise, (H, W), zero mean and unit variance, blobs of about `scale_px`."""
-    step = max(scale_px / 3.0, 1.0)
-    coarse = (int(shape[0] / step) + 8, int(shape[1] / step) + 8)
-    noise = rng.standard_normal(coarse, np.float32)
-    noise = ndimage.gaussian_filter(noise, 3.0 / 2.5 if step > 1.0 else scale_px / 2.5)
-    noise = noise / max(float(noise.std()), 1e-6)
-    # A whole number of coarse cells would tie the pattern to the frame: cut, then fit.
-    rows = min(coarse[0], int(np.ceil(shape[0] / step)) + 1)
-    columns = min(coarse[1], int(np.ceil(shape[1] / step)) + 1)
-    return resize(noise[:rows, :columns], shape)
+    return make_noise(rng, shape, scale_px).full()
 
 
 @dataclass(frozen=True)
@@ -82,8 +141,8 @@ class Cells:
 
     def __init__(self, rng: np.random.Generator, jitter: float = 0.36) -> None:
         size = TABLE * TABLE
-        self._ju = rng.uniform(-jitter, jitter, size).astype(np.float32)
-        self._jv = rng.uniform(-jitter, jitter, size).astype(np.float32)
+        self._ju = _uniform(rng, -jitter, jitter, size)
+        self._jv = _uniform(rng, -jitter, jitter, size)
 
     def __call__(self, u: AnyFloats, v: AnyFloats) -> Packing:
         """Find the nearest of the 3 x 3 cells round each point (u, v in pitches)."""
@@ -98,45 +157,67 @@ class Cells:
         return Packing(cell.reshape(u.shape), *shaped)
 
     def _look_up(self, u: Floats, v: Floats, out: Floats) -> Ints:
-        base_u = np.floor(u).astype(np.int32)
-        base_v = np.floor(v).astype(np.int32)
-        first = np.full(u.shape, np.inf, np.float32)
-        second = np.full(u.shape, np.inf, np.float32)
-        steps = [(du, dv) for dv in (-1, 0, 1) for du in (-1, 0, 1)]
-        keys = np.empty((9, u.size), np.int32)
-        offs = np.empty((2, 9, u.size), np.float32)
-        nearest = np.zeros(u.shape, np.intp)
-        runner_up = np.zeros(u.shape, np.intp)
-        for index, (step_u, step_v) in enumerate(steps):
-            grid_u, grid_v = base_u + step_u, base_v + step_v
-            key = (grid_v & (TABLE - 1)) * TABLE + (grid_u & (TABLE - 1))
-            keys[index] = key
-            offs[0, index] = u - (grid_u + np.float32(0.5) + self._ju[key])
-            offs[1, index] = v - (grid_v + np.float32(0.5) + self._jv[key])
-            square = offs[0, index] ** 2 + offs[1, index] ** 2
+        floor_u, floor_v = np.floor(u), np.floor(v)
+        base_u, base_v = floor_u.astype(np.intp), floor_v.astype(np.intp)
+        in_u, in_v = u - floor_u, v - floor_v
+        columns = [(base_u + step) & (TABLE - 1) for step in (-1, 0, 1)]
+        rows = [((base_v + step) & (TABLE - 1)) * TABLE for step in (-1, 0, 1)]
+        size = u.size
+        first = np.full(size, np.inf, np.float32)
+        second = np.full(size, np.inf, np.float32)
+        keys = np.empty((9, size), np.intp)
+        off_u = np.empty((9, size), np.float32)
+        off_v = np.empty((9, size), np.float32)
+        nearest = np.zeros(size, np.intp)
+        runner_up = np.zeros(size, np.intp)
+        square, part = np.empty((2, size), np.float32)
+        for index in range(9):
+            step_v, step_u = divmod(index, 3)
+            key = np.add(rows[step_v], columns[step_u], out=keys[index])
+            du, dv = off_u[index], off_v[index]
+            np.subtract(in_u, np.float32(step_u - 0.5), out=du)
+            du -= self._ju.take(key)
+            np.subtract(in_v, np.float32(step_v - 0.5), out=dv)
+            dv -= self._jv.take(key)
+            np.multiply(du, du, out=square)
+            np.multiply(dv, dv, out=part)
+            square += part
             closer = square < first
-            middle = ~closer & (square < second)
+            np.copyto(runner_up, index, where=square < second)
             np.copyto(runner_up, nearest, where=closer)
-            np.copyto(runner_up, index, where=middle)
             np.copyto(nearest, index, where=closer)
-            second = np.where(closer, first, np.minimum(second, square))
+            np.minimum(second, np.maximum(first, square, out=part), out=second)
             np.minimum(first, square, out=first)
-        at = np.arange(u.size)
-        du, dv = offs[0, nearest, at], offs[1, nearest, at]
-        normal_u = offs[0, runner_up, at] - du
-        normal_v = offs[1, runner_up, at] - dv
-        apart = np.maximum(np.hypot(normal_u, normal_v), np.float32(1e-6))
-        out[0], out[1] = du, dv
-        out[2] = np.sqrt(first)
-        out[3] = (second - first) / (np.float32(2.0) * apart)
+        at = np.arange(size)
+        nearest *= size
+        nearest += at
+        runner_up *= size
+        runner_up += at
+        np.take(off_u, nearest, out=out[0])
+        np.take(off_v, nearest, out=out[1])
         # From this cell's center to the next one's: offsets point the other way.
-        out[4], out[5] = -normal_u / apart, -normal_v / apart
-        return keys[nearest, at]
+        normal_u = out[0] - off_u.take(runner_up)
+        normal_v = out[1] - off_v.take(runner_up)
+        apart = np.sqrt(normal_u * normal_u + normal_v * normal_v)
+        np.maximum(apart, np.float32(1e-6), out=apart)
+        np.sqrt(first, out=out[2])
+        np.divide(second - first, np.float32(2.0) * apart, out=out[3])
+        np.divide(normal_u, apart, out=out[4])
+        np.divide(normal_v, apart, out=out[5])
+        found: Ints = keys.take(nearest).astype(np.int32)
+        return found
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, size: int) -> Floats:
+    values = rng.random(size, np.float32)
+    values *= np.float32(high - low)
+    values += np.float32(low)
+    return values
 
 
 def per_cell(rng: np.random.Generator, low: float, high: float) -> Floats:
     """A table of one uniform number per cell."""
-    return rng.uniform(low, high, TABLE * TABLE).astype(np.float32)
+    return _uniform(rng, low, high, TABLE * TABLE)
 
 
 def fibers(
@@ -147,6 +228,33 @@ def fibers(
     texture = rng.standard_normal((side, side), np.float32)
     texture = ndimage.gaussian_filter(texture, (1.0, 1.4), mode="wrap")
     texture /= max(float(texture.std()), 1e-6)
-    at = np.stack([across_um / (width_um / 2.0), along_um / (width_um * 6.0)])
-    out = ndimage.map_coordinates(texture, at, order=1, mode="grid-wrap")
-    return np.asarray(out, np.float32)
+    across = np.ascontiguousarray(across_um, np.float32).ravel()
+    along = np.ascontiguousarray(along_um, np.float32).ravel()
+    out = np.empty(across.size, np.float32)
+    for begin in range(0, across.size, CHUNK):
+        part = slice(begin, begin + CHUNK)
+        out[part] = _wrapped(
+            texture,
+            across[part] * np.float32(2.0 / width_um),
+            along[part] * np.float32(1.0 / (width_um * 6.0)),
+        )
+    return out.reshape(across_um.shape)
+
+
+def _wrapped(texture: Floats, row: Floats, column: Floats) -> Floats:
+    """Linear interpolation in a square texture that repeats; its side is 2 ** n."""
+    side = texture.shape[0]
+    top, left = np.floor(row), np.floor(column)
+    down, right = row - top, column - left
+    first = (top.astype(np.intp) & (side - 1)) * side
+    second = (first + side) & (side * side - 1)
+    start = left.astype(np.intp) & (side - 1)
+    stop = (start + 1) & (side - 1)
+    above: Floats = texture.take(first + start)
+    above += (texture.take(first + stop) - above) * right
+    below = texture.take(second + start)
+    below += (texture.take(second + stop) - below) * right
+    below -= above
+    below *= down
+    above += below
+    return above

@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scene: how much of each stain lies where, and what is tumor of which class.
 
-A first, simple anatomy: tumor as glands, nests or sheets of packed cells; stroma with
-fibers, spindle cells and lymphocytes; fat, vessels with red cells, glass.
+Tumor as sheets, glands, nests, cords or buds of packed cells, drawn band by band so
+that memory stays a few planes; stroma, fat, vessels and lymphocytes round it; glass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from her2fast.phantom.cells import CellTable, gather, no_cells
 from her2fast.phantom.fields import Floats, generator
 from her2fast.phantom.ground import Ground, Tissue
-from her2fast.phantom.layout import Grid, draw_layout, quantile
+from her2fast.phantom.layout import FAR_UM, Grid, Layout, draw_layout
 from her2fast.phantom.stroma import draw_fat, draw_stroma
-from her2fast.phantom.tumor import draw_regions, draw_tumor
+from her2fast.phantom.tumor import TumorPainter, draw_regions
+
+#: Independent streams of random numbers, so that a part can change without the others.
+_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS = (2**40 + part for part in range(5))
+#: A scene meant to hold tumor is laid out anew where it got less than this share.
+_LEAST_TUMOR, _ATTEMPTS = 0.06, 8
+#: Pixels of a band: its planes stay in a core's cache.
+_BAND_PX = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,32 @@ class Scene:
     amounts: Floats  # (4, h, w): hematoxylin, DAB, pigment, blood; optical density
     class_map: npt.NDArray[np.int8]  # (h, w): 0 to 3, or -1 where there is no tumor
     tissue: npt.NDArray[np.uint8]  # (h, w): values of `ground.Tissue`
+    membrane_mask: npt.NDArray[np.bool_]  # (h, w): membrane DAB above MEMBRANE_CUT
+    cells: CellTable = field(default_factory=no_cells)
+    oversampling: int = 1  # fine pixels per pixel of the picture, per axis
+
+
+@dataclass(frozen=True)
+class _Haze:
+    """Stain that belongs to no structure: veil, edge artifact, grains, debris."""
+
+    veil: float
+    edge: float
+    edge_um: float
+    grain_above: float
+    grain: float
+    debris_above: float
+
+
+def _draw_haze(rng: np.random.Generator) -> _Haze:
+    return _Haze(
+        veil=float(rng.uniform(0.0, 0.035)) if rng.random() < 0.3 else 0.0,
+        edge=float(rng.uniform(0.03, 0.20)) if rng.random() < 0.25 else 0.0,
+        edge_um=float(rng.uniform(15.0, 60.0)),
+        grain_above=float(rng.uniform(3.6, 4.4)),
+        grain=float(rng.uniform(0.2, 0.8)),
+        debris_above=float(rng.uniform(2.6, 3.6)),
+    )
 
 
 def compose(
@@ -36,55 +69,97 @@ def compose(
     mixture: tuple[float, float, float, float],
     *,
     tumor: bool = True,
+    oversampling: int = 1,
 ) -> Scene:
     """Draw a scene on a fine grid of `shape` at `spacing_um`."""
-    rng = generator(seed)
     grid = Grid.over(shape, spacing_um)
-    layout = draw_layout(rng, grid)
-    depth, lumen = layout.depth_um, layout.lumen_um
+    for attempt in range(_ATTEMPTS):
+        layout = draw_layout(generator(seed, _LAYOUT + (attempt << 8)), grid)
+        if not tumor or layout.tumor().mean() >= _LEAST_TUMOR:
+            break
     if not tumor:
-        depth, lumen = np.full_like(depth, -100.0), np.full_like(lumen, -100.0)
-    tissue = np.ones(shape, np.bool_)
-    if rng.random() < 0.5:
-        outline = grid.noise(rng, rng.uniform(150.0, 400.0)) + 0.1 * grid.noise(
-            rng, 20.0
-        )
-        tissue = outline > quantile(outline, rng.uniform(0.03, 0.35))
-    tumor_at = (depth > 0.0) & (lumen <= 0.0) & tissue
-    hollow = (lumen > 0.0) | ~tissue
+        layout.depth_um[...] = FAR_UM
+        layout.lumen_um[...] = FAR_UM
 
-    hematoxylin, pigment = draw_stroma(rng, grid)
-    if rng.random() < 0.25:
-        hematoxylin = draw_fat(rng, grid, hematoxylin)
-    # A cleft between tumor and stroma, as fixation shrinks them apart.
-    cleft_um = rng.uniform(0.0, 5.0) * np.clip(grid.noise(rng, 50.0), 0.0, 1.0)
-    hematoxylin = np.where((depth <= 0.0) & (depth > -cleft_um), 0.01, hematoxylin)
-    hematoxylin = np.where(hollow, 0.0, hematoxylin).astype(np.float32)
-    pigment = np.where(hollow, 0.0, pigment).astype(np.float32)
-    dab = np.zeros(shape, np.float32)
+    stroma_rng = generator(seed, _STROMA)
+    ground = Ground.empty(shape)
+    hematoxylin, pigment = draw_stroma(stroma_rng, grid)
+    if stroma_rng.random() < 0.25:
+        hematoxylin = draw_fat(stroma_rng, grid, hematoxylin)
+    ground.hematoxylin[...], ground.pigment[...] = hematoxylin, pigment
+    del hematoxylin, pigment
+
+    inside = layout.tumor()
+    coarse = Grid.over(inside.shape, layout.coarse_um)
+    region = draw_regions(generator(seed, _REGION), coarse, inside, mixture)
+    painter = None
+    if inside.any():
+        painter = TumorPainter(generator(seed, _TUMOR), grid, layout, region)
     class_map = np.full(shape, -1, np.int8)
-    region = draw_regions(rng, grid, tumor_at, mixture)
-    if tumor_at.any():
-        h_tumor, dab_tumor, kind = draw_tumor(rng, grid, tumor_at, layout, region)
-        hematoxylin[tumor_at] = h_tumor
-        pigment[tumor_at] = 0.0
-        dab[tumor_at] = dab_tumor
-        class_map[tumor_at] = kind
-
-    # Debris in open spaces, dust-like pigment, and a veil of unspecific stain.
-    specks = grid.noise(rng, 3.0) > rng.uniform(2.6, 3.6)
-    hematoxylin += np.where(hollow & specks, 0.08, 0.0).astype(np.float32)
-    grains = grid.noise(rng, 2.2) > rng.uniform(3.6, 4.4)
-    dab += np.where(grains & ~hollow, rng.uniform(0.2, 0.8), 0.0).astype(np.float32)
-    if rng.random() < 0.3:
-        veil = rng.uniform(0.0, 0.035) * np.clip(1.0 + grid.noise(rng, 80.0), 0.0, 2.5)
-        dab += np.where(hollow, 0.1 * veil, veil).astype(np.float32)
-    dab = ndimage.gaussian_filter(dab, 0.25 / spacing_um)
-    ground = Ground(
-        np.stack([hematoxylin, dab, pigment, np.zeros_like(dab)]),
-        np.full(shape, Tissue.STROMA, np.uint8),
+    membrane = np.zeros(shape, np.bool_)
+    cells = _fill(
+        generator(seed, _SPECKS), layout, grid, painter, ground, class_map, membrane
     )
-    ground.tissue[hollow] = Tissue.GLASS
-    ground.tissue[(lumen > 0.0) & tissue] = Tissue.LUMEN
-    ground.tissue[tumor_at] = Tissue.TUMOR
-    return Scene(ground.amounts, class_map, ground.tissue)
+    return Scene(
+        ground.amounts, class_map, ground.tissue, membrane, cells, oversampling
+    )
+
+
+def _fill(
+    rng: np.random.Generator,
+    layout: Layout,
+    grid: Grid,
+    painter: TumorPainter | None,
+    ground: Ground,
+    class_map: npt.NDArray[np.int8],
+    membrane: npt.NDArray[np.bool_],
+) -> CellTable:
+    """Cut lumens and glass out of the stroma and put the tumor in, band by band."""
+    haze = _draw_haze(rng)
+    # A cleft between tumor and stroma, as fixation shrinks them apart.
+    cleft_um = np.float32(rng.uniform(0.0, 5.0) if rng.random() < 0.6 else 0.0)
+    cleft = grid.field(rng, 50.0)
+    specks, grains = grid.field(rng, 3.0), grid.field(rng, 2.2)
+    clouds = grid.field(rng, 80.0)
+    height, width = grid.shape
+    step = max(8, _BAND_PX // width)
+    found: list[CellTable] = []
+    for begin in range(0, height, step):
+        end = min(begin + step, height)
+        part = slice(begin, end)
+        depth = layout.smooth(layout.depth_um, begin, end)
+        lumen = layout.smooth(layout.lumen_um, begin, end)
+        into = layout.smooth(layout.tissue_um, begin, end)
+        hollow = (lumen > 0.0) | (into <= 0.0)
+        hematoxylin, dab = ground.hematoxylin[part], ground.dab[part]
+        if cleft_um > 0.0:
+            gap = cleft_um * np.clip(cleft.rows(begin, end), 0.0, 1.0)
+            hematoxylin[(depth <= 0.0) & (depth > -gap)] = 0.01
+        for plane in ground.amounts:
+            plane[part][hollow] = 0.0
+        ground.tissue[part][hollow] = Tissue.LUMEN
+        ground.tissue[part][into <= 0.0] = Tissue.GLASS
+        debris = hollow & (specks.rows(begin, end) > haze.debris_above)
+        hematoxylin[debris] += 0.08
+        at = np.flatnonzero((depth > 0.0) & ~hollow)
+        if painter is not None and at.size:
+            drawn = painter.paint(begin, end, at)
+            for plane in ground.amounts:
+                plane[part].reshape(-1)[at] = 0.0
+            hematoxylin.reshape(-1)[at] = drawn.hematoxylin
+            dab.reshape(-1)[at] = drawn.dab
+            ground.tissue[part].reshape(-1)[at] = Tissue.TUMOR
+            class_map[part].reshape(-1)[at] = drawn.kind
+            membrane[part].reshape(-1)[at] = drawn.membrane
+            found.append(drawn.cells)
+        if haze.edge:
+            away = np.exp(-np.clip(into, 0.0, 1e3) / np.float32(haze.edge_um))
+            away *= np.clip(hematoxylin * np.float32(25.0), 0.0, 1.0)
+            dab += np.float32(haze.edge) * away
+        if haze.veil:
+            cloud = np.clip(1.0 + clouds.rows(begin, end), 0.0, 2.5)
+            # It sticks to what is there: little in fat and loose tissue.
+            cloud *= np.clip(hematoxylin * np.float32(25.0), 0.1, 1.0)
+            dab += np.float32(haze.veil) * cloud
+        dab[(grains.rows(begin, end) > haze.grain_above) & ~hollow] += haze.grain
+    return gather(found) if found else no_cells()

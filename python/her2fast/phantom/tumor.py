@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from her2fast.phantom.fields import TABLE, Cells, Floats, per_cell
+from her2fast.phantom.cells import CellTable
+from her2fast.phantom.fields import (
+    TABLE,
+    Cells,
+    Floats,
+    Indices,
+    Packing,
+    per_cell,
+)
 from her2fast.phantom.layout import Grid, Layout
 
 #: Membrane width of class 0 to 3, mean and spread in um. 1+ to 3+: Scheel et al., Diagn
@@ -18,26 +28,39 @@ MEMBRANE_DENSITY = ((0.0, 0.05), (0.20, 0.36), (0.34, 0.62), (0.60, 1.25))
 COMPLETENESS = ((0.0, 0.25), (0.25, 0.65), (0.75, 1.05), (0.95, 1.10))
 #: DAB in the cytoplasm, low and high of the slide's usual value.
 BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.03, 0.10), (0.05, 0.20))
+#: A pixel belongs to the membrane mask where membrane DAB is above this density,
+#: averaged over the pixel: what an eye at high power would call stained.
+MEMBRANE_CUT = 0.10
+#: Channel-mean absorption of a unit of DAB; light, not density, is averaged in a pixel.
+_MEAN_DAB = 0.54
 
 
 def draw_regions(
     rng: np.random.Generator,
-    grid: Grid,
+    coarse: Grid,
     inside: npt.NDArray[np.bool_],
     mixture: tuple[float, float, float, float],
 ) -> npt.NDArray[np.int8]:
-    """Regions of classes 0 to 3 whose areas follow the mixture, within `inside`."""
-    field = grid.noise(rng, rng.uniform(120.0, 350.0))
-    field += 0.15 * grid.noise(rng, 25.0)
+    """Regions of classes 0 to 3 whose areas follow the mixture, within `inside`.
+
+    Mostly neighbors in class are neighbors in place; in a third of all scenes the
+    order is shuffled, so that 3+ can lie as a cluster amid 0.
+    """
+    field = coarse.noise(rng, float(np.exp(rng.uniform(np.log(50.0), np.log(350.0)))))
+    field += 0.15 * coarse.noise(rng, 25.0)
+    shuffled = rng.random() < 1.0 / 3.0
+    order = rng.permutation(4) if shuffled else np.arange(4)
     sample = field[inside]
     if sample.size == 0:
-        return np.zeros(grid.shape, np.int8)
-    below = np.cumsum(mixture)[:3]
-    cuts = np.quantile(sample[::7], np.clip(below, 0.0, 1.0))
+        return np.zeros(coarse.shape, np.int8)
+    shares = np.array(mixture)[order]
+    below = np.cumsum(shares)[:3]
+    cuts = np.quantile(sample[::3], np.clip(below, 0.0, 1.0))
     # A share of zero gets no pixel at all, not even at the field's extremes.
     cuts[below < 1e-9] = -np.inf
     cuts[below > 1.0 - 1e-9] = np.inf
-    return np.searchsorted(cuts, field, side="left").astype(np.int8)
+    kinds = np.searchsorted(cuts, field, side="left")
+    return order.astype(np.int8)[kinds]
 
 
 def _spread(
@@ -48,104 +71,319 @@ def _spread(
     return np.array([low + where * (high - low) for low, high in table], np.float32)
 
 
-def draw_tumor(
-    rng: np.random.Generator,
-    grid: Grid,
-    at: npt.NDArray[np.bool_],
-    layout: Layout,
-    region: npt.NDArray[np.int8],
-) -> tuple[Floats, Floats, npt.NDArray[np.int8]]:
-    """Hematoxylin, DAB and class of the tumor's pixels (flat, in the order of `at`)."""
-    pitch_um = 7.0 * float(np.exp(rng.uniform(0.0, 0.95)))
-    stretch = float(rng.uniform(1.0, 2.4 if pitch_um < 11.0 else 1.6))
-    bend = rng.uniform(0.5, 3.0)
-    along_pitch_um = pitch_um * stretch
-    across_pitch_um = np.full(int(at.sum()), pitch_um, np.float32)
-    angle = layout.nest[at]
-    if layout.place_um is not None and layout.middle_um is not None:
-        # Palisades: cells stand on the gland's wall, long side toward the lumen.
-        from_x, from_y = layout.place_um[0][at], layout.place_um[1][at]
-        r_um = np.hypot(from_x, from_y)
-        middle_um = layout.middle_um[at]
-        u = (r_um + bend * grid.noise(rng, 18.0)[at]) / along_pitch_um
-        v = np.arctan2(from_y, from_x) * middle_um / pitch_um
-        across_pitch_um = (pitch_um * np.maximum(r_um / middle_um, 0.3)).astype("f4")
-    else:
-        x_um = (grid.x_um + bend * grid.noise(rng, 18.0))[at]
-        y_um = (grid.y_um + bend * grid.noise(rng, 18.0))[at]
+@dataclass(frozen=True)
+class Painted:
+    """Tumor pixels of a band, flat, in the order asked."""
+
+    hematoxylin: Floats
+    dab: Floats
+    kind: npt.NDArray[np.int8]
+    membrane: npt.NDArray[np.bool_]
+    cells: CellTable
+
+
+class TumorPainter:
+    """Draws all random numbers once; then paints any rows, in any order."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        grid: Grid,
+        layout: Layout,
+        region: npt.NDArray[np.int8],
+    ) -> None:
+        self.grid, self.layout, self.region = grid, layout, region
+        self.kinds = np.bincount(region[layout.tumor()], minlength=4) > 0
+        self._draw_packing(rng, grid)
+        self._draw_membranes(rng, grid)
+        self._draw_nuclei(rng, grid)
+        self._draw_cytoplasm(rng, grid)
+
+    def _draw_packing(self, rng: np.random.Generator, grid: Grid) -> None:
+        self.pitch_um = 7.0 * float(np.exp(rng.uniform(0.0, 0.95)))
+        self.stretch = float(rng.uniform(1.0, 2.4 if self.pitch_um < 11.0 else 1.6))
+        self.along_um = self.pitch_um * self.stretch
+        bend, crumple = rng.uniform(0.5, 3.0), rng.uniform(0.2, 0.9)
+        self.bend, self.crumple = np.float32(bend), np.float32(crumple)
+        self.bends = [grid.field(rng, 18.0) for _ in range(2)]
+        self.crumples = [grid.field(rng, rng.uniform(4.0, 8.0)) for _ in range(2)]
+        self.packing = Cells(rng)
+        step = np.zeros(TABLE * TABLE, np.int8)
+        odd = rng.random(TABLE * TABLE)
+        variety = rng.uniform(0.0, 0.10)
+        step[odd < variety / 2.0] = -1
+        step[odd > 1.0 - variety / 2.0] = 1
+        self.step = step
+
+    def _draw_membranes(self, rng: np.random.Generator, grid: Grid) -> None:
+        width = np.array([mean for mean, _ in MEMBRANE_UM], np.float32)
+        self.width = width * np.float32(np.clip(rng.normal(0.97, 0.14), 0.7, 1.25))
+        self.sigma = np.array([spread for _, spread in MEMBRANE_UM], np.float32)
+        unit = rng.standard_normal(TABLE * TABLE, np.float32)
+        self.unit = np.clip(unit, -2.0, 2.0)
+        self.complete = _spread(rng, COMPLETENESS)
+        self.complete_of = per_cell(rng, -0.15, 0.12)
+        self.phase = per_cell(rng, 0.0, 6.28)
+        # Glands may leave the side toward the lumen unstained.
+        self.apical = np.float32(rng.uniform(0.3, 1.0) if rng.random() < 0.4 else 0.0)
+        self.density = _spread(rng, MEMBRANE_DENSITY)
+        self.density_of = np.exp(per_cell(rng, -0.35, 0.30))
+        self.blush = _spread(rng, BLUSH_DENSITY)
+        self.patchy = np.float32(rng.uniform(0.15, 0.5))
+        self.patches = grid.field(rng, rng.uniform(3.0, 8.0))
+        self.fine = grid.field(rng, rng.uniform(1.2, 2.2))
+        self.large = grid.field(rng, 60.0)
+        self.grainy = np.float32(rng.uniform(0.15, 0.5))
+        # Unspecific stain of class 0 and up, without any membrane.
+        veil = 0.05 * rng.random() if rng.random() < 0.35 else 0.0
+        self.veil = np.float32(veil)
+
+    def _draw_nuclei(self, rng: np.random.Generator, grid: Grid) -> None:
+        room_um = self.pitch_um * float(np.sqrt(self.stretch))
+        nuclear = float(rng.uniform(0.20, 0.42))
+        self.big_um = np.clip(nuclear * room_um, 2.2, 8.0) * per_cell(rng, 0.7, 1.25)
+        self.long = per_cell(rng, 0.8, 1.3) * np.float32(
+            1.0 + 0.5 * (self.stretch - 1.0)
+        )
+        # Not every section passes through the middle of its cell, and nuclei of long
+        # cells stand at different heights.
+        self.aside_um = np.float32(0.12 * self.pitch_um + 0.10 * self.along_um)
+        self.has_nucleus = per_cell(rng, 0.0, 1.0) < rng.uniform(0.7, 0.98)
+        tone = float(np.exp(rng.uniform(np.log(0.04), np.log(0.22))))
+        self.tone = np.float32(tone) * np.exp(per_cell(rng, -0.4, 0.4))
+        # Vesicular nuclei: clear inside, a thin dark rim, one or two nucleoli.
+        vesicular = float(rng.random())
+        self.clear = np.clip(vesicular + per_cell(rng, -0.3, 0.3), 0.0, 0.95)
+        self.rim = np.float32(rng.uniform(0.1, 0.9))
+        self.nucleolus = np.float32(rng.uniform(0.0, 0.25))
+        self.nucleolus_um = per_cell(rng, 0.3, 1.5)
+        self.chromatin = grid.field(rng, rng.uniform(1.2, 1.8))
+        self.clumps = grid.field(rng, rng.uniform(2.2, 4.0))
+        self.mottle = np.float32(rng.uniform(0.2, 0.6))
+        self.clumpy = np.float32(rng.uniform(0.1, 0.5))
+
+    def _draw_cytoplasm(self, rng: np.random.Generator, grid: Grid) -> None:
+        tone = float(np.exp(rng.uniform(np.log(0.012), np.log(0.10))))
+        self.cytoplasm = np.float32(tone) * np.exp(per_cell(rng, -0.3, 0.3))
+        self.granular = np.float32(rng.uniform(0.15, 0.6))
+        # Borders of cells: drawn by hematoxylin, not seen, or pale clefts.
+        self.border = np.float32(rng.choice((0.0, 0.0, 1.0)) * rng.uniform(0.01, 0.06))
+        self.cleft_um = np.float32(
+            rng.uniform(0.3, 1.0) if rng.random() < 0.3 else -9.0
+        )
+        self.holes = grid.field(rng, rng.uniform(4.0, 9.0))
+        # Vacuoles and mucin: pale holes beside the nucleus.
+        self.hollow_above = np.float32(
+            rng.uniform(0.8, 1.8) if rng.random() < 0.35 else 9.0
+        )
+
+    def _coordinates(
+        self, begin: int, end: int, at: Indices
+    ) -> tuple[Packing, Floats, Floats, Floats, npt.NDArray[np.int8], Indices]:
+        """Cells at pixels `at` of a band, offsets and border in um, class, nest."""
+        layout, spacing = self.layout, np.float32(self.grid.spacing_um)
+        width = self.grid.shape[1]
+        row = at // width
+        x_um = (at - row * width + np.float32(0.5)).astype(np.float32) * spacing
+        y_um = (row + np.float32(begin + 0.5)).astype(np.float32) * spacing
+        x = x_um + self.bend * self.bends[0].rows(begin, end).take(at)
+        y = y_um + self.bend * self.bends[1].rows(begin, end).take(at)
+        x += self.crumple * self.crumples[0].rows(begin, end).take(at)
+        y += self.crumple * self.crumples[1].rows(begin, end).take(at)
+        angle = layout.blocks(layout.angle, begin, end).take(at)
         cos, sin = np.cos(angle), np.sin(angle)
-        u = (cos * x_um + sin * y_um) / along_pitch_um
-        v = (cos * y_um - sin * x_um) / pitch_um
-    # Nests are far apart in the table of cells, so that no two look alike.
-    shift = np.rint(angle * 997.0)
-    packing = Cells(rng)(u + shift, v + 2.0 * shift)
-    cell = packing.cell
-    off_u = packing.du * np.float32(along_pitch_um)
-    off_v = packing.dv * across_pitch_um
-    radius_um = np.hypot(off_u, off_v)
-    edge_um = packing.edge / np.hypot(
-        packing.normal_u / np.float32(along_pitch_um),
-        packing.normal_v / across_pitch_um,
-    )
+        along, across = np.float32(self.along_um), np.float32(self.pitch_um)
+        u = (cos * x + sin * y) / along
+        v = (cos * y - sin * x) / across
+        across_um = np.full(at.size, across, np.float32)
+        middle = layout.blocks(layout.middle_um, begin, end).take(at)
+        radial = np.flatnonzero(middle > 0.0)
+        if radial.size:
+            # Palisades: cells stand on the gland's wall, long side toward the lumen.
+            around = middle.take(radial)
+            picked = at.take(radial)
+            from_x = layout.smooth(layout.place_x_um, begin, end).take(picked)
+            from_y = layout.smooth(layout.place_y_um, begin, end).take(picked)
+            from_x += (x - x_um).take(radial)
+            from_y += (y - y_um).take(radial)
+            r_um = np.hypot(from_x, from_y)
+            theta = np.arctan2(from_y, from_x)
+            u[radial] = r_um / along
+            v[radial] = theta * around / across
+            across_um[radial] = across * np.maximum(r_um / around, 0.3)
+        # Nests are far apart in the table of cells, so that no two look alike.
+        shift = np.rint(angle * np.float32(997.0))
+        packing = self.packing(u + shift, v + np.float32(2.0) * shift)
+        off_u = packing.du * along
+        off_v = packing.dv * across_um
+        edge_um = packing.edge / np.hypot(
+            packing.normal_u / along, packing.normal_v / across_um
+        )
+        # The class of a cell is that of the region at its center.
+        back_x, back_y = cos * off_u - sin * off_v, sin * off_u + cos * off_v
+        if radial.size:
+            cos, sin = np.cos(theta), np.sin(theta)
+            ru, rv = off_u.take(radial), off_v.take(radial)
+            px = (cos * ru - sin * rv) * np.float32(layout.stretch)
+            py = sin * ru + cos * rv
+            lean_cos = np.float32(np.cos(layout.lean))
+            lean_sin = np.float32(np.sin(layout.lean))
+            back_x[radial] = lean_cos * px - lean_sin * py
+            back_y[radial] = lean_sin * px + lean_cos * py
+        scale = np.float32(1.0 / layout.coarse_um)
+        rows, columns = self.region.shape
+        to_row = np.clip(((y - back_y) * scale).astype(np.intp), 0, rows - 1)
+        to_column = np.clip(((x - back_x) * scale).astype(np.intp), 0, columns - 1)
+        region = self.region.take(to_row * columns + to_column)
+        kind = np.clip(region + self.step.take(packing.cell), 0, 3)
+        kind = np.where(self.kinds.take(kind), kind, region).astype(np.int8)
+        kind = np.where(self.kinds.take(kind), kind, int(np.argmax(self.kinds)))
+        nest = layout.blocks(layout.nest, begin, end).take(at).astype(np.int64)
+        radial_at = np.zeros(at.size, np.bool_)
+        radial_at[radial] = True
+        self._radial = radial_at
+        return packing, off_u, off_v, edge_um, kind.astype(np.int8), nest
 
-    step = np.zeros(TABLE * TABLE, np.int8)
-    odd = rng.random(TABLE * TABLE)
-    variety = rng.uniform(0.0, 0.10)
-    step[odd < variety / 2.0] = -1
-    step[odd > 1.0 - variety / 2.0] = 1
-    here = np.clip(region[at] + step[cell], 0, 3).astype(np.int8)
-    kinds = np.bincount(region[at], minlength=4) > 0
-    here = np.where(kinds[here], here, region[at]).astype(np.int8)
+    def stained(
+        self,
+        complete: Floats,
+        turn: Floats,
+        unit: Floats,
+        inward: Floats,
+    ) -> Floats:
+        """Whether the outline is stained in direction `turn`, 0 to 1.
 
-    # Membrane: a band along the border, drawn by area coverage of the fine pixel.
-    width = np.array([mean for mean, _ in MEMBRANE_UM], np.float32)
-    width *= np.float32(np.clip(rng.normal(0.97, 0.14), 0.7, 1.25))
-    sigma = np.array([spread for _, spread in MEMBRANE_UM], np.float32)
-    unit = np.clip(rng.standard_normal(TABLE * TABLE, np.float32), -2.0, 2.0)
-    half_um = np.maximum((width[here] + sigma[here] * unit[cell]) / 2.0, 0.15)
-    cover = np.clip((half_um - edge_um) / np.float32(grid.spacing_um) + 0.5, 0.0, 1.0)
-    complete = _spread(rng, COMPLETENESS)[here] + per_cell(rng, -0.12, 0.12)[cell]
-    turn = np.arctan2(packing.dv, packing.du) + per_cell(rng, 0.0, 6.28)[cell]
-    outline = 0.5 + 0.3 * np.sin(turn) + 0.2 * np.sin(3.0 * turn + unit[cell])
-    stained = np.clip((complete - outline) / 0.12 + 0.5, 0.0, 1.0)
-    patchy = rng.uniform(0.1, 0.4) * grid.noise(rng, rng.uniform(4.0, 9.0))[at]
-    grain = np.clip(1.0 + 0.4 * grid.noise(rng, 2.0)[at] + patchy, 0.15, 2.2)
-    uneven = np.clip(1.0 + 0.18 * grid.noise(rng, 60.0)[at], 0.5, 1.6)
-    density = _spread(rng, MEMBRANE_DENSITY)[here]
-    density *= np.exp(per_cell(rng, -0.18, 0.18)[cell]) * uneven
-    blush = _spread(rng, BLUSH_DENSITY)[here] * (0.6 + 0.4 * uneven) * grain
+        `inward` is how far a point lies toward a gland's lumen, 0 to 1.
+        """
+        three = np.float32(3.0)
+        outline = np.float32(0.3) * np.sin(turn)
+        outline += np.float32(0.2) * np.sin(three * turn + unit)
+        outline += np.float32(0.5)
+        share = (complete - outline) * np.float32(1.0 / 0.12) + np.float32(0.5)
+        clipped: Floats = np.clip(share, 0.0, 1.0)
+        return clipped * (np.float32(1.0) - self.apical * inward)
 
-    # Nucleus: an ellipse at the center with a rim, a nucleolus and chromatin.
-    room_um = pitch_um * float(np.sqrt(stretch))
-    nuclear = float(rng.uniform(0.24, 0.40))
-    big_um = np.clip(nuclear * room_um, 2.4, 8.0) * per_cell(rng, 0.75, 1.2)[cell]
-    long = per_cell(rng, 0.8, 1.25)[cell] * np.float32(1.0 + 0.4 * (stretch - 1.0))
-    # Not every section passes through the middle of its cell.
-    aside = np.float32(0.12 * pitch_um)
-    slide_u = (off_u + aside * unit[cell]) / (big_um * long)
-    slide_v = off_v * np.sqrt(long) / big_um
-    from_center = np.hypot(slide_u, slide_v)
-    fine = np.float32(grid.spacing_um)
-    body = np.clip((1.0 - from_center) * big_um / fine + 0.5, 0.0, 1.0)
-    body *= per_cell(rng, 0.0, 1.0)[cell] < rng.uniform(0.75, 0.98)
-    rim = np.exp(-(((from_center - 0.9) * big_um / 0.6) ** 2))
-    nucleolus = np.clip(1.3 - radius_um, 0.0, 1.0)
-    mottle = rng.uniform(0.15, 0.45) * grid.noise(rng, 1.6)[at]
-    mottle += rng.uniform(0.1, 0.3) * grid.noise(rng, rng.uniform(3.0, 5.0))[at]
-    chromatin = np.clip(1.0 + mottle, 0.3, 2.0)
-    tone = rng.uniform(0.06, 0.20) * per_cell(rng, 0.7, 1.5)[cell]
-    nucleus = body * tone * (chromatin + rng.uniform(0.0, 0.7) * rim)
-    nucleus += body * nucleolus * rng.uniform(0.0, 0.2)
-    cytoplasm = rng.uniform(0.03, 0.10) * (0.4 + 0.6 * chromatin)
-    cytoplasm *= per_cell(rng, 0.75, 1.3)[cell]
-    if rng.random() < 0.3:  # vacuoles and mucin: pale holes beside the nucleus
-        pale = grid.noise(rng, rng.uniform(5.0, 9.0))[at] > rng.uniform(0.9, 1.6)
-        cytoplasm = np.where(pale, 0.3 * cytoplasm, cytoplasm)
-    hematoxylin = cytoplasm * (1.0 - body) + nucleus + 0.5 * body * cytoplasm
-    outline_h = rng.uniform(0.0, 0.05) * np.clip(1.0 - edge_um / 0.8, 0.0, 1.0)
-    dab = cover * stained * density * grain + blush * (1.0 - 0.7 * body)
-    return (
-        (hematoxylin + outline_h).astype(np.float32),
-        dab.astype(np.float32),
-        here,
-    )
+    def paint(self, begin: int, end: int, at: Indices) -> Painted:
+        """Paint pixels `at` (flat, ascending) of rows [begin, end)."""
+        packing, off_u, off_v, edge_um, kind, nest = self._coordinates(begin, end, at)
+        spacing = np.float32(self.grid.spacing_um)
+        one = np.float32(1.0)
+        cell = packing.cell
+        unit = self.unit.take(cell)
+        fine = self.fine.rows(begin, end).take(at)
+        patches = self.patches.rows(begin, end).take(at)
+        uneven = np.float32(0.18) * self.large.rows(begin, end).take(at) + one
+        np.clip(uneven, 0.5, 1.6, out=uneven)
+
+        # Membrane: a band along the border, both sides of it, by area coverage.
+        half_um = np.maximum(
+            (self.width.take(kind) + self.sigma.take(kind) * unit) * np.float32(0.5),
+            np.float32(0.15),
+        )
+        half_um = half_um * np.clip(one + np.float32(0.25) * patches, 0.4, 1.7)
+        half_px, edge_px = half_um / spacing, edge_um / spacing
+        cover = np.minimum(half_px, edge_px + np.float32(0.5))
+        cover -= np.maximum(-half_px, edge_px - np.float32(0.5))
+        np.clip(cover, 0.0, 1.0, out=cover)
+        complete = self.complete.take(kind) + self.complete_of.take(cell)
+        turn = np.arctan2(packing.dv, packing.du) + self.phase.take(cell)
+        inward = np.clip(packing.du * np.float32(-2.5), 0.0, 1.0) * self._radial
+        stained = self.stained(complete, turn, unit, inward)
+        grain = np.exp(self.patchy * patches + self.grainy * fine)
+        np.clip(grain, 0.1, 2.4, out=grain)
+        density = self.density.take(kind) * self.density_of.take(cell)
+        strength = density * uneven * grain * stained
+        # The pixel's mean light, as a density again.
+        k = np.float32(_MEAN_DAB * np.log(10.0))
+        membrane = np.log1p(cover * np.expm1(-k * strength)) / -k
+        blush = self.blush.take(kind) * (np.float32(0.6) + np.float32(0.4) * uneven)
+        blush = (blush + self.veil) * grain
+
+        body, nucleus, from_um = self._nucleus(begin, end, at, off_u, off_v, cell, unit)
+        granules = np.clip(one + self.granular * fine, 0.2, 2.2)
+        cytoplasm = self.cytoplasm.take(cell) * granules * uneven
+        if self.hollow_above < 5.0:
+            pale = self.holes.rows(begin, end).take(at) > self.hollow_above
+            cytoplasm = np.where(pale, np.float32(0.25) * cytoplasm, cytoplasm)
+        if self.cleft_um > 0.0:
+            cytoplasm *= np.clip(
+                (edge_um - self.cleft_um) / spacing + np.float32(0.5), 0.1, 1.0
+            )
+        if self.border > 0.0:
+            wall = np.float32(0.4) / spacing - edge_px + np.float32(0.5)
+            cytoplasm += self.border * np.clip(wall, 0.0, 1.0)
+        outside = one - body
+        hematoxylin = cytoplasm * (outside + np.float32(0.4) * body) + nucleus
+        dab = membrane + blush * (one - np.float32(0.7) * body)
+        here = np.flatnonzero(from_um < spacing)
+        cells = self._cells(begin, at, here, from_um, cell, kind, nest, density)
+        return Painted(hematoxylin, dab, kind, membrane > MEMBRANE_CUT, cells)
+
+    def _nucleus(
+        self,
+        begin: int,
+        end: int,
+        at: Indices,
+        off_u: Floats,
+        off_v: Floats,
+        cell: npt.NDArray[np.int32],
+        unit: Floats,
+    ) -> tuple[Floats, Floats, Floats]:
+        """Cover of the nucleus, its hematoxylin, and the distance to its center, um."""
+        one, spacing = np.float32(1.0), np.float32(self.grid.spacing_um)
+        big_um, long = self.big_um.take(cell), self.long.take(cell)
+        from_u = off_u + self.aside_um * unit
+        from_um = np.hypot(from_u, off_v)
+        away = np.hypot(from_u / long, off_v * np.sqrt(long))
+        depth_um = big_um - away
+        body = np.clip(depth_um / spacing + np.float32(0.5), 0.0, 1.0)
+        body *= self.has_nucleus.take(cell)
+        chromatin = one + self.mottle * self.chromatin.rows(begin, end).take(at)
+        chromatin += self.clumpy * self.clumps.rows(begin, end).take(at)
+        np.clip(chromatin, 0.2, 2.4, out=chromatin)
+        clear = self.clear.take(cell)
+        ring = np.abs(depth_um - np.float32(0.5))
+        ring = np.clip(np.float32(1.1) - ring, 0.0, 1.0) * (self.rim + clear)
+        spot_um = self.nucleolus_um.take(cell)
+        spot = np.clip((spot_um - from_um) / spacing + np.float32(0.5), 0.0, 1.0)
+        inside = one - np.float32(0.8) * clear
+        nucleus = body * self.tone.take(cell) * (chromatin * inside + ring)
+        nucleus += body * spot * self.nucleolus
+        return body, nucleus, from_um
+
+    def _cells(
+        self,
+        begin: int,
+        at: Indices,
+        here: Indices,
+        from_um: Floats,
+        cell: npt.NDArray[np.int32],
+        kind: npt.NDArray[np.int8],
+        nest: Indices,
+        density: Floats,
+    ) -> CellTable:
+        """Candidates for centers: pixels nearest to one; the caller picks the best."""
+        spacing, width = self.grid.spacing_um, self.grid.shape[1]
+        key = cell.take(here)
+        place = at.take(here)
+        kinds = kind.take(here)
+        complete = self.complete.take(kinds) + self.complete_of.take(key)
+        turn = np.arange(24, dtype=np.float32) * np.float32(2.0 * np.pi / 24.0)
+        radial = self._radial.take(here)[:, None]
+        inward = np.clip(-np.cos(turn) * np.float32(1.25), 0.0, 1.0) * radial
+        share = self.stained(
+            complete[:, None],
+            turn + self.phase.take(key)[:, None],
+            self.unit.take(key)[:, None],
+            inward.astype(np.float32),
+        )
+        return CellTable(
+            number=nest.take(here) * (TABLE * TABLE) + key,
+            off_um=from_um.take(here),
+            x_um=((place % width + 0.5) * spacing).astype(np.float32),
+            y_um=((begin + place // width + 0.5) * spacing).astype(np.float32),
+            kind=kinds,
+            has_nucleus=self.has_nucleus.take(key),
+            completeness=share.mean(axis=1).astype(np.float32),
+            density=density.take(here),
+        )
