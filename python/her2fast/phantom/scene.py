@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from her2fast.phantom.background import draw_ground, draw_overlay
 from her2fast.phantom.cells import CellTable, gather, no_cells
 from her2fast.phantom.fields import Floats, generator
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import FAR_UM, Grid, Layout, draw_layout
-from her2fast.phantom.stroma import draw_fat, draw_stroma
+from her2fast.phantom.stroma import StromaMix
 from her2fast.phantom.tumor import TumorPainter, draw_regions
 
 #: Independent streams of random numbers, so that a part can change without the others.
-_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS = (2**40 + part for part in range(5))
+_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS, _OVERLAY = (
+    2**40 + part for part in range(6)
+)
 #: A scene meant to hold tumor is laid out anew where it got less than this share.
 _LEAST_TUMOR, _ATTEMPTS = 0.06, 8
 #: Pixels of a band: its planes stay in a core's cache.
@@ -39,29 +42,6 @@ class Scene:
     oversampling: int = 1  # fine pixels per pixel of the picture, per axis
 
 
-@dataclass(frozen=True)
-class _Haze:
-    """Stain that belongs to no structure: veil, edge artifact, grains, debris."""
-
-    veil: float
-    edge: float
-    edge_um: float
-    grain_above: float
-    grain: float
-    debris_above: float
-
-
-def _draw_haze(rng: np.random.Generator) -> _Haze:
-    return _Haze(
-        veil=float(rng.uniform(0.0, 0.035)) if rng.random() < 0.3 else 0.0,
-        edge=float(rng.uniform(0.03, 0.20)) if rng.random() < 0.25 else 0.0,
-        edge_um=float(rng.uniform(15.0, 60.0)),
-        grain_above=float(rng.uniform(3.6, 4.4)),
-        grain=float(rng.uniform(0.2, 0.8)),
-        debris_above=float(rng.uniform(2.6, 3.6)),
-    )
-
-
 def compose(
     seed: int,
     shape: tuple[int, int],
@@ -70,6 +50,7 @@ def compose(
     *,
     tumor: bool = True,
     oversampling: int = 1,
+    mix: StromaMix | None = None,
 ) -> Scene:
     """Draw a scene on a fine grid of `shape` at `spacing_um`."""
     grid = Grid.over(shape, spacing_um)
@@ -81,13 +62,10 @@ def compose(
         layout.depth_um[...] = FAR_UM
         layout.lumen_um[...] = FAR_UM
 
-    stroma_rng = generator(seed, _STROMA)
-    ground = Ground.empty(shape)
-    hematoxylin, pigment = draw_stroma(stroma_rng, grid)
-    if stroma_rng.random() < 0.25:
-        hematoxylin = draw_fat(stroma_rng, grid, hematoxylin)
-    ground.hematoxylin[...], ground.pigment[...] = hematoxylin, pigment
-    del hematoxylin, pigment
+    mix = mix if mix is not None else StromaMix()
+    clear_um = -layout.smooth(layout.depth_um, 0, shape[0])
+    ground = draw_ground(generator(seed, _STROMA), grid, clear_um, mix)
+    del clear_um
 
     inside = layout.tumor()
     coarse = Grid.over(inside.shape, layout.coarse_um)
@@ -100,6 +78,7 @@ def compose(
     cells = _fill(
         generator(seed, _SPECKS), layout, grid, painter, ground, class_map, membrane
     )
+    draw_overlay(generator(seed, _OVERLAY), grid, ground, mix)
     return Scene(
         ground.amounts, class_map, ground.tissue, membrane, cells, oversampling
     )
@@ -115,12 +94,11 @@ def _fill(
     membrane: npt.NDArray[np.bool_],
 ) -> CellTable:
     """Cut lumens and glass out of the stroma and put the tumor in, band by band."""
-    haze = _draw_haze(rng)
+    debris_above = rng.uniform(2.6, 3.6)
     # A cleft between tumor and stroma, as fixation shrinks them apart.
     cleft_um = np.float32(rng.uniform(0.0, 5.0) if rng.random() < 0.6 else 0.0)
     cleft = grid.field(rng, 50.0)
-    specks, grains = grid.field(rng, 3.0), grid.field(rng, 2.2)
-    clouds = grid.field(rng, 80.0)
+    specks = grid.field(rng, 3.0)
     height, width = grid.shape
     step = max(8, _BAND_PX // width)
     found: list[CellTable] = []
@@ -139,7 +117,7 @@ def _fill(
             plane[part][hollow] = 0.0
         ground.tissue[part][hollow] = Tissue.LUMEN
         ground.tissue[part][into <= 0.0] = Tissue.GLASS
-        debris = hollow & (specks.rows(begin, end) > haze.debris_above)
+        debris = hollow & (specks.rows(begin, end) > debris_above)
         hematoxylin[debris] += 0.08
         at = np.flatnonzero((depth > 0.0) & ~hollow)
         if painter is not None and at.size:
@@ -152,14 +130,4 @@ def _fill(
             class_map[part].reshape(-1)[at] = drawn.kind
             membrane[part].reshape(-1)[at] = drawn.membrane
             found.append(drawn.cells)
-        if haze.edge:
-            away = np.exp(-np.clip(into, 0.0, 1e3) / np.float32(haze.edge_um))
-            away *= np.clip(hematoxylin * np.float32(25.0), 0.0, 1.0)
-            dab += np.float32(haze.edge) * away
-        if haze.veil:
-            cloud = np.clip(1.0 + clouds.rows(begin, end), 0.0, 2.5)
-            # It sticks to what is there: little in fat and loose tissue.
-            cloud *= np.clip(hematoxylin * np.float32(25.0), 0.1, 1.0)
-            dab += np.float32(haze.veil) * cloud
-        dab[(grains.rows(begin, end) > haze.grain_above) & ~hollow] += haze.grain
     return gather(found) if found else no_cells()

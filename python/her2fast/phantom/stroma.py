@@ -1,93 +1,217 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is no tumor in a scene: stroma, lymphocytes, vessels, fat."""
+"""Connective tissue and fat, and how often everything that is no tumor appears."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
+import numpy.typing as npt
 
-from her2fast.phantom.fields import Cells, Floats, fibers, per_cell
+from her2fast.phantom.fields import Floats, resize
+from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
+from her2fast.phantom.textures import (
+    grain,
+    nuclei,
+    packed,
+    paste,
+    scatter,
+    texture_grid,
+    texture_step,
+)
 
 
-def draw_stroma(rng: np.random.Generator, grid: Grid) -> tuple[Floats, Floats]:
-    """Hematoxylin and pigment of stroma over the whole grid."""
-    angle = rng.uniform(0.0, np.pi) + 0.5 * grid.noise(rng, 120.0)
-    main = float(np.mean(angle))
-    bend = rng.uniform(2.0, 12.0)
-    x_um = grid.x_um + bend * grid.noise(rng, 70.0)
-    y_um = grid.y_um + bend * grid.noise(rng, 70.0)
-    along = np.float32(np.cos(main)) * x_um + np.float32(np.sin(main)) * y_um
-    across = np.float32(np.cos(main)) * y_um - np.float32(np.sin(main)) * x_um
-    streaks = 0.75 * fibers(rng, along, across, float(rng.uniform(1.2, 2.6)))
-    streaks += 0.4 * fibers(rng, along, across, float(rng.uniform(3.0, 7.0)))
-    streaks += rng.uniform(0.2, 0.7) * grid.noise(rng, rng.uniform(1.5, 4.0))
-    kind = rng.choice(3, p=(0.4, 0.35, 0.25))  # loose, collagen, muscle
-    base = (rng.uniform(0.008, 0.03), rng.uniform(0.03, 0.06), rng.uniform(0.04, 0.08))
-    contrast = (0.8, 0.5, 0.35)[kind]
-    tissue = base[kind] * np.clip(1.0 + contrast * streaks, 0.0, 3.0)
-    if kind < 2:  # a net of thin fibers round the spaces of loose tissue
-        net = np.abs(grid.noise(rng, rng.uniform(7.0, 16.0)) + 0.3 * streaks)
-        tissue += rng.uniform(0.01, 0.09) * np.exp(-((net / 0.12) ** 2))
-    slits = streaks + 0.6 * grid.noise(rng, 30.0)
-    open_at = (-1.0, -1.5, -1.9)[kind]
-    tissue = np.where(slits < open_at, 0.15 * tissue, tissue)
-    tissue *= np.clip(1.0 + 0.25 * grid.noise(rng, 90.0), 0.4, 1.6)
+@dataclass(frozen=True)
+class StromaMix:
+    """Probability, in [0, 1], that a scene holds some of each; the rest is by size."""
 
-    # Spindle and round nuclei; where lymphocytes crowd, smaller, round, dark ones.
-    pitch_um = float(rng.uniform(6.5, 15.0))
-    slender = float(rng.uniform(1.4, 3.5))
-    packing = Cells(rng)(
-        along / np.float32(pitch_um * 1.5), across / np.float32(pitch_um)
+    fat: float = 0.25
+    muscle: float = 0.3
+    lymphocytes: float = 0.5
+    follicles: float = 0.12
+    plasma_cells: float = 0.2
+    vessels: float = 0.6
+    benign_ducts: float = 0.25
+    benign_lobules: float = 0.2
+    benign_stained: float = 0.4  # of the scenes with benign epithelium
+    red_cells: float = 0.3
+    hemosiderin: float = 0.12
+    anthracosis: float = 0.06
+    formalin_pigment: float = 0.05
+    brown_macrophages: float = 0.1
+    necrosis: float = 0.15
+    mucin: float = 0.1
+    calcification: float = 0.08
+    edge_artifact: float = 0.15
+    nuclear_dab: float = 0.1
+    dab_dots: float = 0.5
+    veil: float = 0.3
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            chance = getattr(self, one.name)
+            if not 0.0 <= chance <= 1.0:
+                raise ValueError(f"need 0 <= {one.name} <= 1, got {chance}")
+
+    @staticmethod
+    def nothing() -> StromaMix:
+        """Connective tissue alone."""
+        return StromaMix(**{one.name: 0.0 for one in fields(StromaMix)})
+
+
+#: Optical density of connective tissue in hematoxylin: loose, then dense.
+LOOSE_DENSITY = (0.005, 0.03)
+DENSE_DENSITY = (0.03, 0.10)
+
+
+def draw_connective(
+    rng: np.random.Generator, grid: Grid, ground: Ground, clear_um: Floats
+) -> None:
+    """Loose and dense tissue with spindle cells over the whole picture.
+
+    `clear_um` is about the distance from tumor (negative inside): fibers follow it.
+    """
+    coarse = texture_grid(grid)
+    angle = float(rng.uniform(0.0, np.pi))
+    bend_um = float(rng.uniform(3.0, 16.0))
+    x_um = coarse.x_um + bend_um * coarse.noise(rng, 70.0)
+    y_um = coarse.y_um + bend_um * coarse.noise(rng, 70.0)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    along, across = cos * x_um + sin * y_um, cos * y_um - sin * x_um
+    away = resize(np.clip(clear_um[::4, ::4], -10.0, 40.0), coarse.shape)
+    across += np.float32(rng.uniform(0.0, 1.0)) * away
+    fiber_um = float(rng.uniform(1.3, 2.6))
+    streaks = 0.7 * grain(rng, along, across, fiber_um * rng.uniform(8, 16), fiber_um)
+    band_um = float(rng.uniform(4.0, 12.0))
+    bands = grain(rng, along, across, band_um * rng.uniform(5.0, 12.0), band_um)
+    fine = grain(rng, x_um, y_um, 1.5, 1.5)
+    dense = rng.uniform(-0.6, 1.4) + rng.uniform(0.2, 0.8) * coarse.noise(rng, 110.0)
+    dense = np.clip(dense + rng.uniform(0.1, 0.5) * bands, 0.0, 1.0)
+    loose_od, dense_od = rng.uniform(*LOOSE_DENSITY), rng.uniform(*DENSE_DENSITY)
+    base = loose_od + (dense_od - loose_od) * dense
+    contrast = 0.9 - 0.55 * dense
+    tissue = base * np.clip(
+        1.0 + contrast * (streaks + rng.uniform(0.2, 0.6) * fine), 0.0, 3.0
     )
-    cell = packing.cell
-    thin_um = per_cell(rng, 1.3, 2.6)[cell]
-    long_um = thin_um * per_cell(rng, 1.0, slender)[cell]
-    lean = per_cell(rng, -0.5, 0.5)[cell]
-    off_u = packing.du * np.float32(pitch_um * 1.5)
-    off_v = packing.dv * np.float32(pitch_um) + lean * off_u
-    inside = (1.0 - np.hypot(off_u / long_um, off_v / thin_um)) * thin_um
-    body = np.clip(inside / np.float32(grid.spacing_um) + 0.5, 0.0, 1.0)
-    body *= per_cell(rng, 0.0, 1.0)[cell] < rng.uniform(0.25, 0.95)
-    chromatin = np.clip(1.0 + 0.25 * grid.noise(rng, 1.6), 0.4, 1.7)
-    tone = rng.uniform(0.16, 0.26) * per_cell(rng, 0.6, 1.4)[cell]
-    tissue = tissue + body * tone * chromatin
-
-    crowd = grid.noise(rng, rng.uniform(40.0, 110.0))
-    crowded = crowd > rng.uniform(0.9, 2.6)
-    if crowded.any():
-        size_um = float(rng.uniform(7.5, 9.5))
-        u, v = grid.x_um[crowded] / size_um, grid.y_um[crowded] / size_um
-        packed = Cells(rng)(u.astype(np.float32), v.astype(np.float32))
-        r_um = per_cell(rng, 2.3, 3.4)[packed.cell]
-        round_body = np.clip(
-            (r_um - packed.distance * size_um) / grid.spacing_um + 0.5, 0.0, 1.0
-        )
-        round_body *= per_cell(rng, 0.0, 1.0)[packed.cell] < 0.85
-        dark = rng.uniform(0.2, 0.3) * per_cell(rng, 0.8, 1.2)[packed.cell]
-        tissue[crowded] = np.maximum(
-            tissue[crowded], round_body * dark * chromatin[crowded]
-        )
-
-    # Red cells in vessels: rings of a refractile border, no stain of their own.
-    pigment = np.zeros(grid.shape, np.float32)
-    vessel = grid.noise(rng, 25.0) > rng.uniform(1.9, 2.8)
-    if vessel.any():
-        u, v = grid.x_um[vessel] / 6.5, grid.y_um[vessel] / 6.5
-        packed = Cells(rng)(u.astype(np.float32), v.astype(np.float32))
-        ring = np.exp(-(((packed.distance * 6.5 - 2.6) / 0.6) ** 2))
-        there = per_cell(rng, 0.0, 1.0)[packed.cell] < 0.7
-        pigment[vessel] = there * (rng.uniform(0.06, 0.2) * ring + rng.uniform(0, 0.05))
-        tissue[vessel] *= 0.2
-    return tissue.astype(np.float32), pigment
+    # A net of thin fibers in loose parts, and clefts that shrinkage opens.
+    net = np.abs(
+        grain(rng, along, across, 14.0, rng.uniform(5.0, 10.0)) + 0.3 * streaks
+    )
+    net = np.clip(1.0 - net / 0.16, 0.0, 1.0) * (1.0 - dense)
+    tissue += rng.uniform(0.01, 0.09) * net
+    slits = streaks + 0.5 * bands + 0.35 * fine
+    open_at = rng.uniform(-2.2, -1.1) - 0.5 * dense
+    tissue = np.where(slits < open_at, 0.12 * tissue, tissue)
+    ground.hematoxylin[:] = resize(tissue.astype(np.float32), grid.shape)
+    grey = rng.uniform(0.0, 0.35)
+    if grey > 0.1:
+        np.multiply(ground.hematoxylin, np.float32(grey), out=ground.pigment)
+    _spindle_cells(rng, grid, ground, angle, clear_um)
 
 
-def draw_fat(rng: np.random.Generator, grid: Grid, tissue: Floats) -> Floats:
-    """Replace part of the stroma by fat: empty cells with thin walls."""
-    here = grid.noise(rng, 200.0) > rng.uniform(0.3, 1.5)
-    if not here.any():
-        return tissue
-    pitch_um = np.float32(rng.uniform(40.0, 75.0))
-    packing = Cells(rng)(grid.x_um[here] / pitch_um, grid.y_um[here] / pitch_um)
-    wall = np.clip(1.2 - packing.edge * pitch_um, 0.0, 1.0)
-    tissue[here] = wall * rng.uniform(0.04, 0.12)
-    return tissue
+def _spindle_cells(
+    rng: np.random.Generator,
+    grid: Grid,
+    ground: Ground,
+    angle: float,
+    clear_um: Floats,
+) -> None:
+    """Fibroblasts, thin and dark or plump and pale, denser here and there."""
+    points = scatter(rng, grid, float(rng.uniform(7.0, 20.0)))
+    crowd = smooth_at(rng, grid, 60.0, points.row, points.column)
+    keep = rng.random(len(points)) < rng.uniform(0.25, 0.9) + 0.25 * crowd
+    keep &= clear_um[points.row, points.column] > 0.5
+    points = points.of(keep)
+    lean = 0.3 * smooth_at(rng, grid, 40.0, points.row, points.column)
+    lean += rng.normal(0.0, rng.uniform(0.1, 0.5), len(points))
+    plump = float(rng.uniform(0.0, 1.0))
+    stamps = nuclei(
+        rng,
+        grid.spacing_um,
+        (2.4 + plump, 6.5 + 1.5 * plump),
+        (0.7 + 0.5 * plump, 1.5 + 1.5 * plump),
+        rim=rng.uniform(0.1, 0.6),
+    )
+    tone = rng.uniform(0.13, 0.26) * rng.uniform(0.6, 1.4, len(points))
+    which = stamps.pick(rng, angle + lean)
+    paste(ground.hematoxylin, stamps, which, points, tone)
+
+
+def smooth_at(
+    rng: np.random.Generator,
+    grid: Grid,
+    scale_um: float,
+    row: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+) -> Floats:
+    """Smooth noise at some pixels only."""
+    y = (row * grid.spacing_um).astype(np.float32)
+    x = (column * grid.spacing_um).astype(np.float32)
+    return grain(rng, x, y, scale_um, scale_um)
+
+
+def draw_adipose(
+    rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
+) -> None:
+    """Empty cells with thin walls, thicker where three meet; nuclei at the walls."""
+    coarse, step = texture_grid(grid), texture_step(grid)
+    cell_um = float(rng.uniform(38.0, 85.0))
+    wave_um = float(rng.uniform(1.0, 4.0))
+    x_um = coarse.x_um + wave_um * coarse.noise(rng, 22.0)
+    y_um = coarse.y_um + wave_um * coarse.noise(rng, 22.0)
+    turn = float(rng.uniform(0.0, np.pi))
+    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    stretch = float(rng.uniform(1.0, 1.3))
+    u, v = cos * x_um + sin * y_um, cos * y_um - sin * x_um
+    cells = packed(rng, u, v, cell_um * stretch, cell_um)
+    corner = np.clip(cells.distance - rng.uniform(0.42, 0.6), 0.0, None)
+    edge_um = (cells.edge - rng.uniform(0.0, 0.5) * corner) * np.float32(cell_um)
+    wall_um = float(rng.uniform(0.5, 1.1)) * (1.0 + 0.3 * grain(rng, x_um, y_um, 9, 9))
+    wall = np.clip((wall_um - edge_um) / np.float32(coarse.spacing_um) + 0.5, 0.0, 1.0)
+    torn = grain(rng, x_um, y_um, 16.0, 16.0) > rng.uniform(1.2, 2.6)
+    wall *= np.where(torn, 0.1, 1.0)
+    tone = rng.uniform(0.04, 0.16) * np.clip(
+        1.0 + 0.3 * grain(rng, x_um, y_um, 2.0, 2.0), 0.3, 2.0
+    )
+    film = rng.uniform(0.0, 0.006)
+    value = resize((wall * tone + film).astype(np.float32), grid.shape)
+    ground.hematoxylin[at] = value[at]
+    ground.pigment[at] = np.float32(rng.uniform(0.0, 0.4)) * value[at]
+    ground.dab[at] = (
+        np.float32(rng.uniform(0.0, 0.25) * (rng.random() < 0.3)) * value[at]
+    )
+    ground.blood[at] = 0.0
+    ground.tissue[at] = Tissue.FAT
+    # Flat nuclei inside the walls: of many points, those at the right distance.
+    points = scatter(rng, grid, cell_um / rng.uniform(6.0, 10.0), jitter=0.5)
+    points = points.of(at[points.row, points.column])
+    row = np.clip(points.row // step, 1, coarse.shape[0] - 2)
+    column = np.clip(points.column // step, 1, coarse.shape[1] - 2)
+    near_um = 1.1 * coarse.spacing_um
+    depth_um = edge_um[row, column]
+    on_wall = (depth_um > near_um) & (depth_um < near_um + 1.0)
+    on_wall &= rng.random(len(points)) < rng.uniform(0.15, 0.6)
+    points, row, column = points.of(on_wall), row[on_wall], column[on_wall]
+    slope_y = edge_um[row + 1, column] - edge_um[row - 1, column]
+    slope_x = edge_um[row, column + 1] - edge_um[row, column - 1]
+    along_wall = np.arctan2(slope_y, slope_x) + np.pi / 2.0
+    stamps = nuclei(rng, grid.spacing_um, (2.5, 5.0), (0.9, 1.7), angles=12)
+    shade = rng.uniform(0.16, 0.3) * rng.uniform(0.7, 1.3, len(points))
+    paste(ground.hematoxylin, stamps, stamps.pick(rng, along_wall), points, shade)
+
+
+def patch_of(
+    rng: np.random.Generator,
+    grid: Grid,
+    scale_um: float,
+    share: float,
+    within: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """A blobby part of `within`, of about `share` of the picture."""
+    step = max(1, round(4.0 / grid.spacing_um))
+    shape = (-(-grid.shape[0] // step), -(-grid.shape[1] // step))
+    coarse = Grid.over(shape, grid.spacing_um * step)
+    field = coarse.noise(rng, scale_um) + 0.12 * coarse.noise(rng, 18.0)
+    level = np.float32(np.quantile(field, 1.0 - share))
+    return (resize(field, grid.shape) > level) & within
