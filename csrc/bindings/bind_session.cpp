@@ -36,11 +36,15 @@ std::vector<RoiPolygon> roi_polygons(const RoiArgument& roi) {
   return polygons;
 }
 
+/// (cut of each distance, largest share outside in thousandths).
+using DomainArgument = std::pair<std::vector<std::int32_t>, int>;
+
 DecideOptions decide_options(const std::optional<std::string>& rule_set,
                              int floor_percent, const std::optional<std::string>& ish,
                              std::vector<std::int32_t> scale_q16,
                              std::vector<std::int32_t> bias_q16, const RoiArgument& roi,
-                             bool check_stain, int bootstrap_replicates) {
+                             bool check_stain, int bootstrap_replicates,
+                             std::optional<DomainArgument> domain) {
   DecideOptions options;
   options.bootstrap_replicates = bootstrap_replicates;
   options.rule_set = rule_set;
@@ -49,6 +53,7 @@ DecideOptions decide_options(const std::optional<std::string>& rule_set,
   options.calibration = {std::move(scale_q16), std::move(bias_q16)};
   options.roi = roi_polygons(roi);
   options.check_stain = check_stain;
+  if (domain) options.domain = {std::move(domain->first), domain->second};
   return options;
 }
 
@@ -85,6 +90,16 @@ py::dict decision_dict(const Decision& d, double pixel_mm2) {
     out["bootstrap"] = bootstrap;
   }
   out["islands"] = d.islands ? py::object(islands_to_dict(*d.islands)) : py::none();
+  out["domain"] = py::none();
+  if (d.domain) {
+    std::vector<double> means;
+    for (const std::int64_t sum : d.domain->sum_q8_px) {
+      means.push_back(static_cast<double>(sum) /
+                      (256.0 * static_cast<double>(d.kept_tumor_px)));
+    }
+    out["domain"] = py::dict("outside_px"_a = d.domain->outside_px, "means"_a = means,
+                             "is_outside"_a = d.domain->is_outside);
+  }
   out["guideline"] =
       d.guideline ? py::object(guideline_to_dict(*d.guideline)) : py::none();
   return out;
@@ -160,6 +175,7 @@ void bind_measurement(py::module_& m) {
            })
       .def_readwrite("key", &Measurement::key)
       .def_readonly("class_names", &Measurement::class_names)
+      .def_readonly("distance_names", &Measurement::distance_names)
       .def_property_readonly("spacing_um",
                              [](const Measurement& self) { return self.spacing.um(); })
       .def_property_readonly("slide_size_px",
@@ -198,10 +214,11 @@ void bind_decide(py::module_& m) {
       [](const Measurement& measurement, const std::optional<std::string>& rule_set,
          int floor_percent, const std::optional<std::string>& ish,
          std::vector<std::int32_t> scale_q16, std::vector<std::int32_t> bias_q16,
-         const RoiArgument& roi, bool check_stain, int bootstrap_replicates) {
-        const DecideOptions options =
-            decide_options(rule_set, floor_percent, ish, std::move(scale_q16),
-                           std::move(bias_q16), roi, check_stain, bootstrap_replicates);
+         const RoiArgument& roi, bool check_stain, int bootstrap_replicates,
+         std::optional<DomainArgument> domain) {
+        const DecideOptions options = decide_options(
+            rule_set, floor_percent, ish, std::move(scale_q16), std::move(bias_q16), roi,
+            check_stain, bootstrap_replicates, std::move(domain));
         Decision decision;
         {
           py::gil_scoped_release unlocked;
@@ -213,16 +230,17 @@ void bind_decide(py::module_& m) {
       "floor_percent"_a = 1, "ish"_a = py::none(),
       "scale_q16"_a = std::vector<std::int32_t>{},
       "bias_q16"_a = std::vector<std::int32_t>{}, "roi"_a = RoiArgument{},
-      "check_stain"_a = true, "bootstrap_replicates"_a = kBootstrapReplicates);
+      "check_stain"_a = true, "bootstrap_replicates"_a = kBootstrapReplicates,
+      "domain"_a = py::none());
   m.def(
       "patch_outcomes",
       [](const Measurement& measurement, const std::optional<std::string>& rule_set,
          int floor_percent, const std::optional<std::string>& ish,
          std::vector<std::int32_t> scale_q16, std::vector<std::int32_t> bias_q16,
-         const RoiArgument& roi, bool check_stain) {
+         const RoiArgument& roi, bool check_stain, std::optional<DomainArgument> domain) {
         const DecideOptions options =
             decide_options(rule_set, floor_percent, ish, std::move(scale_q16),
-                           std::move(bias_q16), roi, check_stain, 0);
+                           std::move(bias_q16), roi, check_stain, 0, std::move(domain));
         std::vector<PatchOutcome> outcomes;
         {
           py::gil_scoped_release unlocked;
@@ -234,7 +252,7 @@ void bind_decide(py::module_& m) {
       "floor_percent"_a = 1, "ish"_a = py::none(),
       "scale_q16"_a = std::vector<std::int32_t>{},
       "bias_q16"_a = std::vector<std::int32_t>{}, "roi"_a = RoiArgument{},
-      "check_stain"_a = true);
+      "check_stain"_a = true, "domain"_a = py::none());
   m.attr("LIMITS") = py::dict(
       "tumor_probability"_a = kLimits.tumor_probability,
       "keep_patch_percent"_a = kLimits.keep_patch_percent,
@@ -259,7 +277,7 @@ std::unique_ptr<PatchSession> make_session(
     std::int32_t tile_px, std::int32_t halo_px, std::vector<std::string> class_names,
     std::int32_t classify_batch, bool has_segmenter, std::int32_t segment_batch,
     std::int32_t segment_channels, std::array<std::uint8_t, 3> white_rgb,
-    std::size_t max_open_bytes) {
+    std::size_t max_open_bytes, std::vector<std::string> distance_names) {
   PatchMethodSpec spec;
   spec.frame = {size_px.first, size_px.second, Spacing::from_um(slide_spacing_um.first),
                 Spacing::from_um(slide_spacing_um.second)};
@@ -268,6 +286,7 @@ std::unique_ptr<PatchSession> make_session(
   spec.tile_px = tile_px;
   spec.halo_px = halo_px;
   spec.class_names = std::move(class_names);
+  spec.distance_names = std::move(distance_names);
   spec.classify_batch = classify_batch;
   spec.has_segmenter = has_segmenter;
   spec.segment_batch = segment_batch;
@@ -300,7 +319,8 @@ void bind_patch_session(py::module_& m) {
            "spacing_um"_a, "patch_px"_a, "tile_px"_a, "halo_px"_a, "class_names"_a,
            "classify_batch"_a, "has_segmenter"_a, "segment_batch"_a, "segment_channels"_a,
            "white_rgb"_a = std::array<std::uint8_t, 3>{255, 255, 255},
-           "max_open_bytes"_a = SessionOptions{}.max_open_bytes)
+           "max_open_bytes"_a = SessionOptions{}.max_open_bytes,
+           "distance_names"_a = std::vector<std::string>{})
       .def_property_readonly(
           "models",
           [](const PatchSession& self) {

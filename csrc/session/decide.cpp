@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "her2fast/focus.h"
+#include "session/domain.h"
 #include "session/review.h"
 #include "session/roi_walk.h"
 
@@ -63,13 +64,11 @@ class Scale {
   std::size_t classes_;
 };
 
-/// The logits of a slot, or null where it was not classified.
-const std::int32_t* logits_of(const TileRecord& tile, std::size_t slot,
-                              std::size_t classes) {
+/// Where a slot's outputs stand in its tile, or nothing where it was not classified.
+std::optional<std::size_t> place_of(const TileRecord& tile, std::size_t slot) {
   const auto found = std::lower_bound(tile.slots.begin(), tile.slots.end(), slot);
-  if (found == tile.slots.end() || *found != slot) return nullptr;
-  return tile.logits.data() +
-         static_cast<std::size_t>(found - tile.slots.begin()) * classes;
+  if (found == tile.slots.end() || *found != slot) return std::nullopt;
+  return static_cast<std::size_t>(found - tile.slots.begin());
 }
 
 Roi make_roi(const Measurement& m, const DecideOptions& options) {
@@ -147,6 +146,7 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
 
   std::int64_t tissue_tiles = 0;
   ReviewEvidence evidence(m, options);
+  DomainEvidence domain(m, options.domain);
   const std::int64_t side = m.patches_per_side();
   RoiWalker walker(m, roi);
   TileInRoi tile;
@@ -181,16 +181,18 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
         d.dropped_tumor_px += tumor;
         continue;
       }
-      const std::int32_t* logits = logits_of(record, slot, classes);
-      if (logits == nullptr) {
+      const std::optional<std::size_t> place = place_of(record, slot);
+      if (!place) {
         throw Error(Code::kBadHeader,
                     "measurement: a patch with tumor was never classified; "
                     "score the slide again");
       }
-      const auto predicted = static_cast<std::size_t>(scale.predict(logits));
+      const auto predicted = static_cast<std::size_t>(
+          scale.predict(record.logits.data() + *place * classes));
       d.class_px[predicted] += tumor;
       ++d.class_patches[predicted];
       d.kept_tumor_px += tumor;
+      domain.add_kept(record.distances.data() + *place * m.distance_names.size(), tumor);
       evidence.add_kept(first_column + static_cast<std::int64_t>(slot) % side,
                         first_row + static_cast<std::int64_t>(slot) / side, tumor,
                         predicted);
@@ -217,6 +219,7 @@ Decision decide(const Measurement& m, const DecideOptions& options) {
     d.guideline = decide_guideline(areas, *options.rule_set, guideline);
   }
   evidence.judge(d);
+  d.domain = domain.judge(d.kept_tumor_px);
   d.review_flags = review_flags(d);
   d.review_required = !d.review_flags.empty();
   return d;
@@ -241,7 +244,8 @@ std::vector<PatchOutcome> patch_outcomes(const Measurement& m,
           tile.index / m.tiles_x * side + static_cast<std::int64_t>(slot) / side;
       outcome.tumor_px = tile.tumor_px[slot];
       outcome.kept = keeps_patch(outcome.tumor_px, m.patch_px);
-      if (const std::int32_t* logits = logits_of(*tile.record, slot, classes)) {
+      if (const auto place = place_of(*tile.record, slot)) {
+        const std::int32_t* logits = tile.record->logits.data() + *place * classes;
         for (std::size_t c = 0; c < classes; ++c) {
           // 2^-32: 16 fraction bits of the logit, 16 of the factor.
           outcome.logits.push_back(static_cast<double>(scale.at(logits, c)) * 0x1p-32);

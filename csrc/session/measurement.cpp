@@ -99,7 +99,8 @@ void check_tile(const Measurement& m, const TileRecord& tile, std::int64_t index
               fits(tile.tissue_px.size()) && tile.focus.size() == tile.tissue_px.size() &&
               fits(tile.tumor_px.size()) &&
               (tile.tumor_px.empty() || !tile.tissue_px.empty()) &&
-              tile.logits.size() == tile.slots.size() * m.class_names.size();
+              tile.logits.size() == tile.slots.size() * m.class_names.size() &&
+              tile.distances.size() == tile.slots.size() * m.distance_names.size();
   for (std::size_t k = 0; good && k < tile.slots.size(); ++k) {
     good = tile.slots[k] < slots && (k == 0 || tile.slots[k - 1] < tile.slots[k]);
   }
@@ -180,7 +181,7 @@ void Measurement::tumor_mask(std::int64_t x_px, std::int64_t y_px,
 }
 
 std::vector<std::uint8_t> Measurement::to_bytes() const {
-  const nlohmann::ordered_json header = {
+  nlohmann::ordered_json header = {
       {"width_px", frame.width_px},
       {"height_px", frame.height_px},
       {"spacing_x_pm", frame.spacing_x.pm},
@@ -193,6 +194,8 @@ std::vector<std::uint8_t> Measurement::to_bytes() const {
       {"class_names", class_names},
       {"key", key},
   };
+  // Only where there are any: what other packages measured keeps its bytes.
+  if (!distance_names.empty()) header["distance_names"] = distance_names;
   const std::string text = header.dump();
   Writer out;
   out.raw(kMagic, sizeof kMagic);
@@ -207,6 +210,7 @@ std::vector<std::uint8_t> Measurement::to_bytes() const {
     out.array(tile.mask);
     out.array(tile.slots);
     out.array(tile.logits);
+    if (!distance_names.empty()) out.array(tile.distances);
   }
   out.value(checksum(out.bytes.data(), out.bytes.size()));
   return std::move(out.bytes);
@@ -243,6 +247,9 @@ Measurement Measurement::from_bytes(const std::uint8_t* data, std::size_t size) 
     header.at("tiles_y").get_to(m.tiles_y);
     header.at("class_names").get_to(m.class_names);
     header.at("key").get_to(m.key);
+    if (header.contains("distance_names")) {
+      header.at("distance_names").get_to(m.distance_names);
+    }
   } catch (const nlohmann::json::exception& error) {
     throw Error(Code::kBadHeader, std::string("measurement: ") + error.what());
   }
@@ -253,7 +260,7 @@ Measurement Measurement::from_bytes(const std::uint8_t* data, std::size_t size) 
       m.tiles_y > kMaxMeasurementTiles || m.tiles_x * m.tiles_y > kMaxMeasurementTiles ||
       m.tiles_x != (m.frame.grid_width_px(m.spacing) + m.tile_px - 1) / m.tile_px ||
       m.tiles_y != (m.frame.grid_height_px(m.spacing) + m.tile_px - 1) / m.tile_px ||
-      m.class_names.empty()) {
+      m.class_names.empty() || m.distance_names.size() > kMaxDistances) {
     throw Error(Code::kBadHeader, "measurement: impossible grid; score the slide again");
   }
   Reader body(data + 8 + header_bytes, size - 12 - header_bytes);
@@ -274,6 +281,7 @@ Measurement Measurement::from_bytes(const std::uint8_t* data, std::size_t size) 
     body.array(tile.mask);
     body.array(tile.slots);
     body.array(tile.logits);
+    if (!m.distance_names.empty()) body.array(tile.distances);
     check_tile(m, tile, i);
   }
   if (body.left() != 0) {

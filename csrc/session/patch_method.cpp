@@ -24,6 +24,7 @@ class PatchMethod final : public Method {
     result_.tile_px = spec.tile_px;
     result_.patch_px = spec.patch_px;
     result_.class_names = spec.class_names;
+    result_.distance_names = spec.distance_names;
     result_.tiles_x =
         (spec.frame.grid_width_px(spec.spacing) + spec.tile_px - 1) / spec.tile_px;
     result_.tiles_y =
@@ -51,7 +52,8 @@ class PatchMethod final : public Method {
                        std::int64_t{spec_.segment_channels} * request_px_ * request_px_});
     }
     slots.push_back({"classify", spec_.classify_batch, spec_.patch_px, spec_.patch_px,
-                     static_cast<std::int64_t>(spec_.class_names.size())});
+                     static_cast<std::int64_t>(spec_.class_names.size() +
+                                               spec_.distance_names.size())});
     return slots;
   }
 
@@ -117,6 +119,10 @@ class PatchMethod final : public Method {
     for (std::size_t c = 0; c < classes; ++c) {
       tile.logits[place * classes + c] = logit_to_fixed(output[c]);
     }
+    const std::size_t distances = spec_.distance_names.size();
+    for (std::size_t k = 0; k < distances; ++k) {
+      tile.distances[place * distances + k] = logit_to_fixed(output[classes + k]);
+    }
   }
 
   Measurement measure() override { return std::move(result_); }
@@ -140,6 +146,9 @@ class PatchMethod final : public Method {
              " <= halo_px <= 1024, got halo_px=" + std::to_string(spec_.halo_px));
     need(!spec_.class_names.empty() && spec_.class_names.size() <= 1024,
          "1 to 1024 classes");
+    need(spec_.distance_names.size() <= kMaxDistances,
+         "at most " + std::to_string(kMaxDistances) + " distances, got " +
+             std::to_string(spec_.distance_names.size()));
     need(spec_.segment_channels == 1 || spec_.segment_channels == 2,
          "1 or 2 segmenter channels");
   }
@@ -242,6 +251,7 @@ class PatchMethod final : public Method {
     // Complete before the first patch leaves: answers may come while others are
     // submitted.
     tile.logits.resize(tile.slots.size() * spec_.class_names.size());
+    tile.distances.resize(tile.slots.size() * spec_.distance_names.size());
     const int model = spec_.has_segmenter ? 1 : 0;
     for (const std::uint16_t slot : tile.slots) {
       const std::int64_t y = slot / per_side_ * spec_.patch_px;

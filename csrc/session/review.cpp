@@ -112,6 +112,7 @@ std::vector<std::string> review_flags(const Decision& d) {
   add_if(
       d.out_of_focus_tissue_px * 100 > kLimits.out_of_focus_percent * d.focus_tissue_px,
       "OUT_OF_FOCUS");
+  add_if(d.domain && d.domain->is_outside, "OUT_OF_DOMAIN");
   add_if(has_flag(d, "HETEROGENEOUS"), "HETEROGENEOUS");
   add_if(has_flag(d, "UNUSUAL_PATTERN"), "UNUSUAL_PATTERN");
   return flags;

@@ -248,6 +248,8 @@ class Measurement:
     @property
     def class_names(self) -> list[str]: ...
     @property
+    def distance_names(self) -> list[str]: ...
+    @property
     def spacing_um(self) -> float: ...
     @property
     def slide_size_px(self) -> tuple[int, int]: ...
@@ -276,6 +278,7 @@ def decide(
     roi: _RoiArgument = ...,
     check_stain: bool = True,
     bootstrap_replicates: int = 1000,
+    domain: tuple[list[int], int] | None = None,
 ) -> dict[str, Any]: ...
 def patch_outcomes(
     measurement: Measurement,
@@ -287,6 +290,7 @@ def patch_outcomes(
     bias_q16: list[int] = ...,
     roi: _RoiArgument = ...,
     check_stain: bool = True,
+    domain: tuple[list[int], int] | None = None,
 ) -> dict[str, npt.NDArray[Any]]: ...
 
 class ReadRequest:
@@ -330,6 +334,7 @@ class PatchSession:
         segment_channels: int,
         white_rgb: tuple[int, int, int] = (255, 255, 255),
         max_open_bytes: int = ...,
+        distance_names: list[str] = ...,
     ) -> None: ...
     @property
     def models(self) -> list[tuple[str, int, int, int, int]]: ...

@@ -65,6 +65,8 @@ class DecideSettings:
     scale_q16: Sequence[int] = ()
     bias_q16: Sequence[int] = ()
     check_stain: bool = False
+    #: The record's `method.domain`.
+    domain: Record | None = None
 
     def core_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `_core.decide` and `_core.patch_outcomes`."""
@@ -76,22 +78,28 @@ class DecideSettings:
             "bias_q16": list(self.bias_q16),
             "roi": list(self.roi),
             "check_stain": self.check_stain,
+            "domain": (
+                None
+                if self.domain is None
+                else (self.domain["cut_q16"], self.domain["max_share_permille"])
+            ),
         }
 
     def key(self, measurement_key: str) -> str:
         """The record's `decision_key`."""
-        return digest(
-            {
-                "measurement_key": measurement_key,
-                "roi": self.roi_sha256(),
-                "guideline": self.guideline,
-                "floor_percent": self.floor_percent,
-                "ish": self.ish,
-                "scale_q16": list(self.scale_q16),
-                "bias_q16": list(self.bias_q16),
-                "check_stain": self.check_stain,
-            }
-        )
+        parts: dict[str, Any] = {
+            "measurement_key": measurement_key,
+            "roi": self.roi_sha256(),
+            "guideline": self.guideline,
+            "floor_percent": self.floor_percent,
+            "ish": self.ish,
+            "scale_q16": list(self.scale_q16),
+            "bias_q16": list(self.bias_q16),
+            "check_stain": self.check_stain,
+        }
+        if self.domain is not None:
+            parts["domain"] = self.domain
+        return digest(parts)
 
     def roi_sha256(self) -> str | None:
         """SHA-256 over the polygons in level-0 px; None without any."""
@@ -147,6 +155,7 @@ def method_record(package: MethodPackage) -> Record:
         "guideline": package.guideline,
         "floor_percent": package.floor_percent,
         "stain": package.stain,
+        "domain": package.domain_record,
         "calibration": {"scale_q16": package.scale_q16, "bias_q16": package.bias_q16},
         "tile_px": package.tile_px,
         "patch_px": package.patch_px,
@@ -252,6 +261,7 @@ def settings_for(
         scale_q16=method["calibration"]["scale_q16"],
         bias_q16=method["calibration"]["bias_q16"],
         check_stain=method["stain"] == "h-dab",
+        domain=method.get("domain"),  # records of older releases have none
     )
 
 
@@ -288,11 +298,31 @@ def decided_record(
             "roi_mm2": _share(int(decision["roi_px"]) * mm2),
             "tiles": {key: int(decision["tiles"][key]) for key in TILE_KEYS},
             "out_of_focus_share": _share(out_px / focus_px) if focus_px else None,
+            "domain": _domain(decision["domain"], settings, kept_px),
             **_sureness(decision, mm2),
         },
         review_required=bool(decision["review_required"]),
         review_flags=[str(flag) for flag in decision["review_flags"]],
     )
+
+
+def _domain(
+    finding: Mapping[str, Any] | None, settings: DecideSettings, kept_px: int
+) -> Record | None:
+    """How far the tumor lies from what the package was trained on."""
+    limits = settings.domain
+    if finding is None or limits is None:
+        return None
+    return {
+        "outside_share": _share(int(finding["outside_px"]) / kept_px),
+        "max_share": limits["max_share_permille"] / 1000,
+        "distances": {
+            name: {"mean": _share(float(mean)), "cut": _share(cut / 65536)}
+            for name, mean, cut in zip(
+                limits["names"], finding["means"], limits["cut_q16"], strict=True
+            )
+        },
+    }
 
 
 def _sureness(decision: Mapping[str, Any], mm2: float) -> Record:
@@ -340,6 +370,7 @@ _NO_AREAS: Record = dict.fromkeys(
         "roi_mm2",
         "tiles",
         "out_of_focus_share",
+        "domain",
         *SURENESS_KEYS,
     )
 )

@@ -15,12 +15,14 @@ const SlideFrame kFrame{1000, 700, kOne,
                         kOne};  // 1000 x 700 grid px: 4 x 3 tiles, cut at the edges
 
 /// Pushes white tissue-colored tiles through the real method without a segmenter.
-Measurement measure_square(const std::vector<float>& logits, std::uint8_t gray_r = 150) {
+Measurement measure_square(const std::vector<float>& logits, std::uint8_t gray_r = 150,
+                           const std::vector<std::string>& distance_names = {}) {
   PatchMethodSpec spec;
   spec.frame = kFrame;
   spec.spacing = kOne;
   spec.halo_px = kTissueReachPx;
   spec.class_names = {"0", "1+", "2+", "3+"};
+  spec.distance_names = distance_names;
   spec.has_segmenter = false;
   Session session(make_patch_method(spec));
   for (;;) {
@@ -200,6 +202,30 @@ TEST(Measurement, BytesRoundTripAndDamageIsSeen) {
     damaged[place] ^= 0x10;
     EXPECT_THROW(Measurement::from_bytes(damaged.data(), damaged.size()), Error);
   }
+}
+
+TEST(Decide, TumorFarFromTheTrainingDataIsFlagged) {
+  const Measurement m =
+      measure_square({1, 0, 0, 0, 2.5f, 0.5f}, 150, {"color", "feature"});
+  const auto back = [&m] {
+    const auto bytes = m.to_bytes();
+    return Measurement::from_bytes(bytes.data(), bytes.size());
+  }();
+  EXPECT_TRUE(back == m);
+  DecideOptions options;
+  EXPECT_FALSE(decide(m, options).domain);
+  options.domain = DomainLimits{{logit_to_fixed(2.5f), logit_to_fixed(1)}, 0};
+  EXPECT_EQ(decide(m, options).domain->outside_px, 0);
+  EXPECT_FALSE(decide(m, options).domain->is_outside);
+  options.domain = DomainLimits{{logit_to_fixed(2.25f), logit_to_fixed(1)}, 999};
+  const Decision d = decide(m, options);
+  EXPECT_EQ(d.domain->outside_px, d.kept_tumor_px);
+  EXPECT_EQ(d.domain->sum_q8_px[0], d.kept_tumor_px * 640);
+  EXPECT_EQ(d.domain->sum_q8_px[1], d.kept_tumor_px * 128);
+  EXPECT_EQ(d.review_flags, std::vector<std::string>{"OUT_OF_DOMAIN"});
+  options.domain = DomainLimits{{1}, 100};
+  EXPECT_THROW(decide(m, options), std::invalid_argument);
+  EXPECT_THROW(decide(measure_square({1, 0, 0, 0}), options), std::invalid_argument);
 }
 
 TEST(Measurement, MasksComeBackWhetherTheyShrinkOrNot) {

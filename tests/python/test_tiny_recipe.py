@@ -46,7 +46,8 @@ def make_package(pictures, out):
         pictures, seed=3, segment_steps=3, classify_steps=3
     )
     assert all(np.isfinite(value) for value in losses.values())
-    return tiny_recipe.write_package(out, segmenter, classifier, {"seed": 3})
+    judged, domain = tiny_recipe.judge_domain(classifier, pictures, pictures, seed=3)
+    return tiny_recipe.write_package(out, segmenter, judged, domain, {"seed": 3})
 
 
 def weights(file):
@@ -62,7 +63,7 @@ def weights(file):
 def test_a_few_steps_make_a_package_twice_the_same(pictures, tmp_path):
     digests = make_package(pictures, tmp_path / "one")
     make_package(pictures, tmp_path / "two")
-    for name, shape in (("segment", (1, 320, 320)), ("classify", (4,))):
+    for name, shape in (("segment", (1, 320, 320)), ("classify", (6,))):
         folder = tmp_path / "one" / name
         again = tmp_path / "two" / name / "torchscript_model.pt"
         assert len(weights(again)) > 10
@@ -82,6 +83,9 @@ def test_a_few_steps_make_a_package_twice_the_same(pictures, tmp_path):
         (tmp_path / "one" / "method.json").read_text()
     )
     assert method.stain == "h-dab"
+    assert method.domain is not None
+    assert set(method.domain.cuts) == {"color", "feature"}
+    assert method.domain.statistics["patches"] == 48 * tiny_recipe.DOMAIN_STEPS
     assert method.synthetic
 
 
@@ -119,9 +123,12 @@ def test_batches_hold_what_they_say(pictures):
     torch.testing.assert_close(shares.sum(1), torch.ones(8))
     again = next(phantom_data.patch_batches(pictures, 8, 64, seed=1))[0]
     assert torch.equal(rgb, again)
-    _, mask = next(phantom_data.crop_batches(pictures, 2, 192, seed=1))
-    assert mask.shape == (2, 1, 192, 192)
+    _, truth = next(phantom_data.crop_batches(pictures, 2, 192, seed=1))
+    assert truth.shape == (2, 2, 192, 192)
+    mask, weight = truth[:, 0], truth[:, 1]
     assert 0.0 < float(mask.mean()) < 1.0
+    assert set(weight.unique().tolist()) <= {1.0, phantom_data.UNSTAINED_WEIGHT}
+    assert not (weight > 1.0)[mask == 0.0].any()
 
 
 def test_patches_without_tumor_are_refused(pictures):

@@ -51,6 +51,13 @@ struct Calibration {
   std::vector<std::int32_t> bias_q16;   ///< empty: all 0
 };
 
+/// How far from its training data a package still trusts itself (docs/design/domain.md).
+struct DomainLimits {
+  /// One per Measurement::distance_names, fixed point: a patch beyond any is outside.
+  std::vector<std::int32_t> cut_q16;
+  int max_share_permille = 200;  ///< more of the kept tumor outside sets OUT_OF_DOMAIN
+};
+
 struct DecideOptions {
   std::optional<std::string> rule_set =
       "asco-cap-2018";  ///< absent: areas only, no score
@@ -58,8 +65,17 @@ struct DecideOptions {
   std::optional<Ish> ish;
   Calibration calibration;
   std::vector<RoiPolygon> roi;
-  bool check_stain = true;  ///< the method names H-DAB as its stain
+  bool check_stain = true;             ///< the method names H-DAB as its stain
+  std::optional<DomainLimits> domain;  ///< absent: nothing is said of the domain
   int bootstrap_replicates = kBootstrapReplicates;  ///< 0: no intervals, never unsure
+};
+
+/// Kept tumor by how far its patches lie from the training data.
+struct DomainFinding {
+  std::int64_t outside_px = 0;  ///< tumor pixels in patches beyond any cut
+  std::vector<std::int64_t>
+      sum_q8_px;            ///< per distance: sum of distance * 256 * tumor pixels
+  bool is_outside = false;  ///< more outside than the limits allow
 };
 
 struct Decision {
@@ -74,10 +90,11 @@ struct Decision {
   std::int64_t tiles_total = 0, tiles_read = 0, tiles_missing = 0, tiles_corrupt = 0,
                tiles_warned = 0;
   StainCensus census;
-  std::optional<FlipCertificate> flip;    ///< only with `guideline`
-  std::optional<Bootstrap> bootstrap;     ///< only where scored, with blocks enough
-  std::int32_t bootstrap_block_px = 0;    ///< side of a block on the working grid
-  std::optional<IslandFinding> islands;   ///< only with `guideline` and no drawn region
+  std::optional<FlipCertificate> flip;   ///< only with `guideline`
+  std::optional<Bootstrap> bootstrap;    ///< only where scored, with blocks enough
+  std::int32_t bootstrap_block_px = 0;   ///< side of a block on the working grid
+  std::optional<IslandFinding> islands;  ///< only with `guideline` and no drawn region
+  std::optional<DomainFinding> domain;  ///< only where scored, with DecideOptions::domain
   std::vector<std::string> review_flags;  ///< review reasons, sorted as in faults.md
   bool review_required = false;
 };

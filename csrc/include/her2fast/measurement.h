@@ -33,6 +33,8 @@ struct TileRecord {
   std::vector<std::uint16_t>
       slots;  ///< classified patches, ascending slot = row * patches a side + column
   std::vector<std::int32_t> logits;  ///< (slots.size(), classes), fixed point
+  std::vector<std::int32_t>
+      distances;  ///< (slots.size(), Measurement::distance_names), fixed point
   bool operator==(const TileRecord&) const = default;
 };
 
@@ -45,6 +47,8 @@ void unpack_mask(const std::vector<std::uint8_t>& packed,
 
 /// A slide of 200 x 200 mm in 64 um tiles; more is a damaged header, not a slide.
 inline constexpr std::int64_t kMaxMeasurementTiles = 10'000'000;
+/// Distances a patch; a package needs one or two.
+inline constexpr std::size_t kMaxDistances = 16;
 
 struct Measurement {
   SlideFrame frame;
@@ -52,6 +56,9 @@ struct Measurement {
   std::int32_t tile_px = 0;   ///< tiles are square, anchored at the origin
   std::int32_t patch_px = 0;  ///< divides tile_px
   std::vector<std::string> class_names;
+  /// What the classifier says beside its classes: how far a patch lies from what it was
+  /// trained on, each in a unit of its own (docs/design/domain.md). Often none.
+  std::vector<std::string> distance_names;
   std::int64_t tiles_x = 0, tiles_y = 0;
   std::string key;                ///< measurement_key of the record, set by the caller
   std::vector<TileRecord> tiles;  ///< row by row

@@ -122,6 +122,8 @@ struct PatchMethodSpec {
   std::int32_t tile_px = 256;  ///< inner tile; a multiple of patch_px
   std::int32_t halo_px = 32;   ///< seen by the segmenter on each side; >= kTissueReachPx
   std::vector<std::string> class_names;
+  std::vector<std::string>
+      distance_names;  ///< outputs of the classifier after its classes
   std::int32_t classify_batch = 32;
   bool has_segmenter = true;
   std::int32_t segment_batch = 8;

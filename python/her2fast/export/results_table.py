@@ -121,6 +121,7 @@ _AFTER: tuple[Column, ...] = (
         for what in ("total", "read", "missing", "corrupt", "warned")
     ),
     Column("out_of_focus_share", "double", _at("out_of_focus_share")),
+    Column("out_of_domain_share", "double", _at("domain", "outside_share")),
     Column("width_px", "int64", _at("slide", "size_px", 0)),
     Column("height_px", "int64", _at("slide", "size_px", 1)),
     Column("spacing_x_um", "double", _at("slide", "spacing_um", 0)),
@@ -315,6 +316,7 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
                     _at("flip", "to_score")(record),
                     nearest[0] if nearest else None,
                     round(nearest[1], 4) if nearest else None,
+                    _at("domain", "outside_share")(record),
                     _typed("string", _at("message")(record) or None),
                 ],
             )
@@ -322,5 +324,5 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
     rows.sort(key=lambda pair: pair[0])
     header = ["need", "slide", "score", "status", "code", "flags", "score_probability"]
     header += ["flip_mm2", "flip_to_score", "nearest_cut", "nearest_cut_points"]
-    header += ["message"]
+    header += ["out_of_domain_share", "message"]
     return _csv(header, (row for _, row in rows))

@@ -51,4 +51,5 @@ def patch_session(
         segment_channels=segment.config.num_classes if segment else 1,
         white_rgb=white_rgb or (255, 255, 255),
         max_open_bytes=open_bytes(package, in_flight),
+        distance_names=package.distance_names,
     )

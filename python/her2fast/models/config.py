@@ -24,6 +24,9 @@ DEFAULT_HALO_PX = 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SidePx = Annotated[int, Field(ge=1, le=4096)]
+DistanceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+#: A distance is stored in 32 bits with 16 of fraction.
+Cut = Annotated[float, Field(gt=0, le=32767, allow_inf_nan=False)]
 
 
 class TransformStep(BaseModel):
@@ -46,6 +49,9 @@ class Her2fastKeys(BaseModel):
     halo_px: Annotated[int, Field(ge=0, le=1024)] = DEFAULT_HALO_PX
     dtype: Literal["float32"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    #: What the outputs after the classes are: distances from the training data
+    #: (docs/design/domain.md). Most packages give none.
+    distance_names: Annotated[list[DistanceName], Field(max_length=16)] = []
     sha256: Sha256 | None = None
     licence: str = ""
     training_data: str = ""
@@ -80,8 +86,18 @@ class ModelConfig(BaseModel):
                 "need 1 or 2 output channels of a segmenter (tumor; background and "
                 f"tumor), got num_classes={self.num_classes}"
             )
+        distances = self.her2fast.distance_names
+        if distances and self.her2fast.task == "segment":
+            raise ValueError(f"need no distance_names of a segmenter, got {distances}")
+        if len(set(distances)) != len(distances):
+            raise ValueError(f"need distinct distance_names, got {distances}")
         self.normalization()
         return self
+
+    @property
+    def outputs(self) -> int:
+        """Values a classifier gives per patch: classes, then distances."""
+        return self.num_classes + len(self.her2fast.distance_names)
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel, after division by 255."""
@@ -148,6 +164,18 @@ class Calibration(BaseModel):
         return value
 
 
+class Domain(BaseModel):
+    """How far from its training data a package trusts itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    #: Per distance of the classifier: a patch beyond any lies outside.
+    cuts: Annotated[dict[DistanceName, Cut], Field(min_length=1)]
+    #: More of the kept tumor outside sets OUT_OF_DOMAIN.
+    max_share: Annotated[float, Field(ge=0, le=1)]
+    #: What the training data looked like, for readers; decides nothing.
+    statistics: dict[str, Any] = {}
+
+
 class MethodConfig(BaseModel):
     """`method.json`: what a method package is made of."""
 
@@ -161,6 +189,7 @@ class MethodConfig(BaseModel):
     guideline: str | None = None
     floor_percent: Annotated[int, Field(ge=0, le=100)] = 1
     stain: Literal["h-dab"] | None = None
+    domain: Domain | None = None
     synthetic: bool = False
     intended_use: str = ""
     description: str = ""

@@ -41,6 +41,7 @@ def describe(package: MethodPackage) -> dict[str, Any]:
         "guideline": package.guideline,
         "floor_percent": package.floor_percent,
         "stain": package.stain,
+        "domain": package.domain_record,
         "calibration": {"scale": list(package.scale), "bias": list(package.bias)},
         "synthetic": package.synthetic,
         "intended_use": package.intended_use,

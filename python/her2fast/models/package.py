@@ -79,6 +79,9 @@ class MethodPackage:
     guideline: str | None
     floor_percent: int
     stain: str | None
+    #: Cut of each distance in the classifier's order, and the largest share outside;
+    #: None where nothing is said of the domain.
+    domain: tuple[tuple[float, ...], float] | None
     synthetic: bool
     intended_use: str
 
@@ -91,6 +94,11 @@ class MethodPackage:
     def class_names(self) -> list[str]:
         """Classes of the classifier."""
         return list(self.classify.config.class_names)
+
+    @property
+    def distance_names(self) -> list[str]:
+        """Distances from the training data that the classifier gives."""
+        return list(self.classify.config.her2fast.distance_names)
 
     @property
     def spacing_um(self) -> float:
@@ -111,6 +119,18 @@ class MethodPackage:
     def bias_q16(self) -> list[int]:
         """Calibration offsets on the logits, 65536 is 1; empty is the identity."""
         return [round(value * 65536) for value in self.bias]
+
+    @property
+    def domain_record(self) -> dict[str, Any] | None:
+        """What a record says of the limits; None where nothing is judged."""
+        if self.domain is None:
+            return None
+        cuts, max_share = self.domain
+        return {
+            "names": self.distance_names,
+            "cut_q16": [round(cut * 65536) for cut in cuts],
+            "max_share_permille": round(max_share * 1000),
+        }
 
     def require_known(self) -> None:
         """Raises `SlideError` MODEL_HASH where a model file is in no list."""
@@ -192,6 +212,7 @@ def _load_method(folder: Path, known: dict[str, str]) -> MethodPackage:
         guideline=config.guideline,
         floor_percent=config.floor_percent,
         stain=config.stain,
+        domain=_domain(config, classify, place),
         synthetic=config.synthetic or any_synthetic(classify, segment),
         intended_use=config.intended_use,
     )
@@ -214,11 +235,27 @@ def _load_bare(folder: Path, known: dict[str, str]) -> MethodPackage:
         guideline=None,
         floor_percent=1,
         stain=None,
+        domain=None,
         synthetic=classify.config.her2fast.synthetic,
         intended_use=classify.config.her2fast.intended_use,
     )
     _check_method(package, folder / "config.json")
     return package
+
+
+def _domain(
+    config: MethodConfig, classify: ModelPackage, place: Path
+) -> tuple[tuple[float, ...], float] | None:
+    if config.domain is None:
+        return None
+    names = classify.config.her2fast.distance_names
+    if set(config.domain.cuts) != set(names):
+        raise UsageError(
+            f"{place}: need domain.cuts of the classifier's distance_names "
+            f"{sorted(names)}, got {sorted(config.domain.cuts)}"
+        )
+    cuts = tuple(config.domain.cuts[name] for name in names)
+    return cuts, config.domain.max_share
 
 
 def any_synthetic(*models: ModelPackage | None) -> bool:

@@ -210,10 +210,16 @@ class TorchScriptRunner:
             )
         outputs = self._checked(outputs, len(inputs)).to(torch.float32)
         activation = config.her2fast.activation
+        distances = None
+        if config.her2fast.distance_names:  # no classes: no activation is theirs
+            distances = outputs[:, config.num_classes :]
+            outputs = outputs[:, : config.num_classes]
         if activation == "none":
             outputs = outputs.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
             single = config.num_classes == 1
             outputs = outputs.logit() if single else outputs.log()
+        if distances is not None:
+            outputs = torch.cat((outputs, distances), 1)
         return np.ascontiguousarray(outputs.reshape(len(inputs), -1).cpu().numpy())
 
     def _checked(self, outputs: torch.Tensor, batch: int) -> torch.Tensor:
@@ -225,7 +231,7 @@ class TorchScriptRunner:
                 return outputs
             need: tuple[int, ...] = (batch, config.num_classes, side, side)
         else:
-            need = (batch, config.num_classes)
+            need = (batch, config.outputs)
         if len(shape) != len(need):
             code = "MODEL_SHAPE"
         elif shape[1] != need[1]:

@@ -247,7 +247,28 @@ def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     blurred = _number(record.get("out_of_focus_share"))
     if blurred is not None:
         rows.append(("Tissue out of focus", f"{100 * blurred:.1f} %"))
+    strange = _domain(_mapping(record.get("domain")))
+    if strange is not None:
+        rows.append(("Tumor unlike the training data", strange))
     return [(label, value) for label, value in rows if value is not None]
+
+
+def _domain(domain: Mapping[str, Any]) -> str | None:
+    """The share outside, and each distance in units of its cut."""
+    share = _number(domain.get("outside_share"))
+    limit = _number(domain.get("max_share"))
+    if share is None or limit is None:
+        return None
+    text = f"{100 * share:.1f} % (review above {100 * limit:.0f} %)"
+    parts = []
+    for name, values in _mapping(domain.get("distances")).items():
+        mean = _number(_mapping(values).get("mean"))
+        cut = _number(_mapping(values).get("cut"))
+        if mean is not None and cut:
+            parts.append(f"{name} {mean / cut:.2f}")
+    if parts:
+        text += f"; mean distance, 1 is the cut: {', '.join(parts)}"
+    return text
 
 
 def _tiles(tiles: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -62,6 +62,11 @@ FLAGS = {
         "Out of focus",
         "Much of the tissue is blurred; scan again or look at the slide.",
     ),
+    "OUT_OF_DOMAIN": (
+        "Unlike the training data",
+        "In color or texture much of the tumor is unlike anything the package was "
+        "trained on, so its classes are not to be trusted here; look at the slide.",
+    ),
 }
 
 CODES = {

@@ -12,9 +12,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 class ConvBlock(nn.Module):
     """3 x 3 convolution, batch norm (folded away before export), ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv = nn.Conv2d(
+            inputs, outputs, 3, stride, dilation, dilation, bias=False
+        )
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -40,6 +44,9 @@ def fold_norms(network: nn.Module) -> nn.Module:
 class TinyClassifier(nn.Module):
     """(N, 3, 64, 64) normalized -> (N, classes) logits; about 0.2 M parameters."""
 
+    #: Blocks whose means are features; the last one feeds the classes.
+    POOLED = (1, 3, 5)
+
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
         self.features = nn.Sequential(
@@ -57,6 +64,16 @@ class TinyClassifier(nn.Module):
         logits: torch.Tensor = self.head(self.features(x).mean((2, 3)))
         return logits
 
+    def with_features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and (N, 192) means of three layers from fine to coarse."""
+        pooled = []
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if index in self.POOLED:
+                pooled.append(x.mean((2, 3)))
+        logits: torch.Tensor = self.head(pooled[-1])
+        return logits, torch.cat(pooled, 1)
+
 
 class TinyUNet(nn.Module):
     """(N, 3, H, W) normalized -> (N, 1, H, W) tumor logits; H and W multiples of 16.
@@ -71,7 +88,10 @@ class TinyUNet(nn.Module):
         self.level4 = ConvBlock(32, 32)
         self.level8 = nn.Sequential(ConvBlock(32, 64, 2), ConvBlock(64, 64))
         self.level16 = nn.Sequential(
-            ConvBlock(64, 96, 2), ConvBlock(96, 96), ConvBlock(96, 96)
+            ConvBlock(64, 96, 2),
+            # Wide: whether cells lie in a nest shows only around them.
+            ConvBlock(96, 96, dilation=2),
+            ConvBlock(96, 96, dilation=3),
         )
         self.narrow16 = nn.Conv2d(96, 64, 1)
         self.merge8 = ConvBlock(64, 64)

@@ -66,6 +66,7 @@ def write_model(
     batch_size: int,
     halo_px: int,
     training_data: str,
+    distance_names: Sequence[str] = (),
 ) -> str:
     """Write one model package; returns the SHA-256 of its TorchScript."""
     example = torch.zeros(2, 3, input_px, input_px)
@@ -91,6 +92,7 @@ def write_model(
             "halo_px": halo_px,
             "dtype": "float32",
             "batch_size": batch_size,
+            **({"distance_names": list(distance_names)} if distance_names else {}),
             "sha256": digest,
             "licence": "Apache-2.0",
             "training_data": training_data,

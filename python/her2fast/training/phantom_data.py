@@ -7,20 +7,30 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from her2fast.phantom import PROFILES, Profile, compose_scene, develop
+from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
+from her2fast.training.looks import FOR_CLASSES, FOR_TUMOR, augment, wide_profile
 
 #: Patches with at most this share of tumor are neither trained on nor scored.
 MIN_TUMOR = 0.10
 
+#: Logarithm of the largest error of a stated spacing.
+SPACING_SPREAD = 0.10
+
+#: Weight of unstained tumor in the segmenter's loss: what is missed most.
+UNSTAINED_WEIGHT = 1.5
+
 #: Seeds of training scenes start here; evaluation and demo use others.
 FIRST_SEED = 1_000_000
+#: Scenes that set the cuts of the domain.
+DOMAIN_SEED = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,12 @@ class Pictures:
 
 
 def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A slide's class shares: often one class rules, sometimes all four are there."""
+    """A slide's class shares: often one class rules, sometimes all four are there.
+
+    A quarter of the slides has no stain at all: the tumor that is missed most.
+    """
+    if rng.random() < 0.25:
+        return 1.0, 0.0, 0.0, 0.0
     shares = rng.dirichlet([0.5, 0.5, 0.5, 0.5])
     shares[shares < 0.03] = 0.0
     shares /= shares.sum()
@@ -45,10 +60,13 @@ def make_pictures(
     exposures: int,
     *,
     first_seed: int = FIRST_SEED,
-    profiles: tuple[Profile, ...] = PROFILES,
+    profiles: tuple[Profile, ...] | None = None,
     empty_share: float = 0.08,
 ) -> Pictures:
-    """Render `count` scenes of size_px x size_px at 1 um/px."""
+    """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
+
+    Without `profiles` every exposure has a stain and a scanner of its own.
+    """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
     for index in range(count):
@@ -56,11 +74,21 @@ def make_pictures(
         rng = generator(seed, 7)
         mixture = random_mixture(rng)
         tumor = bool(rng.random() >= empty_share)
-        scene = compose_scene(seed, (size_px, size_px), mixture=mixture, tumor=tumor)
-        looks = rng.permutation(len(profiles))
+        # A stated spacing is wrong by some percent, and cells differ in size.
+        spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
+        scene = compose_scene(
+            seed,
+            (size_px, size_px),
+            spacing_um=spacing_um,
+            mixture=mixture,
+            tumor=tumor,
+        )
         for exposure in range(exposures):
-            look = profiles[int(looks[exposure % len(profiles)])]
-            phantom = develop(scene, look, seed * 16 + exposure, spacing_um=1.0)
+            if profiles is None:
+                look = wide_profile(rng)
+            else:
+                look = profiles[int(rng.integers(len(profiles)))]
+            phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
             rgb[index, exposure] = phantom.rgb
             class_map[index] = phantom.class_map
     return Pictures(rgb, class_map)
@@ -104,34 +132,30 @@ def normalize(
     return (scaled - offset) / torch.tensor(std).view(1, 3, 1, 1)
 
 
-def augment(rgb: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Small changes of scanner and stain: (N, H, W, 3) uint8 in, the same out."""
-    count = rgb.shape[0]
-
-    def near_one(spread: float, channels: int) -> torch.Tensor:
-        drawn = torch.randn(count, 1, 1, channels, generator=random) * spread
-        return drawn.clamp(-2.0 * spread, 2.0 * spread).exp()
-
-    values = rgb.float() / 255.0
-    values = values.clamp(min=1e-3) ** near_one(0.06, 1) * near_one(0.02, 3)
-    gray = values.mean(-1, keepdim=True)
-    values = gray + (values - gray) * near_one(0.12, 1)
-    planes = values.permute(0, 3, 1, 2)
-    if torch.rand(1, generator=random).item() < 0.3:
-        soft = functional.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
-        share = torch.rand(count, 1, 1, 1, generator=random)
-        planes = planes + (soft - planes) * share
-    elif torch.rand(1, generator=random).item() < 0.3:
-        soft = functional.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
-        planes = planes + (planes - soft) * torch.rand(count, 1, 1, 1, generator=random)
-    noise = torch.randn(planes.shape, generator=random) * 0.006
-    mixed = ((planes + noise) * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
-    return mixed.permute(0, 2, 3, 1)
+Picture = TypeVar("Picture", npt.NDArray[np.uint8], npt.NDArray[np.int8])
 
 
-def _turned(picture: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
+def _turned(picture: Picture, turn: int) -> Picture:
     turned = np.rot90(picture, turn % 4)
     return turned[:, ::-1] if turn >= 4 else turned
+
+
+def _zoomed(
+    rgb: torch.Tensor, truth: torch.Tensor, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Half of the batches with larger cells: the middle, brought to full size."""
+    if torch.rand(1, generator=random).item() < 0.5:
+        return rgb, truth
+    side = rgb.shape[1]
+    kept = int(side * (0.75 + 0.25 * torch.rand(1, generator=random).item()))
+    first = (side - kept) // 2
+    inner = slice(first, first + kept)
+    planes = rgb[:, inner, inner].permute(0, 3, 1, 2).float()
+    large = functional.interpolate(
+        planes, size=(side, side), mode="bilinear", align_corners=False
+    )
+    pixels = large.round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+    return pixels, functional.interpolate(truth[:, :, inner, inner], size=(side, side))
 
 
 def patch_batches(
@@ -163,19 +187,42 @@ def patch_batches(
             source = pictures.rgb[scene, rng.integers(exposures)]
             crop = source[y : y + patch_px, x : x + patch_px]
             rgb[item] = _turned(crop, int(rng.integers(8)))
-        yield augment(torch.from_numpy(rgb), random), torch.from_numpy(shares)
+        looks = augment(torch.from_numpy(rgb), random, FOR_CLASSES)
+        yield looks, torch.from_numpy(shares)
+
+
+def scene_patches(
+    pictures: Pictures, patch_px: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Per scene with tumor (N, P, P, 3) uint8 patches and their (N,) tumor pixels."""
+    random = torch.Generator().manual_seed(seed)
+    for scene, class_map in enumerate(pictures.class_map):
+        tumor = patch_areas(class_map, patch_px, patch_px).sum(-1)
+        places = np.argwhere(tumor > MIN_TUMOR * patch_px * patch_px)
+        if not len(places):
+            continue
+        source = pictures.rgb[scene, scene % pictures.rgb.shape[1]]
+        crops = [
+            source[y : y + patch_px, x : x + patch_px]
+            for y, x in (places * patch_px).tolist()
+        ]
+        # One laboratory and scanner a scene: the same numbers for all its patches.
+        rows = torch.from_numpy(np.concatenate(crops)[None])
+        whole = augment(rows, random, FOR_CLASSES)[0]
+        area = torch.from_numpy(tumor[places[:, 0], places[:, 1]])
+        yield whole.reshape(len(crops), patch_px, patch_px, 3), area
 
 
 def crop_batches(
     pictures: Pictures, batch: int, crop_px: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (N, C, C, 3) uint8 crops with their (N, 1, C, C) float tumor mask."""
+    """Endless (N, C, C, 3) uint8 crops with (N, 2, C, C) float: tumor, and weight."""
     rng = generator(seed, 13)
     random = torch.Generator().manual_seed(seed + 1)
     scenes, exposures, height, width, _ = pictures.rgb.shape
     while True:
         rgb = np.empty((batch, crop_px, crop_px, 3), np.uint8)
-        mask = np.empty((batch, 1, crop_px, crop_px), np.float32)
+        mask = np.empty((batch, 2, crop_px, crop_px), np.float32)
         for item in range(batch):
             scene = int(rng.integers(scenes))
             y = int(rng.integers(height - crop_px + 1))
@@ -183,6 +230,9 @@ def crop_batches(
             turn = int(rng.integers(8))
             source = pictures.rgb[scene, rng.integers(exposures)]
             rgb[item] = _turned(source[y : y + crop_px, x : x + crop_px], turn)
-            truth = pictures.class_map[scene, y : y + crop_px, x : x + crop_px] >= 0
-            mask[item, 0] = _turned(truth.astype(np.uint8), turn)
-        yield augment(torch.from_numpy(rgb), random), torch.from_numpy(mask)
+            truth = pictures.class_map[scene, y : y + crop_px, x : x + crop_px]
+            kinds = _turned(truth, turn)
+            mask[item, 0] = kinds >= 0
+            mask[item, 1] = np.where(kinds == 0, UNSTAINED_WEIGHT, 1.0)
+        looks, truth_of = _zoomed(torch.from_numpy(rgb), torch.from_numpy(mask), random)
+        yield augment(looks, random, FOR_TUMOR), truth_of

@@ -68,7 +68,8 @@ def patch_logits(
     blocks = cut.reshape(rows, PATCH_PX, columns, PATCH_PX, 3).swapaxes(1, 2)
     flat = torch.from_numpy(blocks.reshape(-1, PATCH_PX, PATCH_PX, 3).copy())
     parts = [classifier(normalize(part, MEAN, STD)) for part in torch.split(flat, 32)]
-    logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+    # What follows the classes are distances, not logits.
+    logits: npt.NDArray[np.float32] = torch.cat(parts)[:, :4].numpy()
     return logits.reshape(rows, columns, -1)
 
 

@@ -20,6 +20,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from her2fast.training.domain_statistics import (
+    DISTANCE_NAMES,
+    Domain,
+    JudgedClassifier,
+    fit_domain,
+)
 from her2fast.training.networks import (
     TinyClassifier,
     TinyUNet,
@@ -34,17 +40,22 @@ from her2fast.training.packages import (
     write_model,
 )
 from her2fast.training.phantom_data import (
+    DOMAIN_SEED,
     Pictures,
     cached_pictures,
     crop_batches,
+    make_pictures,
     normalize,
     patch_batches,
+    scene_patches,
 )
 from her2fast.training.tiny_evaluation import evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
 TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
 PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
+#: Batches of training patches that the domain's statistics are taken of.
+DOMAIN_STEPS = 80
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
@@ -53,8 +64,9 @@ def _log(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    likelihood = functional.binary_cross_entropy_with_logits(logits, mask)
+def _segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    mask, weight = truth[:, :1], truth[:, 1:]
+    likelihood = functional.binary_cross_entropy_with_logits(logits, mask, weight)
     share = torch.sigmoid(logits)
     overlap = 2.0 * (share * mask).sum() + 1.0
     return likelihood + 0.5 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
@@ -111,10 +123,26 @@ def train_networks(
     return segmenter, classifier, {"segment": segment_loss, "classify": classify_loss}
 
 
+def judge_domain(
+    classifier: TinyClassifier, pictures: Pictures, fresh: Pictures, *, seed: int
+) -> tuple[JudgedClassifier, Domain]:
+    """The classifier with its distances; cuts by `fresh` scenes of the same kind."""
+    known = (
+        (normalize(rgb, MEAN, STD), shares)
+        for rgb, shares in patch_batches(pictures, 48, PATCH_PX, seed + 1)
+    )
+    others = [
+        (normalize(rgb, MEAN, STD), tumor)
+        for rgb, tumor in scene_patches(fresh, PATCH_PX, seed + 2)
+    ]
+    return fit_domain(classifier, known, others, steps=DOMAIN_STEPS, mean=MEAN, std=STD)
+
+
 def write_package(
     out: Path,
     segmenter: TinyUNet,
-    classifier: TinyClassifier,
+    classifier: JudgedClassifier,
+    domain: Domain,
     training: dict[str, Any],
 ) -> dict[str, str]:
     """Write the method package; returns the SHA-256 of each model."""
@@ -140,6 +168,7 @@ def write_package(
             input_px=PATCH_PX,
             halo_px=0,
             batch_size=32,
+            distance_names=DISTANCE_NAMES,
             **shared,
         ),
     }
@@ -152,6 +181,7 @@ def write_package(
         "calibration": {"scale": [1, 1, 1, 1]},
         "guideline": "asco-cap-2018",
         "stain": "h-dab",
+        "domain": domain.to_json(),
         "synthetic": True,
         "intended_use": NOTICE,
         "description": "tiny networks trained on generated H-DAB phantoms with true "
@@ -173,6 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size-px", type=int, default=512)
     parser.add_argument("--segment-steps", type=int, default=1200)
     parser.add_argument("--classify-steps", type=int, default=800)
+    parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
     chosen = parser.parse_args(arguments)
@@ -191,6 +222,10 @@ def main(arguments: list[str] | None = None) -> None:
         classify_steps=chosen.classify_steps,
     )
     _log(f"trained after {time.monotonic() - began:.0f} s")
+    fresh = make_pictures(
+        chosen.domain_scenes, chosen.size_px, 1, first_seed=DOMAIN_SEED, empty_share=0.0
+    )
+    judged, domain = judge_domain(classifier, pictures, fresh, seed=chosen.seed)
     figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
     training = {
         "recipe": "python -m her2fast.training.tiny_recipe",
@@ -206,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
         "held_out_phantoms": figures,
         "torch": torch.__version__,
     }
-    digests = write_package(chosen.out, segmenter, classifier, training)
+    digests = write_package(chosen.out, segmenter, judged, domain, training)
     for name, digest in digests.items():
         _log(f"{name} sha256 {digest}")
     _log(f"held out: {figures}")

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of stain and scanner that a network must bear.
+
+Pictures are taken apart into hematoxylin, DAB and a residual by Beer and Lambert, each
+is given another strength and another color, and light is put together again. Where DAB
+is taken away at random, a segmenter cannot lean on it: unstained tumor is tumor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from her2fast.phantom import PROFILES, Profile
+from her2fast.phantom.optics import DAB, HEMATOXYLIN
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a batch's looks lie apart; the names say what is moved."""
+
+    hematoxylin: float = 0.30  # sigma of the logarithm of its strength
+    dab: float = 0.12
+    vector: float = 0.035  # sigma of each stain's direction
+    gamma: float = 0.08
+    balance: float = 0.03  # sigma of each channel's light
+    no_dab: float = 0.0  # share of the pictures that lose most of their DAB
+    soften: float = 0.35  # share of the pictures that are blurred
+    sharpen: float = 0.35
+    noise: float = 0.012  # largest sigma of the noise, of full light
+
+
+#: Strength of DAB is what a class is: little may be moved.
+FOR_CLASSES = Spread()
+#: Tumor is tumor whatever its stain.
+FOR_TUMOR = Spread(hematoxylin=0.35, dab=0.45, vector=0.04, no_dab=0.30)
+
+
+def wide_profile(rng: np.random.Generator) -> Profile:
+    """A laboratory and a scanner that no list names."""
+    base = PROFILES[int(rng.integers(len(PROFILES)))]
+
+    def turned(
+        vector: tuple[float, float, float], spread: float
+    ) -> tuple[float, float, float]:
+        moved = np.maximum(np.array(vector) + rng.normal(0.0, spread, 3), 0.05)
+        moved /= np.linalg.norm(moved)
+        return float(moved[0]), float(moved[1]), float(moved[2])
+
+    light = rng.uniform(224.0, 250.0) + rng.normal(0.0, 4.0, 3)
+    light = np.clip(light, 212.0, 254.0)
+    return replace(
+        base,
+        name=f"wide-{base.name}",
+        white_rgb=(float(light[0]), float(light[1]), float(light[2])),
+        hematoxylin=turned(base.hematoxylin, 0.04),
+        dab=turned(base.dab, 0.03),
+        hematoxylin_gain=float(np.exp(rng.uniform(np.log(0.6), np.log(2.3)))),
+        dab_gain=float(np.exp(rng.normal(0.0, 0.10))),
+        gamma=float(np.exp(rng.normal(0.0, 0.06))),
+        blur_um=float(rng.uniform(0.25, 1.1)),
+        sharpen=float(rng.uniform(0.0, 0.8)),
+        noise=float(rng.uniform(0.5, 3.5)),
+        jpeg_quality=int(rng.integers(55, 96)),
+    )
+
+
+def _stains() -> torch.Tensor:
+    """(3, 3): unit rows of hematoxylin, DAB and what neither explains."""
+    hematoxylin = torch.tensor(HEMATOXYLIN) / torch.tensor(HEMATOXYLIN).norm()
+    dab = torch.tensor(DAB) / torch.tensor(DAB).norm()
+    residual = torch.linalg.cross(hematoxylin, dab)
+    return torch.stack([hematoxylin, dab, residual / residual.norm()])
+
+
+def _near_one(
+    shape: tuple[int, ...], spread: float, random: torch.Generator
+) -> torch.Tensor:
+    drawn = torch.randn(shape, generator=random) * spread
+    return drawn.clamp(-2.0 * spread, 2.0 * spread).exp()
+
+
+def augment(
+    rgb: torch.Tensor, random: torch.Generator, spread: Spread = FOR_CLASSES
+) -> torch.Tensor:
+    """Other stain, other scanner: (N, H, W, 3) uint8 in, the same out."""
+    count = rgb.shape[0]
+    light = (rgb.float() / 255.0).clamp(min=1.0 / 255.0)
+    stains = _stains()
+    amounts = -torch.log(light) @ torch.linalg.inv(stains)
+    strength = torch.cat(
+        [
+            _near_one((count, 1), spread.hematoxylin, random),
+            _near_one((count, 1), spread.dab, random),
+            torch.rand((count, 1), generator=random) + 0.3,
+        ],
+        1,
+    )
+    bare = torch.rand(count, generator=random) < spread.no_dab
+    left = 0.3 * torch.rand(count, generator=random)
+    strength[:, 1] = torch.where(bare, left, strength[:, 1])
+    turned = stains + torch.randn((count, 3, 3), generator=random) * spread.vector
+    density = (amounts * strength[:, None, None]).flatten(1, 2) @ turned
+    light = torch.exp(-density).reshape(rgb.shape)
+    light = light * _near_one((count, 1, 1, 3), spread.balance, random)
+    light = light.clamp(min=1e-3) ** _near_one((count, 1, 1, 1), spread.gamma, random)
+
+    planes = light.permute(0, 3, 1, 2)
+    soft = functional.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
+    pick = torch.rand(count, generator=random)
+    amount = torch.rand(count, generator=random)
+    blur = torch.where(pick < spread.soften, amount, torch.zeros(count))
+    sharp = torch.where(pick > 1.0 - spread.sharpen, 1.2 * amount, torch.zeros(count))
+    planes = planes + (soft - planes) * (blur - sharp)[:, None, None, None]
+    sigma = spread.noise * torch.rand((count, 1, 1, 1), generator=random)
+    planes = planes + sigma * torch.randn(planes.shape, generator=random)
+    mixed = (planes * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+    return mixed.permute(0, 2, 3, 1)
