@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 
 import numpy as np
@@ -322,11 +321,3 @@ def test_probabilities_stay_apart_from_distances(tmp_path):
     out = open_runner(package.classify).run(np.zeros((2, 64, 64, 3), np.uint8))
     np.testing.assert_allclose(out[:, :4], np.log([[0.7, 0.1, 0.1, 0.1]] * 2), 1e-5)
     np.testing.assert_array_equal(out[:, 4], [7.5, 7.5])
-
-
-def shipped_without_stain_check():
-    """The shipped package; what the stain rule refuses before is judged too."""
-    package = load_package()
-    if package.domain is None:
-        pytest.skip("the shipped package has no statistics")
-    return dataclasses.replace(package, stain=None)
