@@ -32,6 +32,8 @@ def drawn(seed, *names, shape=SHAPE, spacing_um=1.0, clear_um=100.0):
     return ground
 
 
+#: These need glass, tumor or a lumen; they have tests of their own.
+NEEDS_A_SCENE = ("edge_artifact", "tumor_necrosis", "lumen_debris")
 ALL = [one.name for one in fields(StromaMix)]
 
 
@@ -49,8 +51,7 @@ def test_each_thing_is_repeatable_finite_and_changes_the_picture(name):
         assert one.amounts.min() >= 0.0
         assert one.amounts.max() < 6.0
         changed += bool((one.amounts != drawn(seed, *without).amounts).any())
-    # Edge artifact needs glass; it has a test of its own.
-    assert changed == 0 if name == "edge_artifact" else changed >= 2
+    assert changed == 0 if name in NEEDS_A_SCENE else changed >= 2
 
 
 def test_connective_tissue_alone_has_no_brown():
@@ -69,6 +70,7 @@ def test_connective_tissue_alone_has_no_brown():
         ("muscle", Tissue.MUSCLE),
         ("lymphocytes", Tissue.LYMPHOID),
         ("follicles", Tissue.LYMPHOID),
+        ("histiocytes", Tissue.LYMPHOID),
         ("vessels", Tissue.VESSEL),
         ("benign_ducts", Tissue.BENIGN),
         ("benign_lobules", Tissue.BENIGN),
@@ -160,6 +162,33 @@ def test_widths_are_micrometers_at_any_spacing():
         ]
         share.append(np.mean(area))
     assert share[0] == pytest.approx(share[1], abs=0.02)
+
+
+def test_dead_tumor_is_no_tumor():
+    dead = 0
+    for seed in range(4):
+        alive = compose(seed, (256, 256), 1.0, EVEN, mix=StromaMix.nothing())
+        mix = replace(StromaMix.nothing(), tumor_necrosis=1.0)
+        scene = compose(seed, (256, 256), 1.0, EVEN, mix=mix)
+        here = scene.tissue == Tissue.NECROSIS
+        dead += int(here.sum())
+        assert (scene.class_map[here] == -1).all()
+        assert not scene.membrane_mask[here].any()
+        assert (scene.class_map >= 0).sum() < (alive.class_map >= 0).sum()
+    assert dead > 500
+
+
+def test_debris_stays_in_lumens():
+    changed = 0
+    for seed in range(8):
+        empty = compose(seed, (256, 256), 1.0, EVEN, mix=StromaMix.nothing())
+        mix = replace(StromaMix.nothing(), lumen_debris=1.0)
+        scene = compose(seed, (256, 256), 1.0, EVEN, mix=mix)
+        np.testing.assert_array_equal(scene.class_map, empty.class_map)
+        there = scene.tissue == Tissue.NECROSIS
+        assert (empty.tissue[there] == Tissue.LUMEN).all()
+        changed += bool(there.any())
+    assert changed >= 2
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from her2fast.phantom.cells import CellTable
 from her2fast.phantom.fields import generator
+from her2fast.phantom.ground import Tissue
 from her2fast.phantom.optics import PROFILES, UNSEEN, Profile, expose, jittered
 from her2fast.phantom.optics import profile_by_name as profile_by_name
 from her2fast.phantom.scene import Scene, compose
+from her2fast.phantom.stroma import StromaMix
 from her2fast.phantom.tumor import MEMBRANE_CUT
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "Phantom",
     "Profile",
     "Scene",
+    "StromaMix",
+    "Tissue",
     "compose_scene",
     "develop",
     "profile_by_name",
@@ -61,8 +65,12 @@ def compose_scene(
     mixture: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25),
     tumor: bool = True,
     oversampling: int = OVERSAMPLING,
+    mix: StromaMix | None = None,
 ) -> Scene:
-    """Geometry, stains and truth of a phantom, before any laboratory's look."""
+    """Geometry, stains and truth of a phantom, before any laboratory's look.
+
+    `mix` says how probable each thing is that is no tumor; None: the usual ones.
+    """
     width, height = size_px
     if not (16 <= width <= 8192 and 16 <= height <= 8192):
         raise ValueError(f"need 16 <= width, height <= 8192, got size_px={size_px}")
@@ -78,6 +86,7 @@ def compose_scene(
         mixture,
         tumor=tumor,
         oversampling=oversampling,
+        mix=mix,
     )
 
 
@@ -125,6 +134,7 @@ def render(
     mixture: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25),
     profile: str | Profile = "reference",
     jitter: bool = True,
+    mix: StromaMix | None = None,
 ) -> Phantom:
     """One phantom: a pure function of its arguments.
 
@@ -142,6 +152,8 @@ def render(
         Stain and scanner: a name from `PROFILES`, or "unseen", or a profile.
     jitter
         Move stain and scanner a little, as from day to day.
+    mix
+        How probable each thing is that is no tumor; None: the usual ones.
 
     Returns
     -------
@@ -153,5 +165,7 @@ def render(
         A size, spacing or mixture out of range, or an unknown profile.
     """
     look = profile_by_name(profile) if isinstance(profile, str) else profile
-    scene = compose_scene(seed, size_px, spacing_um=spacing_um, mixture=mixture)
+    scene = compose_scene(
+        seed, size_px, spacing_um=spacing_um, mixture=mixture, mix=mix
+    )
     return develop(scene, look, seed, spacing_um=spacing_um, jitter=jitter)

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from her2fast.phantom.benign import draw_ducts, draw_lobules
 from her2fast.phantom.blood import RedCells, draw_red_cells, draw_vessels
 from her2fast.phantom.debris import draw_calcification, draw_mucin, draw_necrosis
 from her2fast.phantom.fields import Floats
 from her2fast.phantom.ground import Ground, Tissue
-from her2fast.phantom.immune import draw_follicles, draw_lymphocytes, draw_plasma_cells
+from her2fast.phantom.immune import (
+    draw_follicles,
+    draw_histiocytes,
+    draw_lymphocytes,
+    draw_plasma_cells,
+)
 from her2fast.phantom.layout import Grid
 from her2fast.phantom.muscle import draw_muscle
 from her2fast.phantom.pigment import (
@@ -30,7 +36,11 @@ from her2fast.phantom.unspecific import (
 
 
 def draw_ground(
-    rng: np.random.Generator, grid: Grid, clear_um: Floats, mix: StromaMix
+    rng: np.random.Generator,
+    grid: Grid,
+    clear_um: Floats,
+    mix: StromaMix,
+    dead: npt.NDArray[np.bool_] | None = None,
 ) -> Ground:
     """Everything that lies under the tumor, over the whole picture.
 
@@ -45,6 +55,8 @@ def draw_ground(
         (h, w), about the distance from tumor; negative inside it.
     mix
         How probable each kind of thing is.
+    dead
+        (h, w), necrosis in the tumor; see `carve_necrosis`.
 
     Returns
     -------
@@ -75,6 +87,10 @@ def draw_ground(
         share = float(own.uniform(0.02, 0.4))
         at = patch_of(own, grid, float(own.uniform(60.0, 150.0)), share, outside)
         draw_plasma_cells(own, grid, ground, at)
+    if own := wanted(mix.histiocytes):
+        share = float(own.uniform(0.01, 0.25))
+        at = patch_of(own, grid, float(own.uniform(35.0, 120.0)), share, outside)
+        draw_histiocytes(own, grid, ground, at)
     stained = (own := wanted(mix.benign_stained)) is not None
     if own := wanted(mix.follicles):
         draw_follicles(own, grid, ground, room)
@@ -103,7 +119,26 @@ def draw_ground(
         draw_black_granules(own, grid, ground, outside, fine=False)
     if own := wanted(mix.brown_macrophages):
         draw_brown_macrophages(own, grid, ground, outside)
+    own = child(rng)
+    if dead is not None:
+        draw_necrosis(own, grid, ground, dead & outside)
     return ground
+
+
+def carve_necrosis(
+    rng: np.random.Generator, coarse: Grid, depth_um: Floats, mix: StromaMix
+) -> npt.NDArray[np.bool_] | None:
+    """Take dead parts out of the tumor's depth map, in place; where they are."""
+    inside = depth_um > 0.0
+    if rng.random() >= mix.tumor_necrosis or not inside.any():
+        return None
+    # The middle dies first: far from vessels.
+    field = coarse.noise(rng, float(rng.uniform(50.0, 160.0)))
+    field += np.clip(depth_um / 60.0, 0.0, 1.5)
+    level = float(np.quantile(field[inside], 1.0 - rng.uniform(0.05, 0.35)))
+    dead: npt.NDArray[np.bool_] = inside & (field > level)
+    depth_um[dead] = -4.0
+    return dead
 
 
 def draw_overlay(
@@ -119,6 +154,17 @@ def draw_overlay(
         own = child(rng)
         return own if own.random() < chance else None
 
+    if own := wanted(mix.lumen_debris):
+        share = float(own.uniform(0.2, 0.8))
+        at = patch_of(
+            own,
+            grid,
+            float(own.uniform(30.0, 150.0)),
+            share,
+            ground.tissue == Tissue.LUMEN,
+        )
+        draw_necrosis(own, grid, ground, at)
+        within |= at
     if own := wanted(mix.nuclear_dab):
         draw_nuclear_dab(own, grid, ground, within)
     if own := wanted(mix.edge_artifact):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
@@ -16,6 +17,14 @@ def draw_necrosis(
     rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
 ) -> None:
     """Smudged remains of cells, nuclear dust and smears of unspecific brown."""
+    if not at.any():
+        return
+    # Its border frays.
+    fray = grain(rng, grid.x_um, grid.y_um, 5.0, 5.0)
+    soft = ndimage.uniform_filter(
+        at.astype(np.float32), max(3, int(9 / grid.spacing_um))
+    )
+    at = at & (soft + 0.12 * fray > 0.5)
     if not at.any():
         return
     x_um, y_um = grid.x_um[at], grid.y_um[at]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lymphocytes, follicles and plasma cells."""
+"""Lymphocytes, follicles, plasma cells and histiocytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
 from her2fast.phantom.rings import Room, ring
-from her2fast.phantom.textures import Points, disks, nuclei, paste, scatter
+from her2fast.phantom.textures import Points, disks, grain, nuclei, paste, scatter
 
 
 def draw_lymphocytes(
@@ -114,3 +114,43 @@ def draw_plasma_cells(
     )
     which = cores.pick(rng, np.zeros(len(moved)))
     paste(ground.hematoxylin, cores, which, moved, rng.uniform(0.18, 0.3, len(moved)))
+
+
+def draw_histiocytes(
+    rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
+) -> None:
+    """Sheets or single large pale cells, foamy or even, with one small nucleus."""
+    pitch_um = float(rng.uniform(11.0, 18.0))
+    points = scatter(rng, grid, pitch_um, jitter=0.25)
+    keep = at[points.row, points.column] & (
+        rng.random(len(points)) < rng.uniform(0.5, 1)
+    )
+    points = points.of(keep)
+    bodies = disks(
+        rng, grid.spacing_um, (0.36 * pitch_um, 0.54 * pitch_um), variants=16
+    )
+    which = bodies.pick(rng, np.zeros(len(points)))
+    tone = rng.uniform(0.02, 0.09) * rng.uniform(0.8, 1.2, len(points))
+    plane = np.zeros(grid.shape, np.float32)
+    paste(plane, bodies, which, points, tone)
+    foam = grain(rng, grid.x_um, grid.y_um, 1.6, 1.6)
+    plane *= np.clip(1.0 + rng.uniform(0.1, 0.6) * foam, 0.1, 2.2)
+    full = plane > 0.0
+    ground.hematoxylin[full] = plane[full]
+    ground.pigment[full] = np.float32(rng.uniform(0.0, 0.3)) * plane[full]
+    ground.tissue[full] = Tissue.LYMPHOID
+    cores = nuclei(
+        rng, grid.spacing_um, (2.2, 3.6), (1.7, 2.8), rim=0.5, angles=1, variants=16
+    )
+    which = cores.pick(rng, np.zeros(len(points)))
+    row = points.row + rng.integers(-2, 3, len(points)) * round(1 / grid.spacing_um)
+    column = points.column + rng.integers(-2, 3, len(points)) * round(
+        1 / grid.spacing_um
+    )
+    moved = Points(
+        points.x_um,
+        points.y_um,
+        np.clip(row, 0, grid.shape[0] - 1),
+        np.clip(column, 0, grid.shape[1] - 1),
+    )
+    paste(ground.hematoxylin, cores, which, moved, rng.uniform(0.12, 0.26, len(moved)))

@@ -111,18 +111,21 @@ def _cut_along(
 ) -> Floats:
     """Parallel fibers, about 1 on average."""
     fine = grain(rng, along, across, rng.uniform(20.0, 60.0), rng.uniform(1.2, 2.2))
+    dust = grain(rng, along, across, 1.8, 1.2)
     if not skeletal:
         cell_um = float(rng.uniform(*SMOOTH_CELL_UM))
         cells = grain(rng, along, across, cell_um * rng.uniform(8.0, 14.0), cell_um)
-        return (
-            1.0 + rng.uniform(0.1, 0.3) * fine + rng.uniform(0.1, 0.3) * cells
-        ).astype(np.float32)
+        value = 1.0 + rng.uniform(0.1, 0.3) * fine + rng.uniform(0.1, 0.3) * cells
+        # Cells that end, and holes round nuclei, break the lines.
+        patchy = grain(rng, along, across, 14.0, 3.5)
+        value += rng.uniform(0.1, 0.3) * patchy + rng.uniform(0.05, 0.25) * dust
+        return np.asarray(value, np.float32)
     fiber_um = float(rng.uniform(*SKELETAL_FIBER_UM))
     fibers = packed(rng, along, across, fiber_um * 14.0, fiber_um)
     tone = rng.normal(1.0, 0.12, TILE_CELLS**2).astype(np.float32)
     inside = np.clip(fibers.edge * np.float32(fiber_um) - rng.uniform(0.2, 1.5), 0, 1)
     bands = np.sin(along * np.float32(2.0 * np.pi / 2.3))
-    value = tone[fibers.cell] * (1.0 + rng.uniform(0.04, 0.15) * fine)
+    value = tone[fibers.cell] * (1.0 + rng.uniform(0.04, 0.15) * fine + 0.1 * dust)
     value += rng.uniform(0.0, 0.15) * bands
     return np.asarray(value * (0.25 + 0.75 * inside), np.float32)
 

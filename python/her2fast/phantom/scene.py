@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from her2fast.phantom.background import draw_ground, draw_overlay
+from her2fast.phantom.background import carve_necrosis, draw_ground, draw_overlay
 from her2fast.phantom.cells import CellTable, gather, no_cells
 from her2fast.phantom.fields import Floats, generator
 from her2fast.phantom.ground import Ground, Tissue
@@ -21,8 +21,8 @@ from her2fast.phantom.stroma import StromaMix
 from her2fast.phantom.tumor import TumorPainter, draw_regions
 
 #: Independent streams of random numbers, so that a part can change without the others.
-_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS, _OVERLAY = (
-    2**40 + part for part in range(6)
+_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS, _OVERLAY, _NECROSIS = (
+    2**40 + part for part in range(7)
 )
 #: A scene meant to hold tumor is laid out anew where it got less than this share.
 _LEAST_TUMOR, _ATTEMPTS = 0.06, 8
@@ -63,9 +63,16 @@ def compose(
         layout.lumen_um[...] = FAR_UM
 
     mix = mix if mix is not None else StromaMix()
-    clear_um = -layout.smooth(layout.depth_um, 0, shape[0])
-    ground = draw_ground(generator(seed, _STROMA), grid, clear_um, mix)
-    del clear_um
+    fine = (0, shape[0])
+    carving = Grid.over(layout.depth_um.shape, layout.coarse_um)
+    dead = carve_necrosis(generator(seed, _NECROSIS), carving, layout.depth_um, mix)
+    ground = draw_ground(
+        generator(seed, _STROMA),
+        grid,
+        -layout.smooth(layout.depth_um, *fine),
+        mix,
+        None if dead is None else layout.blocks(dead, *fine),
+    )
 
     inside = layout.tumor()
     coarse = Grid.over(inside.shape, layout.coarse_um)

@@ -31,6 +31,7 @@ class StromaMix:
     lymphocytes: float = 0.5
     follicles: float = 0.12
     plasma_cells: float = 0.2
+    histiocytes: float = 0.15
     vessels: float = 0.6
     benign_ducts: float = 0.25
     benign_lobules: float = 0.2
@@ -40,7 +41,9 @@ class StromaMix:
     anthracosis: float = 0.06
     formalin_pigment: float = 0.05
     brown_macrophages: float = 0.1
-    necrosis: float = 0.15
+    necrosis: float = 0.12
+    tumor_necrosis: float = 0.12
+    lumen_debris: float = 0.2
     mucin: float = 0.1
     calcification: float = 0.08
     edge_artifact: float = 0.15
@@ -82,27 +85,34 @@ def draw_connective(
     away = resize(np.clip(clear_um[::4, ::4], -10.0, 40.0), coarse.shape)
     across += np.float32(rng.uniform(0.0, 1.0)) * away
     fiber_um = float(rng.uniform(1.3, 2.6))
-    streaks = 0.7 * grain(rng, along, across, fiber_um * rng.uniform(8, 16), fiber_um)
+    streaks = 0.6 * grain(rng, along, across, fiber_um * rng.uniform(8, 16), fiber_um)
+    streaks += 0.35 * grain(rng, along, across, 14.0, 0.9)
     band_um = float(rng.uniform(4.0, 12.0))
     bands = grain(rng, along, across, band_um * rng.uniform(5.0, 12.0), band_um)
-    fine = grain(rng, x_um, y_um, 1.5, 1.5)
-    dense = rng.uniform(-0.6, 1.4) + rng.uniform(0.2, 0.8) * coarse.noise(rng, 110.0)
+    fine = grain(rng, x_um, y_um, 1.3, 1.3)
+    dense = rng.uniform(-0.8, 1.4) + rng.uniform(0.2, 0.8) * coarse.noise(rng, 110.0)
     dense = np.clip(dense + rng.uniform(0.1, 0.5) * bands, 0.0, 1.0)
     loose_od, dense_od = rng.uniform(*LOOSE_DENSITY), rng.uniform(*DENSE_DENSITY)
     base = loose_od + (dense_od - loose_od) * dense
-    contrast = 0.9 - 0.55 * dense
+    contrast = 0.9 - 0.5 * dense
     tissue = base * np.clip(
-        1.0 + contrast * (streaks + rng.uniform(0.2, 0.6) * fine), 0.0, 3.0
+        1.0 + contrast * (streaks + rng.uniform(0.2, 0.7) * fine), 0.0, 3.0
     )
-    # A net of thin fibers in loose parts, and clefts that shrinkage opens.
-    net = np.abs(
-        grain(rng, along, across, 14.0, rng.uniform(5.0, 10.0)) + 0.3 * streaks
-    )
-    net = np.clip(1.0 - net / 0.16, 0.0, 1.0) * (1.0 - dense)
-    tissue += rng.uniform(0.01, 0.09) * net
+    # Loose parts are a sponge: thin fibers round empty spaces, by two sizes of mesh.
+    sponge = np.zeros(coarse.shape, np.float32)
+    for mesh_um in (rng.uniform(4.0, 9.0), rng.uniform(9.0, 20.0)):
+        longer = float(rng.choice((1.0, 1.3, 2.5)))
+        mesh = np.abs(
+            grain(rng, along, across, mesh_um * longer, mesh_um) + 0.2 * streaks
+        )
+        mesh *= np.float32(mesh_um / 1.7)  # about um from the fiber
+        sponge += np.clip(1.0 - mesh / rng.uniform(0.5, 1.1), 0.0, 1.0)
+    tissue += rng.uniform(0.01, 0.10) * sponge * (1.0 - dense) * (1.0 + 0.4 * fine)
+    # Clefts that shrinkage opens.
     slits = streaks + 0.5 * bands + 0.35 * fine
     open_at = rng.uniform(-2.2, -1.1) - 0.5 * dense
     tissue = np.where(slits < open_at, 0.12 * tissue, tissue)
+    tissue = np.maximum(tissue, 0.0)
     ground.hematoxylin[:] = resize(tissue.astype(np.float32), grid.shape)
     grey = rng.uniform(0.0, 0.35)
     if grey > 0.1:

@@ -50,7 +50,9 @@ def draw_nuclear_dab(
 
 
 def draw_veil(rng: np.random.Generator, grid: Grid, ground: Ground) -> None:
-    """A thin brown haze over all tissue, weaker on glass."""
+    """A thin brown haze: it sticks to what is there, little to loose tissue and fat."""
     veil = rng.uniform(0.0, 0.05) * np.clip(1.0 + grid.noise(rng, 80.0), 0.0, 2.5)
-    veil[ground.tissue == Tissue.GLASS] *= 0.1
+    veil *= np.clip(25.0 * ground.hematoxylin, 0.1, 1.0)
+    bare = (ground.tissue == Tissue.GLASS) | (ground.tissue == Tissue.LUMEN)
+    veil[bare] *= 0.3
     ground.dab[:] += veil.astype(np.float32)
