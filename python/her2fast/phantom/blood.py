@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from her2fast.phantom.fields import Floats
 from her2fast.phantom.ground import Ground, Tissue
@@ -49,9 +50,10 @@ class RedCells:
             angles=1,
             variants=24,
         ).pictures
-        # Refraction darkens the border: the part of a body next to the outside.
-        paler = np.minimum(1.0, bodies) * np.roll(bodies, (1, 1), (1, 2))
-        rims = np.clip(bodies - 0.8 * paler, 0.0, 1.0)
+        # Refraction darkens the border, about 0.6 um of it.
+        wide = 2 * max(1, round(0.6 / grid.spacing_um)) + 1
+        rims = bodies - ndimage.grey_erosion(bodies, (1, wide, wide))
+        rims = np.clip(rims + 0.25 * bodies, 0.0, 1.0)
         return RedCells(
             float(tan[look]),
             float(brown[look]),

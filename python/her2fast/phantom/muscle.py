@@ -11,6 +11,7 @@ from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
 from her2fast.phantom.textures import (
     TILE_CELLS,
+    covered,
     grain,
     nuclei,
     packed,
@@ -34,11 +35,14 @@ def draw_muscle(
     rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
 ) -> None:
     """Fill `at` with fascicles of one bundle of muscle."""
+    if not at.any():
+        return
     coarse, step = texture_grid(grid), texture_step(grid)
+    here = covered(at, step)
     angle = float(rng.uniform(0.0, np.pi))
     bend_um = float(rng.uniform(1.0, 14.0))
-    x_um = coarse.x_um + bend_um * coarse.noise(rng, 90.0)
-    y_um = coarse.y_um + bend_um * coarse.noise(rng, 90.0)
+    x_um = coarse.x_um[here] + bend_um * coarse.noise(rng, 90.0)[here]
+    y_um = coarse.y_um[here] + bend_um * coarse.noise(rng, 90.0)[here]
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     along = np.asarray(cos * x_um + sin * y_um, np.float32)
     across = np.asarray(cos * y_um - sin * x_um, np.float32)
@@ -52,41 +56,39 @@ def draw_muscle(
     crossed = rng.random(TILE_CELLS**2) < (0.0, 1.0, 0.5)[cut]
     across = np.asarray(across + lean[bundle.cell] * along, np.float32)
     body = float(rng.uniform(*BODY_DENSITY))
-    value: Floats = np.zeros(coarse.shape, np.float32)
-    lengthwise = ~crossed[bundle.cell]
-    if lengthwise.any():
-        value = _cut_along(rng, along, across, skeletal)
-    if not lengthwise.all():
-        value = np.where(lengthwise, value, _cut_across(rng, x_um, y_um, skeletal))
-    value = value * (1.0 + 0.12 * coarse.noise(rng, 60.0))
-    value = np.clip(value, 0.1, 2.2)
+    value = np.empty(x_um.shape, np.float32)
+    round_cut = crossed[bundle.cell]
+    some = ~round_cut
+    value[some] = _cut_along(rng, along[some], across[some], skeletal)
+    value[round_cut] = _cut_across(rng, x_um[round_cut], y_um[round_cut], skeletal)
+    value *= 1.0 + 0.12 * coarse.noise(rng, 60.0)[here]
+    np.clip(value, 0.1, 2.2, out=value)
 
     # Loose tissue or an open cleft between bundles.
     gap_um = float(rng.uniform(0.5, 14.0))
-    half_gap = gap_um * np.clip(0.5 + 0.4 * coarse.noise(rng, 45.0), 0.0, 1.5)
+    half_gap = gap_um * np.clip(0.5 + 0.4 * coarse.noise(rng, 45.0)[here], 0.0, 1.5)
     inside_um = bundle.edge * np.float32(wide_um) - half_gap
     fill = np.clip(inside_um / np.float32(coarse.spacing_um) + 0.5, 0.0, 1.0)
     wisps = np.clip(grain(rng, x_um, y_um, 2.5, 9.0) - 0.8, 0.0, 1.0)
     between = rng.uniform(0.0, 0.06) * wisps + rng.uniform(0.0, 0.01)
-    value = fill * value * body + (1.0 - fill) * between
+    plane = np.zeros(coarse.shape, np.float32)
+    plane[here] = fill * value * body + (1.0 - fill) * between
 
-    ground.hematoxylin[at] = resize(value.astype(np.float32), grid.shape)[at]
+    ground.hematoxylin[at] = resize(plane, grid.shape)[at]
     grey = float(rng.uniform(*GREY_DENSITY)) / body
     ground.pigment[at] = grey * ground.hematoxylin[at]
     ground.dab[at] = 0.0
     ground.blood[at] = 0.0
     ground.tissue[at] = Tissue.MUSCLE
 
+    # Where nuclei may lie, and in which bundle: -1 between them.
+    number = np.full(coarse.shape, -1, np.int32)
+    number[here] = np.where(fill > 0.9, bundle.cell, -1)
     pitch_um = float(rng.uniform(11.0, 26.0)) * (1.6 if skeletal else 1.0)
     points = scatter(rng, grid, pitch_um)
     points = points.of(at[points.row, points.column])
-    row = np.minimum(points.row // step, coarse.shape[0] - 1)
-    column = np.minimum(points.column // step, coarse.shape[1] - 1)
-    points = points.of(fill[row, column] > 0.9)
-    cell = bundle.cell[
-        np.minimum(points.row // step, coarse.shape[0] - 1),
-        np.minimum(points.column // step, coarse.shape[1] - 1),
-    ]
+    cell = number[points.row // step, points.column // step]
+    points, cell = points.of(cell >= 0), cell[cell >= 0]
     tone = rng.uniform(0.06, 0.17) * rng.uniform(0.6, 1.4, len(points)) + body
     long_um = float(rng.uniform(5.0, 9.0))
     rods = nuclei(

@@ -12,6 +12,7 @@ from her2fast.phantom.fields import Floats, resize
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
 from her2fast.phantom.textures import (
+    covered,
     grain,
     nuclei,
     packed,
@@ -165,17 +166,20 @@ def draw_adipose(
     rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
 ) -> None:
     """Empty cells with thin walls, thicker where three meet; nuclei at the walls."""
+    if not at.any():
+        return
     coarse, step = texture_grid(grid), texture_step(grid)
+    here = covered(at, step)
     cell_um = float(rng.uniform(38.0, 85.0))
     wave_um = float(rng.uniform(1.0, 4.0))
-    x_um = coarse.x_um + wave_um * coarse.noise(rng, 22.0)
-    y_um = coarse.y_um + wave_um * coarse.noise(rng, 22.0)
+    x_um = coarse.x_um[here] + wave_um * coarse.noise(rng, 22.0)[here]
+    y_um = coarse.y_um[here] + wave_um * coarse.noise(rng, 22.0)[here]
     turn = float(rng.uniform(0.0, np.pi))
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     stretch = float(rng.uniform(1.0, 1.3))
     u, v = cos * x_um + sin * y_um, cos * y_um - sin * x_um
-    cells = packed(rng, u, v, cell_um * stretch, cell_um)
-    corner = np.clip(cells.distance - rng.uniform(0.42, 0.6), 0.0, None)
+    cells = packed(rng, u, v, cell_um * stretch, cell_um, distance=True)
+    corner = np.clip(cells.distance - rng.uniform(0.5, 0.66), 0.0, None)
     edge_um = (cells.edge - rng.uniform(0.0, 0.5) * corner) * np.float32(cell_um)
     wall_um = float(rng.uniform(0.5, 1.1)) * (1.0 + 0.3 * grain(rng, x_um, y_um, 9, 9))
     wall = np.clip((wall_um - edge_um) / np.float32(coarse.spacing_um) + 0.5, 0.0, 1.0)
@@ -185,7 +189,11 @@ def draw_adipose(
         1.0 + 0.3 * grain(rng, x_um, y_um, 2.0, 2.0), 0.3, 2.0
     )
     film = rng.uniform(0.0, 0.006)
-    value = resize((wall * tone + film).astype(np.float32), grid.shape)
+    plane = np.zeros(coarse.shape, np.float32)
+    plane[here] = wall * tone + film
+    value = resize(plane, grid.shape)
+    depth_um = np.full(coarse.shape, -1.0, np.float32)
+    depth_um[here] = edge_um
     ground.hematoxylin[at] = value[at]
     ground.pigment[at] = np.float32(rng.uniform(0.0, 0.4)) * value[at]
     ground.dab[at] = (
@@ -199,12 +207,12 @@ def draw_adipose(
     row = np.clip(points.row // step, 1, coarse.shape[0] - 2)
     column = np.clip(points.column // step, 1, coarse.shape[1] - 2)
     near_um = 1.1 * coarse.spacing_um
-    depth_um = edge_um[row, column]
-    on_wall = (depth_um > near_um) & (depth_um < near_um + 1.0)
+    depth = depth_um[row, column]
+    on_wall = (depth > near_um) & (depth < near_um + 1.0)
     on_wall &= rng.random(len(points)) < rng.uniform(0.15, 0.6)
     points, row, column = points.of(on_wall), row[on_wall], column[on_wall]
-    slope_y = edge_um[row + 1, column] - edge_um[row - 1, column]
-    slope_x = edge_um[row, column + 1] - edge_um[row, column - 1]
+    slope_y = depth_um[row + 1, column] - depth_um[row - 1, column]
+    slope_x = depth_um[row, column + 1] - depth_um[row, column - 1]
     along_wall = np.arctan2(slope_y, slope_x) + np.pi / 2.0
     stamps = nuclei(rng, grid.spacing_um, (2.5, 5.0), (0.9, 1.7), angles=12)
     shade = rng.uniform(0.16, 0.3) * rng.uniform(0.7, 1.3, len(points))

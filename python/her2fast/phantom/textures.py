@@ -95,12 +95,23 @@ class Packed:
     """Packed cells at points; the arrays have the points' shape."""
 
     edge: Floats  # to the border with the next cell, pitches
-    distance: Floats  # to the cell's center, pitches
+    distance: Floats  # to the cell's center, pitches; empty unless asked for
     cell: npt.NDArray[np.int32]  # 0 to TILE_CELLS ** 2 - 1
 
 
+#: Steps of this width do not show: the nearest pixel of the tile serves, not its
+#: neighbors' mean.
+FINE_UM = 0.7
+
+
 def packed(
-    rng: np.random.Generator, u: AnyFloats, v: AnyFloats, u_um: float, v_um: float
+    rng: np.random.Generator,
+    u: AnyFloats,
+    v: AnyFloats,
+    u_um: float,
+    v_um: float,
+    *,
+    distance: bool = False,
 ) -> Packed:
     """Cells of u_um by v_um at (u, v), um; they repeat after TILE_CELLS of them."""
     tile = _tile()
@@ -108,13 +119,19 @@ def packed(
     shift = rng.uniform(0.0, side, 2)
     at_u = u * np.float32(TILE_CELL_PX / u_um) + np.float32(shift[0])
     at_v = v * np.float32(TILE_CELL_PX / v_um) + np.float32(shift[1])
-    at = np.stack([at_v, at_u])
-    edge, distance = (
-        ndimage.map_coordinates(tile[k], at, order=1, mode="grid-wrap") for k in (0, 1)
-    )
-    rows = np.floor(at_v).astype(np.int32) % side
-    columns = np.floor(at_u).astype(np.int32) % side
-    return Packed(edge, distance, tile[2][rows, columns].astype(np.int32))
+    index = np.floor(at_v).astype(np.int32) % side
+    index *= side
+    index += np.floor(at_u).astype(np.int32) % side
+    flat = tile.reshape(3, -1)
+    cell = flat[2].take(index).astype(np.int32)
+    planes = []
+    for k in (0, 1)[: 1 + distance]:
+        if max(u_um, v_um) <= FINE_UM * TILE_CELL_PX:
+            planes.append(flat[k].take(index))
+            continue
+        at = np.stack([at_v, at_u]) - np.float32(0.5)
+        planes.append(ndimage.map_coordinates(tile[k], at, order=1, mode="grid-wrap"))
+    return Packed(planes[0], planes[1] if distance else np.empty(0, np.float32), cell)
 
 
 def texture_step(grid: Grid) -> int:
@@ -129,6 +146,14 @@ def texture_grid(grid: Grid) -> Grid:
         return grid
     shape = (-(-grid.shape[0] // step), -(-grid.shape[1] // step))
     return Grid.over(shape, step * grid.spacing_um)
+
+
+def covered(at: npt.NDArray[np.bool_], step: int) -> npt.NDArray[np.bool_]:
+    """Texture pixels that pixels `at` are interpolated from."""
+    if step == 1:
+        return at
+    grown: npt.NDArray[np.bool_] = ndimage.maximum_filter(at[::step, ::step], 5)
+    return grown
 
 
 @dataclass(frozen=True)
