@@ -12,6 +12,7 @@ from her2fast.phantom.debris import draw_calcification, draw_mucin, draw_necrosi
 from her2fast.phantom.fields import Floats
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.immune import (
+    draw_diffuse_inflammation,
     draw_follicles,
     draw_histiocytes,
     draw_lymphocytes,
@@ -31,6 +32,7 @@ from her2fast.phantom.textures import child
 from her2fast.phantom.unspecific import (
     draw_edge_artifact,
     draw_nuclear_dab,
+    draw_refraction,
     draw_veil,
 )
 
@@ -79,6 +81,8 @@ def draw_ground(
         share = 1.0 if own.random() < 0.35 else float(own.uniform(0.2, 0.8))
         at = patch_of(own, grid, float(own.uniform(120.0, 400.0)), share, outside)
         draw_muscle(own, grid, ground, at)
+    if own := wanted(mix.diffuse_inflammation):
+        draw_diffuse_inflammation(own, grid, ground, outside)
     if own := wanted(mix.lymphocytes):
         share = float(own.uniform(0.01, 0.25))
         at = patch_of(own, grid, float(own.uniform(35.0, 120.0)), share, outside)
@@ -163,7 +167,10 @@ def draw_overlay(
             share,
             ground.tissue == Tissue.LUMEN,
         )
-        draw_necrosis(own, grid, ground, at)
+        if own.random() < 0.6:
+            draw_necrosis(own, grid, ground, at)
+        else:
+            draw_red_cells(own, grid, ground, at, RedCells.draw(own, grid))
         within |= at
     if own := wanted(mix.nuclear_dab):
         draw_nuclear_dab(own, grid, ground, within)
@@ -171,6 +178,8 @@ def draw_overlay(
         draw_edge_artifact(own, grid, ground)
     if own := wanted(mix.veil):
         draw_veil(own, grid, ground)
+    if own := wanted(mix.refraction):
+        draw_refraction(own, grid, ground)
     if own := wanted(mix.formalin_pigment):
         labels = ground.tissue.copy()
         draw_black_granules(own, grid, ground, within, fine=True)

@@ -24,6 +24,19 @@ def draw_lymphocytes(
     ground.tissue[at] = Tissue.LYMPHOID
 
 
+def draw_diffuse_inflammation(
+    rng: np.random.Generator, grid: Grid, ground: Ground, at: npt.NDArray[np.bool_]
+) -> None:
+    """Single round cells all over loose tissue, more here and fewer there."""
+    points = scatter(rng, grid, float(rng.uniform(8.0, 16.0)), jitter=0.5)
+    crowd = grain(rng, points.x_um, points.y_um, 70.0, 70.0)
+    chance = np.clip(rng.uniform(0.1, 0.6) + 0.3 * crowd, 0.0, 1.0)
+    # They wander through loose tissue, not through dense collagen, muscle or fat.
+    chance *= ground.tissue[points.row, points.column] == Tissue.STROMA
+    keep = at[points.row, points.column] & (rng.random(len(points)) < chance)
+    _small_round(rng, grid, ground, points.of(keep))
+
+
 def _small_round(
     rng: np.random.Generator, grid: Grid, ground: Ground, points: Points
 ) -> None:

@@ -113,7 +113,7 @@ def _cut_along(
 ) -> Floats:
     """Parallel fibers, about 1 on average."""
     fine = grain(rng, along, across, rng.uniform(20.0, 60.0), rng.uniform(1.2, 2.2))
-    dust = grain(rng, along, across, 1.8, 1.2)
+    dust = grain(rng, along, across, rng.uniform(1.5, 16.0), 0.9)
     if not skeletal:
         cell_um = float(rng.uniform(*SMOOTH_CELL_UM))
         cells = grain(rng, along, across, cell_um * rng.uniform(8.0, 14.0), cell_um)

@@ -19,7 +19,7 @@ DAB = (0.268, 0.570, 0.776)
 #: Pigment without DAB: a grey-brown that absorbs evenly.
 PIGMENT = (0.50, 0.57, 0.65)
 #: Red cells: hemoglobin takes blue (Soret band), some green (540, 576 nm), little red.
-BLOOD = (0.22, 0.48, 0.85)
+BLOOD = (0.25, 0.49, 0.835)
 #: Noise of R, G, B against the profile's: blue is a scanner's weakest channel.
 NOISE_RGB = (1.0, 1.0, 1.8)
 #: Pixels of a band: its planes stay in a core's cache.

@@ -30,6 +30,7 @@ class StromaMix:
     fat: float = 0.25
     muscle: float = 0.3
     lymphocytes: float = 0.5
+    diffuse_inflammation: float = 0.25
     follicles: float = 0.12
     plasma_cells: float = 0.2
     histiocytes: float = 0.15
@@ -51,6 +52,7 @@ class StromaMix:
     nuclear_dab: float = 0.1
     dab_dots: float = 0.5
     veil: float = 0.3
+    refraction: float = 0.7
 
     def __post_init__(self) -> None:
         for one in fields(self):
