@@ -20,8 +20,15 @@ DAB = (0.268, 0.570, 0.776)
 PIGMENT = (0.50, 0.57, 0.65)
 #: Red cells: hemoglobin takes blue (Soret band), some green (540, 576 nm), little red.
 BLOOD = (0.25, 0.49, 0.835)
-#: Noise of R, G, B against the profile's: blue is a scanner's weakest channel.
-NOISE_RGB = (1.0, 1.0, 1.8)
+#: Share of jittered pictures that are compressed as they are; others were compressed
+#: at a finer spacing, where averaging takes most of it away.
+JPEG_SHARE = 0.35
+#: Noise of color differences (B - Y, R - Y) against that of brightness: cameras
+#: interpolate color and files store it at half resolution: coarse, strongest in blue.
+CHROMA_NOISE = (2.5, 0.9)
+CHROMA_NOISE_PX = 0.8
+#: Blur of R, G, B against the profile's: lenses are corrected for green.
+BLUR_RGB = (1.1, 1.0, 1.35)
 #: Pixels of a band: its planes stay in a core's cache.
 _BAND_PX = 1 << 16
 
@@ -37,37 +44,40 @@ class Profile:
     hematoxylin_gain: float = 1.0
     dab_gain: float = 1.0
     gamma: float = 1.0  # of the transmitted light
-    blur_um: float = 0.5  # sigma
+    blur_um: float = 0.35  # sigma
     sharpen: float = 0.0  # share of an unsharp mask of 1 px, as scanners apply it
-    noise: float = 1.5  # sigma, gray levels
+    noise: float = 1.0  # of brightness, sigma, gray levels
+    chroma_blur_um: float = 0.4  # sigma; of color differences, as files store them
     jpeg_quality: int = 85
 
 
-#: Stain and scanner looks used for training.
+#: Stain and scanner looks used for training. Blur is of the lens alone: what a pixel
+#: averages comes on top. "grey-blue" has the mean hue, glass and noise of the real
+#: cores that pictures were compared with (docs/guide/phantoms.md).
 PROFILES: tuple[Profile, ...] = (
     Profile("reference"),
     Profile(
         "pale-blue",
         white_rgb=(234.0, 233.0, 241.0),
         hematoxylin=(0.66, 0.635, 0.40),
-        hematoxylin_gain=0.85,
-        blur_um=0.35,
+        hematoxylin_gain=0.8,
+        blur_um=0.28,
         sharpen=0.3,
     ),
     Profile(
         "dark-nuclei",
         white_rgb=(244.0, 243.0, 243.0),
         hematoxylin=(0.68, 0.66, 0.32),
-        hematoxylin_gain=2.0,
+        hematoxylin_gain=1.7,
         dab_gain=1.1,
-        blur_um=0.6,
+        blur_um=0.45,
         jpeg_quality=75,
     ),
     Profile(
         "violet",
         white_rgb=(238.0, 236.0, 240.0),
         hematoxylin=(0.58, 0.74, 0.34),
-        hematoxylin_gain=1.4,
+        hematoxylin_gain=1.2,
         dab=(0.30, 0.58, 0.757),
         gamma=1.1,
     ),
@@ -76,11 +86,41 @@ PROFILES: tuple[Profile, ...] = (
         white_rgb=(243.0, 240.0, 233.0),
         hematoxylin=(0.66, 0.67, 0.34),
         dab=(0.24, 0.56, 0.79),
-        hematoxylin_gain=1.2,
+        hematoxylin_gain=1.1,
         dab_gain=0.9,
-        blur_um=0.8,
-        noise=2.5,
+        blur_um=0.6,
+        noise=1.4,
         jpeg_quality=70,
+    ),
+    Profile(
+        "grey-blue",
+        white_rgb=(237.0, 236.0, 245.0),
+        hematoxylin=(0.67, 0.63, 0.39),
+        dab=(0.36, 0.575, 0.735),
+        hematoxylin_gain=0.66,
+        dab_gain=0.9,
+        blur_um=0.22,
+        sharpen=0.3,
+        noise=0.85,
+    ),
+    Profile(
+        "violet-grey",
+        white_rgb=(241.0, 238.0, 244.0),
+        hematoxylin=(0.56, 0.66, 0.50),
+        dab=(0.33, 0.60, 0.73),
+        hematoxylin_gain=1.0,
+        noise=0.9,
+    ),
+    Profile(
+        "steel-blue",
+        white_rgb=(247.0, 247.0, 247.0),
+        hematoxylin=(0.76, 0.58, 0.29),
+        hematoxylin_gain=1.2,
+        dab=(0.25, 0.55, 0.797),
+        gamma=0.9,
+        blur_um=0.35,
+        noise=0.5,
+        sharpen=0.5,
     ),
 )
 
@@ -94,7 +134,7 @@ UNSEEN = Profile(
     dab_gain=0.95,
     gamma=0.93,
     blur_um=0.65,
-    noise=2.0,
+    noise=1.3,
     jpeg_quality=80,
 )
 
@@ -116,21 +156,42 @@ def _near(
     return float(moved[0]), float(moved[1]), float(moved[2])
 
 
+def _bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Hematoxylin passes blue: a vector whose blue is kept under that of the others."""
+    red, green, blue = vector
+    blue = min(blue, 0.78 * min(red, green))
+    norm = float(np.sqrt(red * red + green * green + blue * blue))
+    return red / norm, green / norm, blue / norm
+
+
+def _brown(vector: tuple[float, float, float]) -> tuple[float, float, float]:
+    """DAB takes blue most and some red: kept between orange and grey-brown."""
+    red, green, blue = vector
+    red, blue = max(red, 0.44 * green), max(blue, 1.18 * green)
+    norm = float(np.sqrt(red * red + green * green + blue * blue))
+    return red / norm, green / norm, blue / norm
+
+
 def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
     """The same laboratory on another day."""
-    white = np.clip(np.array(profile.white_rgb) + rng.normal(0.0, 2.0, 3), 215.0, 254.0)
+    white = np.array(profile.white_rgb) + rng.normal(0.0, 3.0) + rng.normal(0.0, 2.5, 3)
+    white = np.clip(white, 210.0, 254.0)
+    # Most pictures at this spacing are averaged down from a finer, compressed scan.
+    compressed = profile.jpeg_quality > 0 and rng.random() < JPEG_SHARE
+    quality = int(np.clip(profile.jpeg_quality + rng.integers(-8, 13), 55, 95))
     return replace(
         profile,
         white_rgb=(float(white[0]), float(white[1]), float(white[2])),
-        hematoxylin=_near(rng, profile.hematoxylin, 0.025),
-        dab=_near(rng, profile.dab, 0.02),
-        hematoxylin_gain=profile.hematoxylin_gain * float(np.exp(rng.normal(0.0, 0.2))),
-        dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.08))),
-        gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.04))),
-        blur_um=profile.blur_um * float(rng.uniform(0.6, 1.5)),
-        sharpen=max(0.0, profile.sharpen + float(rng.uniform(-0.3, 0.3))),
+        hematoxylin=_bluish(_near(rng, profile.hematoxylin, 0.03)),
+        dab=_brown(_near(rng, profile.dab, 0.03)),
+        hematoxylin_gain=profile.hematoxylin_gain * float(np.exp(rng.normal(0.0, 0.3))),
+        dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.12))),
+        gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.05))),
+        blur_um=profile.blur_um * float(rng.uniform(0.5, 1.5)),
+        sharpen=max(0.0, profile.sharpen + float(rng.uniform(-0.3, 0.4))),
         noise=profile.noise * float(rng.uniform(0.5, 1.6)),
-        jpeg_quality=int(np.clip(profile.jpeg_quality + rng.integers(-8, 9), 55, 95)),
+        chroma_blur_um=profile.chroma_blur_um * float(rng.uniform(0.2, 2.0)),
+        jpeg_quality=quality if compressed else 0,
     )
 
 
@@ -180,21 +241,25 @@ def expose(
     )
     vectors *= np.float32(-np.log(10.0))
     height, width = (side // oversampling for side in amounts.shape[1:])
-    blur = _taps(profile.blur_um / spacing_um)
-    halo = blur.size // 2 + _taps(1.0).size // 2
+    blur = [_taps(profile.blur_um * factor / spacing_um) for factor in BLUR_RGB]
+    mix = _taps(profile.chroma_blur_um / spacing_um)
+    halo = max(taps.size for taps in blur) + mix.size + _taps(1.0).size
     step = max(16, _BAND_PX // width)
     rgb = np.empty((height, width, 3), np.uint8)
+    white = np.array(profile.white_rgb, np.float32)
     for begin in range(0, height, step):
         end = min(begin + step, height)
         top, bottom = max(0, begin - halo), min(height, end + halo)
         part = amounts[:, top * oversampling : bottom * oversampling]
-        band = _light(part, vectors, profile, blur, oversampling)
-        band = band[:, begin - top : end - top]
-        noise = rng.standard_normal(band.shape, np.float32)
-        for channel in range(3):
-            scale = np.float32(profile.noise * NOISE_RGB[channel])
-            plane = band[channel] * np.float32(profile.white_rgb[channel])
-            plane += noise[channel] * scale
+        light = _light(part, vectors, profile, blur, oversampling)
+        light *= white[:, None, None]
+        bright, *chroma = _split(light)
+        inner = slice(begin - top, end - top)
+        noise = _noise(rng, (end - begin, width), profile.noise)
+        planes = [bright[inner] + noise[0]]
+        for plane, extra in zip(chroma, noise[1:], strict=True):
+            planes.append(soften(plane, mix)[inner] + extra)
+        for channel, plane in enumerate(_joined(*planes)):
             np.rint(plane, out=plane)
             rgb[begin:end, :, channel] = np.clip(plane, 0.0, 255.0)
     if profile.jpeg_quality:
@@ -208,7 +273,7 @@ def _light(
     amounts: Floats,
     vectors: Floats,
     profile: Profile,
-    blur: Floats,
+    blur: list[Floats],
     oversampling: int,
 ) -> Floats:
     """What passes the slide and the lens, (3, h, w); white is 1."""
@@ -222,7 +287,7 @@ def _light(
         # Stray light: no scanner sees full black.
         light *= np.float32(0.98)
         light += np.float32(0.02)
-        light = soften(light, blur)
+        light = soften(light, blur[channel])
         if profile.sharpen:
             soft = soften(light, _taps(1.0))
             soft -= light
@@ -235,6 +300,37 @@ def _light(
             np.exp(light, out=light)
         planes.append(light)
     return np.stack(planes)
+
+
+def _split(rgb: Floats) -> tuple[Floats, Floats, Floats]:
+    """Brightness and the differences of blue and red from it (ITU-R BT.601)."""
+    bright = rgb[0] * np.float32(0.299)
+    bright += rgb[1] * np.float32(0.587)
+    bright += rgb[2] * np.float32(0.114)
+    return bright, rgb[2] - bright, rgb[0] - bright
+
+
+def _joined(bright: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
+    """Red, green and blue again."""
+    green = bright - blue * np.float32(0.114 / 0.587)
+    green -= red * np.float32(0.299 / 0.587)
+    return bright + red, green, bright + blue
+
+
+def _noise(
+    rng: np.random.Generator, shape: tuple[int, int], sigma: float
+) -> list[Floats]:
+    """Noise of brightness and of both color differences, gray levels."""
+    height, width = shape
+    taps = _taps(CHROMA_NOISE_PX)
+    reach = taps.size // 2
+    planes: list[Floats] = [rng.standard_normal(shape, np.float32) * np.float32(sigma)]
+    for share in CHROMA_NOISE:
+        wide = rng.standard_normal((height + 2 * reach, width), np.float32)
+        # Filtering takes variance away: it is given back.
+        scale = np.float32(share * sigma / float((taps**2).sum()))
+        planes.append(soften(wide, taps)[reach : reach + height] * scale)
+    return planes
 
 
 def _taps(sigma_px: float) -> Floats:

@@ -91,6 +91,34 @@ def compose(
     )
 
 
+class _Relief:
+    """What all tissue has beside its stain: thickness, refraction, a grey of its own.
+
+    Without it pale tissue is too flat and too pure in color.
+    """
+
+    def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
+        self.fine = grid.field(rng, rng.uniform(1.0, 2.2))
+        self.fine_od = np.float32(rng.uniform(0.003, 0.025))
+        self.wide = grid.field(rng, rng.uniform(5.0, 25.0))
+        self.thick = np.float32(rng.uniform(0.05, 0.30))
+        self.tint = np.float32(rng.uniform(0.0, 0.25))
+
+    def lay(self, begin: int, end: int, ground: Ground) -> None:
+        """Rows [begin, end)."""
+        part = slice(begin, end)
+        hematoxylin, pigment = ground.hematoxylin[part], ground.pigment[part]
+        one = np.float32(1.0)
+        wide = self.wide.rows(begin, end)
+        # Thin stain is greyer than dense nuclei.
+        grey = np.minimum(hematoxylin, np.float32(0.08))
+        grey *= self.tint * np.clip(one + np.float32(0.6) * wide, 0.0, 2.5)
+        present = np.clip(hematoxylin * np.float32(20.0), 0.0, 1.0)
+        grey += self.fine_od * present * self.fine.rows(begin, end)
+        pigment += grey
+        hematoxylin *= np.clip(one + self.thick * wide, 0.2, 2.0)
+
+
 def _fill(
     rng: np.random.Generator,
     layout: Layout,
@@ -106,6 +134,7 @@ def _fill(
     cleft_um = np.float32(rng.uniform(0.0, 5.0) if rng.random() < 0.6 else 0.0)
     cleft = grid.field(rng, 50.0)
     specks = grid.field(rng, 3.0)
+    relief = _Relief(rng, grid)
     height, width = grid.shape
     step = max(8, _BAND_PX // width)
     found: list[CellTable] = []
@@ -137,4 +166,5 @@ def _fill(
             class_map[part].reshape(-1)[at] = drawn.kind
             membrane[part].reshape(-1)[at] = drawn.membrane
             found.append(drawn.cells)
+        relief.lay(begin, end, ground)
     return gather(found) if found else no_cells()

@@ -23,7 +23,9 @@ from her2fast.phantom.layout import Grid, Layout
 #: Pathol 2018;13:19. Class 0 has no membrane; the width serves its few faint cells.
 MEMBRANE_UM = ((0.5, 0.05), (0.64, 0.10), (1.0, 0.23), (2.14, 0.40))
 #: Optical density of the membrane: low and high of the slide's usual value.
-MEMBRANE_DENSITY = ((0.0, 0.05), (0.20, 0.36), (0.34, 0.62), (0.60, 1.25))
+MEMBRANE_DENSITY = ((0.0, 0.04), (0.15, 0.29), (0.28, 0.52), (0.48, 1.00))
+#: Optical density that no membrane passes.
+DENSEST = 1.5
 #: Share of each cell's outline that is stained.
 COMPLETENESS = ((0.0, 0.25), (0.25, 0.65), (0.75, 1.05), (0.95, 1.10))
 #: DAB in the cytoplasm, low and high of the slide's usual value.
@@ -100,7 +102,7 @@ class TumorPainter:
         self._draw_cytoplasm(rng, grid)
 
     def _draw_packing(self, rng: np.random.Generator, grid: Grid) -> None:
-        self.pitch_um = 7.0 * float(np.exp(rng.uniform(0.0, 0.95)))
+        self.pitch_um = 6.5 * float(np.exp(rng.uniform(0.0, 0.85)))
         self.stretch = float(rng.uniform(1.0, 2.4 if self.pitch_um < 11.0 else 1.6))
         self.along_um = self.pitch_um * self.stretch
         bend, crumple = rng.uniform(0.5, 3.0), rng.uniform(0.2, 0.9)
@@ -133,6 +135,9 @@ class TumorPainter:
         self.patches = grid.field(rng, rng.uniform(3.0, 8.0))
         self.fine = grid.field(rng, rng.uniform(1.2, 2.2))
         self.large = grid.field(rng, 60.0)
+        # Brown that has run from the membrane into the cell.
+        self.run = np.float32(rng.uniform(0.0, 0.30))
+        self.run_um = np.float32(rng.uniform(1.0, 2.5))
         self.grainy = np.float32(rng.uniform(0.15, 0.5))
         # Unspecific stain of class 0 and up, without any membrane.
         veil = 0.05 * rng.random() if rng.random() < 0.35 else 0.0
@@ -149,7 +154,8 @@ class TumorPainter:
         # cells stand at different heights.
         self.aside_um = np.float32(0.12 * self.pitch_um + 0.10 * self.along_um)
         self.has_nucleus = per_cell(rng, 0.0, 1.0) < rng.uniform(0.7, 0.98)
-        tone = float(np.exp(rng.uniform(np.log(0.04), np.log(0.22))))
+        tone = float(np.exp(rng.uniform(np.log(0.07), np.log(0.22))))
+        self.usual_tone = tone
         self.tone = np.float32(tone) * np.exp(per_cell(rng, -0.4, 0.4))
         # Vesicular nuclei: clear inside, a thin dark rim, one or two nucleoli.
         vesicular = float(rng.random())
@@ -163,15 +169,20 @@ class TumorPainter:
         self.clumpy = np.float32(rng.uniform(0.1, 0.5))
 
     def _draw_cytoplasm(self, rng: np.random.Generator, grid: Grid) -> None:
-        tone = float(np.exp(rng.uniform(np.log(0.012), np.log(0.10))))
+        # Mostly paler than the nuclei, seldom nearly as dark; or almost clear.
+        tone = min(
+            float(np.exp(rng.uniform(np.log(0.012), np.log(0.10)))),
+            float(rng.uniform(0.35, 0.9) * self.usual_tone),
+        )
         self.cytoplasm = np.float32(tone) * np.exp(per_cell(rng, -0.3, 0.3))
-        self.granular = np.float32(rng.uniform(0.15, 0.6))
+        self.granular = np.float32(rng.uniform(0.1, 0.5))
         # Borders of cells: drawn by hematoxylin, not seen, or pale clefts.
         self.border = np.float32(rng.choice((0.0, 0.0, 1.0)) * rng.uniform(0.01, 0.06))
         self.cleft_um = np.float32(
             rng.uniform(0.3, 1.0) if rng.random() < 0.3 else -9.0
         )
         self.holes = grid.field(rng, rng.uniform(4.0, 9.0))
+        self.blotchy = np.float32(rng.uniform(0.0, 0.35))
         # Vacuoles and mucin: pale holes beside the nucleus.
         self.hollow_above = np.float32(
             rng.uniform(0.8, 1.8) if rng.random() < 0.35 else 9.0
@@ -293,17 +304,23 @@ class TumorPainter:
         np.clip(grain, 0.1, 2.4, out=grain)
         density = self.density.take(kind) * self.density_of.take(cell)
         strength = density * uneven * grain * stained
+        # The precipitate saturates: no membrane is black.
+        strength /= np.sqrt(one + (strength / np.float32(DENSEST)) ** 2)
         # The pixel's mean light, as a density again.
         k = np.float32(_MEAN_DAB * np.log(10.0))
         membrane = np.log1p(cover * np.expm1(-k * strength)) / -k
         blush = self.blush.take(kind) * (np.float32(0.6) + np.float32(0.4) * uneven)
         blush = (blush + self.veil) * grain
+        run = np.exp(edge_um / -self.run_um)
+        blush += self.run * density * uneven * stained * run
 
         body, nucleus, from_um = self._nucleus(begin, end, at, off_u, off_v, cell, unit)
         granules = np.clip(one + self.granular * fine, 0.2, 2.2)
         cytoplasm = self.cytoplasm.take(cell) * granules * uneven
+        holes = self.holes.rows(begin, end).take(at)
+        cytoplasm *= np.clip(one - self.blotchy * holes, 0.2, 2.0)
         if self.hollow_above < 5.0:
-            pale = self.holes.rows(begin, end).take(at) > self.hollow_above
+            pale = holes > self.hollow_above
             cytoplasm = np.where(pale, np.float32(0.25) * cytoplasm, cytoplasm)
         if self.cleft_um > 0.0:
             cytoplasm *= np.clip(
@@ -346,7 +363,7 @@ class TumorPainter:
         ring = np.clip(np.float32(1.1) - ring, 0.0, 1.0) * (self.rim + clear)
         spot_um = self.nucleolus_um.take(cell)
         spot = np.clip((spot_um - from_um) / spacing + np.float32(0.5), 0.0, 1.0)
-        inside = one - np.float32(0.8) * clear
+        inside = one - np.float32(0.65) * clear
         nucleus = body * self.tone.take(cell) * (chromatin * inside + ring)
         nucleus += body * spot * self.nucleolus
         return body, nucleus, from_um
