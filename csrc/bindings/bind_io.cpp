@@ -38,7 +38,7 @@ py::object spacing_pair(const SlideInfo& info) {
 
 PyramidOptions options_of(double spacing_um, std::int32_t tile_px, int jpeg_quality,
                           std::vector<int> downsamples, bool aperio, bool big_tiff,
-                          int workers) {
+                          int workers, std::string title) {
   PyramidOptions options;
   options.spacing_um = spacing_um;
   options.tile_px = tile_px;
@@ -47,6 +47,7 @@ PyramidOptions options_of(double spacing_um, std::int32_t tile_px, int jpeg_qual
   options.aperio = aperio;
   options.big_tiff = big_tiff;
   options.workers = workers;
+  options.title = std::move(title);
   return options;
 }
 
@@ -123,13 +124,13 @@ void bind_writer(py::module_& m) {
       "write_pyramid",
       [](const py::object& path, const Array<std::uint8_t>& rgb, double spacing_um,
          std::int32_t tile_px, int jpeg_quality, std::vector<int> downsamples,
-         bool aperio, bool big_tiff, int workers) {
+         bool aperio, bool big_tiff, int workers, std::string title) {
         const auto in = view(rgb);
         if (in.channels != 3) throw std::invalid_argument("need rgb of shape (H, W, 3)");
         const std::string bytes = path_bytes(path);
         const auto options =
             options_of(spacing_um, tile_px, jpeg_quality, std::move(downsamples), aperio,
-                       big_tiff, workers);
+                       big_tiff, workers, std::move(title));
         py::gil_scoped_release unlocked;
         write_pyramid(
             bytes, in.width, in.height,
@@ -141,17 +142,17 @@ void bind_writer(py::module_& m) {
       },
       "path"_a, "rgb"_a.noconvert(), py::kw_only(), "spacing_um"_a, "tile_px"_a = 256,
       "jpeg_quality"_a = 90, "downsamples"_a = std::vector<int>{1, 4, 16},
-      "aperio"_a = false, "big_tiff"_a = false, "workers"_a = 2);
+      "aperio"_a = false, "big_tiff"_a = false, "workers"_a = 2, "title"_a = "");
   m.def(
       "write_pyramid_rows",
       [](const py::object& path, std::int64_t width_px, std::int64_t height_px,
          const py::function& rows, double spacing_um, std::int32_t tile_px,
          int jpeg_quality, std::vector<int> downsamples, bool aperio, bool big_tiff,
-         int workers) {
+         int workers, std::string title) {
         const std::string bytes = path_bytes(path);
         const auto options =
             options_of(spacing_um, tile_px, jpeg_quality, std::move(downsamples), aperio,
-                       big_tiff, workers);
+                       big_tiff, workers, std::move(title));
         py::gil_scoped_release unlocked;
         write_pyramid(
             bytes, width_px, height_px,
@@ -172,7 +173,7 @@ void bind_writer(py::module_& m) {
       "path"_a, "width_px"_a, "height_px"_a, "rows"_a, py::kw_only(), "spacing_um"_a,
       "tile_px"_a = 256, "jpeg_quality"_a = 90,
       "downsamples"_a = std::vector<int>{1, 4, 16}, "aperio"_a = false,
-      "big_tiff"_a = false, "workers"_a = 2);
+      "big_tiff"_a = false, "workers"_a = 2, "title"_a = "");
 }
 
 }  // namespace

@@ -218,7 +218,8 @@ class PyramidWriter {
     return "Aperio Image Library (written by her2fast)\r\n" + size(full) + " (" + tile +
            "x" + tile + ")" + (level.downsample > 1 ? " -> " + size(level) : "") + " " +
            coding + "|AppMag = " + std::to_string(magnification) +
-           "|MPP = " + std::string(mpp, end);
+           "|MPP = " + std::string(mpp, end) +
+           (options_.title.empty() ? "" : "|Title = " + options_.title);
   }
 
   io::DirectoryBuilder directory(std::size_t index, bool big) const {
@@ -299,6 +300,12 @@ void check(std::int64_t width_px, std::int64_t height_px, const PyramidOptions& 
   need(options.jpeg_quality >= 0 && options.jpeg_quality <= 100,
        "jpeg_quality of 1 to 100, or 0 for Deflate, got " +
            std::to_string(options.jpeg_quality));
+  need(options.title.empty() || options.aperio,
+       "aperio for a title: only its description has a place for one");
+  need(options.title.size() <= 256 &&
+           std::all_of(options.title.begin(), options.title.end(),
+                       [](char c) { return c >= ' ' && c <= '~' && c != '|'; }),
+       "a title of at most 256 printable ASCII characters without '|'");
   need(options.workers >= 1 && options.workers <= 256,
        "workers of 1 to 256, got " + std::to_string(options.workers));
   need(!options.downsamples.empty() && options.downsamples.front() == 1,

@@ -190,6 +190,7 @@ def write_pyramid(
     aperio: bool = False,
     big_tiff: bool = False,
     workers: int = 2,
+    title: str = "",
 ) -> None: ...
 def write_pyramid_rows(
     path: str | bytes | PathLike[str],
@@ -204,6 +205,7 @@ def write_pyramid_rows(
     aperio: bool = False,
     big_tiff: bool = False,
     workers: int = 2,
+    title: str = "",
 ) -> None: ...
 
 class TileReader:

@@ -20,6 +20,7 @@ struct PyramidOptions {
       1, 4,
       16};  ///< of level 0; levels under one tile a side are left out, the first is 1
   bool aperio = false;    ///< Aperio ImageDescription ("Aperio ... |MPP = ...")
+  std::string title;      ///< with `aperio`: "|Title = ..."; printable ASCII without '|'
   bool big_tiff = false;  ///< forced; otherwise BigTIFF only above 4 GB
   int workers = 2;
 };
