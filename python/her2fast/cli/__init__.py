@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("info:info", "What is known of a slide, without scoring it."),
     "models": ("models:models", "List, show, check and trust model packages."),
     "doctor": ("doctor:doctor", "Check this machine and installation."),
+    "phantom": ("phantom:phantom", "Draw synthetic slides with their truth."),
     "demo": ("demo:demo", "Score the synthetic slide that ships."),
 }
 

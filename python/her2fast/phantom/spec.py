@@ -47,7 +47,7 @@ Box = tuple[float, float, float, float]
 
 
 class SpecError(UsageError):
-    """A specification is wrong; `code` says how, the message where and what is meant."""
+    """A specification is wrong; `code` says how, the message where and what else."""
 
     def __init__(self, message: str, code: str) -> None:
         if code not in SPEC_CODES:
@@ -63,7 +63,7 @@ class _Table(BaseModel):
 
 
 def _um(low: float, high: float, default: float, what: str) -> Any:
-    return Field(default, ge=low, le=high, description=what)
+    return Field(default=default, ge=low, le=high, description=what)
 
 
 class Frame(_Table):
@@ -72,24 +72,28 @@ class Frame(_Table):
     width_um: float = _um(500, 40_000, 3200, "width of the slide, um")
     height_um: float = _um(500, 40_000, 2400, "height of the slide, um")
     spacing_um: float = _um(0.2, 2.0, 1.0, "um per px of level 0; 1.0 or 0.25 is usual")
-    jpeg_quality: int = Field(
-        85, ge=0, le=100, description="of the slide's tiles; 0 is lossless"
+    jpeg_quality: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="of the slide's tiles, 0 is lossless; left out: the scanner's",
     )
-    format: Literal["svs"] = Field("svs", description="Aperio layout")
+    format: Literal["svs"] = Field(default="svs", description="Aperio layout")
 
 
 class Tumor(_Table):
     """Which classes, and how they lie."""
 
     score: Score = Field(
-        "cycle",
+        default="cycle",
         description="wanted score by pham-2022; cycle: slide i is of class i mod 4",
     )
     mixture: tuple[float, float, float, float] | None = Field(
-        None, description="shares of 0, 1+, 2+, 3+; instead of a draw for the score"
+        default=None,
+        description="shares of 0, 1+, 2+, 3+; else drawn for the score",
     )
     clustered: bool = Field(
-        False, description="the highest classes lie together in a few lobules"
+        default=False, description="the highest classes lie together in a few lobules"
     )
     free_share: float = _um(
         0.0, 0.9, 0.15, "share of the lobules that hold no tumor, in [0, 0.9]"
@@ -108,9 +112,9 @@ class Tumor(_Table):
 class Tissue(_Table):
     """The patient's tissue."""
 
-    outline: Outline = Field("resection", description="shape of the pieces")
+    outline: Outline = Field(default="resection", description="shape of the pieces")
     pieces: int = Field(
-        1, ge=1, le=24, description="as many; fewer cores where no more fit"
+        default=1, ge=1, le=24, description="as many; fewer cores where no more fit"
     )
     core_um: float = _um(200, 4000, 1000, "diameter of a core, width of a biopsy, um")
     lobule_um: float = _um(
@@ -122,21 +126,23 @@ class Control(_Table):
     """Control tissue on the slide, right of the patient's; never in the truth."""
 
     classes: tuple[Class, ...] = Field(
-        (), max_length=8, description="one core of each, from above; empty: no control"
+        default=(),
+        max_length=8,
+        description="one core of each, from above; empty: none",
     )
     diameter_um: float = _um(200, 3000, 600, "of a control core, um")
     distance_um: float = _um(
         100, 5000, 600, "glass between the patient's tissue and the strip, um"
     )
-    separator: bool = Field(True, description="a black line between")
+    separator: bool = Field(default=True, description="a black line between")
 
 
 class Pen(_Table):
     """A stroke of a felt-tip pen on the cover slip."""
 
-    ink: Ink = Field("blue", description="color of the ink")
+    ink: Ink = Field(default="blue", description="color of the ink")
     over: Literal["glass", "tissue"] = Field(
-        "glass", description="along the slide's edge, or across the tissue"
+        default="glass", description="along the slide's edge, or across the tissue"
     )
     width_um: float = _um(20, 2000, 200, "of the stroke, um")
 
@@ -146,7 +152,7 @@ class Blur(_Table):
 
     sigma_um: float = _um(0.1, 20, 3, "of a Gaussian, um")
     region_um: Box | None = Field(
-        None, description="left, top, right, bottom; left out: the whole slide"
+        default=None, description="left, top, right, bottom; left out: the whole slide"
     )
 
     @field_validator("region_um")
@@ -160,21 +166,26 @@ class Blur(_Table):
 class Artifacts(_Table):
     """What goes wrong between knife and scanner."""
 
-    folds: int = Field(0, ge=0, le=20, description="tissue doubled along a curve")
+    folds: int = Field(default=0, ge=0, le=20, description="tissue lies doubled")
     fold_width_um: float = _um(10, 300, 60, "um")
-    bubbles: int = Field(0, ge=0, le=20, description="air under the cover slip")
-    dust: int = Field(0, ge=0, le=2000, description="dark specks, anywhere")
-    pen: tuple[Pen, ...] = Field((), max_length=12, description="strokes")
-    blur: tuple[Blur, ...] = Field((), max_length=12, description="out of focus")
+    bubbles: int = Field(default=0, ge=0, le=20, description="air under the cover slip")
+    dust: int = Field(default=0, ge=0, le=2000, description="dark specks, anywhere")
+    pen: tuple[Pen, ...] = Field(default=(), max_length=12, description="strokes")
+    blur: tuple[Blur, ...] = Field(
+        default=(), max_length=12, description="out of focus"
+    )
 
 
 class Scanner(_Table):
     """Laboratory and scanner."""
 
     profile: str = Field(
-        "cycle", description="of her2fast.phantom.PROFILES, unseen; cycle: one a slide"
+        default="cycle",
+        description="of her2fast.phantom.PROFILES, unseen; cycle: one a slide",
     )
-    jitter: bool = Field(True, description="stain and scanner as from day to day")
+    jitter: bool = Field(
+        default=True, description="stain and scanner as from day to day"
+    )
 
     @field_validator("profile")
     @classmethod
@@ -296,6 +307,8 @@ def _words(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         text = error["msg"].removeprefix("Value error, ")
         return text if not error["loc"] else f"{text}, got {got}"
+    if error["type"] == "missing":
+        return "is missing"
     bounds = _range_at(error["loc"])
     need = bounds or error["msg"].removeprefix("Input should be ").lower()
     return f"need {need}, got {got}"
@@ -367,3 +380,27 @@ def _toml_value(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
     return json.dumps(value)
+
+
+def with_options(
+    spec: SlideSpec | None,
+    *,
+    score: str | None = None,
+    spacing_um: float | None = None,
+    profile: str | None = None,
+    file_format: str | None = None,
+) -> SlideSpec:
+    """A specification with what the command line says; raises `SpecError`."""
+    values = (spec or check_spec({}, "defaults")).model_dump()
+    given = {
+        ("tumor", "score"): score,
+        ("slide", "spacing_um"): spacing_um,
+        ("slide", "format"): file_format,
+        ("scanner", "profile"): profile,
+    }
+    for (table, key), value in given.items():
+        if value is not None:
+            values[table][key] = value
+    if score is not None:
+        values["tumor"]["mixture"] = None
+    return check_spec(values, "the options")
