@@ -41,6 +41,7 @@ TITLE = "Synthetic phantom, research use only"
 MAX_SLIDES = 100_000
 MAX_SEED = 2**63 - 1
 TILE_PX = 256
+DEFAULT_JPEG_QUALITY = 90
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 
@@ -280,7 +281,8 @@ def write_svs(slide: Slide, path: Path) -> None:
     width, height = slide.spec.size_px
     quality = slide.spec.slide.jpeg_quality
     if quality is None:
-        quality = slide.look.jpeg_quality
+        # Some looks are of scans compressed at a finer spacing; a slide always is.
+        quality = slide.look.jpeg_quality or DEFAULT_JPEG_QUALITY
     _core.write_pyramid_rows(
         str(path),
         width,

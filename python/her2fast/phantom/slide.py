@@ -16,19 +16,20 @@ from her2fast import guidelines
 from her2fast.phantom import compose_scene
 from her2fast.phantom.artifacts import (
     Artifacts,
+    Disc,
     Window,
     defocus,
     double,
     plan_artifacts,
     shade,
 )
+from her2fast.phantom.blood import RedCells, draw_red_cells
 from her2fast.phantom.cells import CellTable
 from her2fast.phantom.fields import Cells, Floats, fibers, generator, per_cell
-from her2fast.phantom.ground import Tissue
+from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import Grid
 from her2fast.phantom.mixtures import draw_mixture
 from her2fast.phantom.optics import (
-    NOISE_RGB,
     PROFILES,
     Profile,
     expose,
@@ -36,6 +37,7 @@ from her2fast.phantom.optics import (
     profile_by_name,
 )
 from her2fast.phantom.plan import (
+    COARSE_UM,
     Lobule,
     Plan,
     draw_plan,
@@ -51,6 +53,9 @@ WINDOW_PX = 1024
 MAX_ATTEMPTS = 6
 #: Label for training and studies (docs/decisions/pham.md).
 LABEL_RULES = "pham-2022"
+
+#: Noise is taken from a picture of nothing on this white, where nothing is clipped.
+_GRAY = (128.0, 128.0, 128.0)
 
 Mixture = tuple[float, float, float, float]
 OnDrawn = Callable[[int, int], None]
@@ -231,6 +236,11 @@ def draw_patch(
     class_map = scene.class_map
     tissue = scene.tissue
     amounts = scene.amounts
+    if spec.artifacts.blood:
+        ground = Ground(amounts.copy(), tissue.copy())
+        bled = _bleed(spec, plan, seed, window, ground)
+        class_map = np.where(bled, np.int8(-1), class_map)
+        amounts, tissue = ground.amounts, ground.tissue
     if lobule.cell >= 0:
         signed = np.where(plan.cell == lobule.cell, plan.edge_um, -plan.edge_um)
         inside_um = sample(signed.astype(np.float32), window.x_um, window.y_um)
@@ -254,6 +264,42 @@ def draw_patch(
         scene.membrane_mask & (class_map >= 0),
         _kept_cells(scene.cells, lobule, class_map, spacing),
     )
+
+
+def _bleed(
+    spec: SlideSpec, plan: Plan, seed: int, window: Window, ground: Ground
+) -> npt.NDArray[np.bool_]:
+    """Pools of red cells in place of tissue; where they lie depends on the slide."""
+    rows, columns = np.nonzero(_is_own(plan))
+    grid = Grid.over(ground.tissue.shape, spec.slide.spacing_um)
+    everywhere = np.zeros(ground.tissue.shape, np.bool_)
+    for index in range(spec.artifacts.blood):
+        rng = generator(seed_of(seed, "blood", index))
+        pick = int(rng.integers(rows.size))
+        pool = Disc(
+            float(columns[pick] + 0.5) * COARSE_UM,
+            float(rows[pick] + 0.5) * COARSE_UM,
+            float(rng.uniform(60.0, 220.0)),
+            1.0,
+        )
+        look = RedCells.draw(rng, grid)
+        if not window.near(pool, 1.3):
+            continue
+        x = window.x_um[None, :] - np.float32(pool.x_um)
+        y = window.y_um[:, None] - np.float32(pool.y_um)
+        turn = np.arctan2(y, x)
+        edge = 1.0 + 0.2 * np.sin(2.0 * turn + 1.0) + 0.1 * np.sin(5.0 * turn)
+        at = np.asarray(np.hypot(x, y) < pool.radius_um * edge, np.bool_)
+        ground.amounts[:, at] = 0.0
+        draw_red_cells(rng, grid, ground, at, look)
+        everywhere |= at
+    return everywhere
+
+
+def _is_own(plan: Plan) -> npt.NDArray[np.bool_]:
+    """Where the patient's tissue lies, on the coarse map."""
+    own = np.array([False, *(kind is None for kind in plan.control_class)])
+    return np.asarray(own[plan.label], np.bool_)
 
 
 def _kept_cells(
@@ -311,8 +357,10 @@ class Camera:
         look = slide.look
         # Light is blurred and sharpened; noise comes last, after what lies above.
         self._still = replace(look, noise=0.0, jpeg_quality=0)
-        reach_um = 4.0 * look.blur_um + slide.artifacts.reach_um
-        self._margin_px = int(np.ceil(reach_um / self._spacing_um)) + 5
+        self._grain = replace(look, white_rgb=_GRAY, jpeg_quality=0)
+        reach_um = 4.0 * (2.0 * look.blur_um + look.chroma_blur_um)
+        reach_um += slide.artifacts.reach_um
+        self._margin_px = int(np.ceil(reach_um / self._spacing_um)) + 8
 
     def rows(self, y_px: int, count: int) -> npt.NDArray[np.uint8]:
         """Level-0 rows [y_px, y_px + count), (count, W, 3)."""
@@ -347,9 +395,14 @@ class Camera:
         picture = defocus(picture, slide.artifacts, around, self._spacing_um)
         inner = picture[margin:-margin, margin:-margin]
         rng = generator(seed_of(slide.seed, "noise", x_px, y_px))
-        grain = rng.standard_normal(inner.shape, np.float32)
-        grain *= np.array(NOISE_RGB, np.float32) * np.float32(slide.look.noise)
-        noisy = np.clip(np.rint(inner + grain), 0, 255)
+        grain = expose(
+            np.zeros((1, height_px, width_px), np.float32),
+            self._grain,
+            rng,
+            spacing_um=self._spacing_um,
+            oversampling=1,
+        )
+        noisy = np.clip(np.rint(inner + grain - np.float32(_GRAY[0])), 0, 255)
         return np.asarray(noisy, np.uint8)
 
     def _amounts(self, left: int, top: int, shape: tuple[int, int]) -> Floats | None:

@@ -168,6 +168,9 @@ class Artifacts(_Table):
 
     folds: int = Field(default=0, ge=0, le=20, description="tissue lies doubled")
     fold_width_um: float = _um(10, 300, 60, "um")
+    blood: int = Field(
+        default=0, ge=0, le=20, description="pools of red cells in place of tissue"
+    )
     bubbles: int = Field(default=0, ge=0, le=20, description="air under the cover slip")
     dust: int = Field(default=0, ge=0, le=2000, description="dark specks, anywhere")
     pen: tuple[Pen, ...] = Field(default=(), max_length=12, description="strokes")
