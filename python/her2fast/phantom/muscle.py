@@ -61,11 +61,11 @@ def draw_muscle(
     some = ~round_cut
     value[some] = _cut_along(rng, along[some], across[some], skeletal)
     value[round_cut] = _cut_across(rng, x_um[round_cut], y_um[round_cut], skeletal)
-    value *= 1.0 + 0.12 * coarse.noise(rng, 60.0)[here]
+    value *= 1.0 + rng.uniform(0.02, 0.12) * coarse.noise(rng, 60.0)[here]
     np.clip(value, 0.1, 2.2, out=value)
 
     # Loose tissue or an open cleft between bundles.
-    gap_um = float(rng.uniform(0.5, 14.0))
+    gap_um = float(rng.choice((rng.uniform(0.3, 3.0), rng.uniform(3.0, 14.0))))
     half_gap = gap_um * np.clip(0.5 + 0.4 * coarse.noise(rng, 45.0)[here], 0.0, 1.5)
     inside_um = bundle.edge * np.float32(wide_um) - half_gap
     fill = np.clip(inside_um / np.float32(coarse.spacing_um) + 0.5, 0.0, 1.0)
@@ -89,7 +89,7 @@ def draw_muscle(
     points = points.of(at[points.row, points.column])
     cell = number[points.row // step, points.column // step]
     points, cell = points.of(cell >= 0), cell[cell >= 0]
-    tone = rng.uniform(0.06, 0.17) * rng.uniform(0.6, 1.4, len(points)) + body
+    tone = rng.uniform(0.03, 0.16) * rng.uniform(0.6, 1.4, len(points)) + body
     long_um = float(rng.uniform(5.0, 9.0))
     rods = nuclei(
         rng,
@@ -112,15 +112,15 @@ def _cut_along(
     rng: np.random.Generator, along: Floats, across: Floats, skeletal: bool
 ) -> Floats:
     """Parallel fibers, about 1 on average."""
-    fine = grain(rng, along, across, rng.uniform(20.0, 60.0), rng.uniform(1.2, 2.2))
+    fine = grain(rng, along, across, rng.uniform(8.0, 50.0), rng.uniform(0.9, 1.8))
     dust = grain(rng, along, across, rng.uniform(1.5, 16.0), 0.9)
     if not skeletal:
         cell_um = float(rng.uniform(*SMOOTH_CELL_UM))
         cells = grain(rng, along, across, cell_um * rng.uniform(8.0, 14.0), cell_um)
-        value = 1.0 + rng.uniform(0.1, 0.3) * fine + rng.uniform(0.1, 0.3) * cells
+        value = 1.0 + rng.uniform(0.15, 0.45) * fine + rng.uniform(0.03, 0.25) * cells
         # Cells that end, and holes round nuclei, break the lines.
         patchy = grain(rng, along, across, 14.0, 3.5)
-        value += rng.uniform(0.1, 0.3) * patchy + rng.uniform(0.05, 0.25) * dust
+        value += rng.uniform(0.05, 0.25) * patchy + rng.uniform(0.1, 0.4) * dust
         return np.asarray(value, np.float32)
     fiber_um = float(rng.uniform(*SKELETAL_FIBER_UM))
     fibers = packed(rng, along, across, fiber_um * 14.0, fiber_um)
@@ -141,6 +141,6 @@ def _cut_across(
     tone = rng.normal(1.05, 0.2, TILE_CELLS**2).astype(np.float32)
     border_um = rng.uniform(0.3, 0.9) if not skeletal else rng.uniform(0.8, 3.0)
     inside = np.clip(fibers.edge * np.float32(cell_um) / border_um, 0.0, 1.0)
-    stipple = grain(rng, x_um, y_um, 1.6, 1.6)
-    value = tone[fibers.cell] * (1.0 + 0.12 * stipple)
+    stipple = grain(rng, x_um, y_um, 1.1, 1.1)
+    value = tone[fibers.cell] * (1.0 + rng.uniform(0.1, 0.35) * stipple)
     return np.asarray(value * (0.35 + 0.65 * inside), np.float32)
