@@ -91,7 +91,8 @@ def test_light_follows_beer_lambert():
     rng = fields.generator(0)
     rgb = optics.expose(amounts, PLAIN, rng, spacing_um=1.0, oversampling=2)
     for channel in range(3):
-        density = 0.3 * optics.HEMATOXYLIN[channel] + 0.2 * optics.DAB[channel]
+        density = 0.3 * PLAIN.hematoxylin_gain * optics.HEMATOXYLIN[channel]
+        density += 0.2 * PLAIN.dab_gain * optics.DAB[channel]
         wanted = PLAIN.white_rgb[channel] * (0.02 + 0.98 * 10.0**-density)
         assert np.abs(rgb[..., channel] - wanted).max() <= 0.51
     glass = optics.expose(amounts * 0, PLAIN, rng, spacing_um=1.0, oversampling=2)

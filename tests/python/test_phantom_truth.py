@@ -41,7 +41,7 @@ def test_membranes_lie_on_tumor_and_rise_with_the_class(pictures):
             assert not (one.membrane_mask & (one.class_map < 0)).any()
         inside = sum(int((one.class_map >= 0).sum()) for one in drawn)
         shares.append(sum(int(one.membrane_mask.sum()) for one in drawn) / inside)
-    assert shares[0] == 0.0
+    assert shares[0] < 1e-3
     assert 0.0 < shares[1] < 0.6 * shares[2] < 0.6 * shares[3]
 
 

@@ -85,6 +85,13 @@ class Layout:
         """Rows [begin, end) of a coarse map, nearest."""
         return stretch_blocks(field, self.shape, begin, end)
 
+    def distance(self, field: Floats) -> Floats:
+        """Distance in um to where a coarse map is 0: good to a few um, rough beyond."""
+        slope = np.hypot(*np.gradient(field, self.coarse_um))
+        # Where the map jumps, its values are distances already.
+        slope = np.where(slope > 6.0, 1.0, np.maximum(slope, 0.25))
+        return (field / slope).astype(np.float32)
+
     def tumor(self) -> npt.NDArray[np.bool_]:
         """Where tumor lies, on the coarse grid."""
         inside: npt.NDArray[np.bool_] = (

@@ -44,7 +44,7 @@ class Profile:
     hematoxylin_gain: float = 1.0
     dab_gain: float = 1.0
     gamma: float = 1.0  # of the transmitted light
-    blur_um: float = 0.35  # sigma
+    blur_um: float = 0.25  # sigma
     sharpen: float = 0.0  # share of an unsharp mask of 1 px, as scanners apply it
     noise: float = 1.0  # of brightness, sigma, gray levels
     chroma_blur_um: float = 0.4  # sigma; of color differences, as files store them
@@ -55,29 +55,29 @@ class Profile:
 #: averages comes on top. "grey-blue" has the mean hue, glass and noise of the real
 #: cores that pictures were compared with (docs/guide/phantoms.md).
 PROFILES: tuple[Profile, ...] = (
-    Profile("reference"),
+    Profile("reference", hematoxylin_gain=0.9),
     Profile(
         "pale-blue",
         white_rgb=(234.0, 233.0, 241.0),
         hematoxylin=(0.66, 0.635, 0.40),
-        hematoxylin_gain=0.8,
-        blur_um=0.28,
+        hematoxylin_gain=0.7,
+        blur_um=0.22,
         sharpen=0.3,
     ),
     Profile(
         "dark-nuclei",
         white_rgb=(244.0, 243.0, 243.0),
         hematoxylin=(0.68, 0.66, 0.32),
-        hematoxylin_gain=1.7,
+        hematoxylin_gain=1.5,
         dab_gain=1.1,
-        blur_um=0.45,
+        blur_um=0.32,
         jpeg_quality=75,
     ),
     Profile(
         "violet",
         white_rgb=(238.0, 236.0, 240.0),
         hematoxylin=(0.58, 0.74, 0.34),
-        hematoxylin_gain=1.2,
+        hematoxylin_gain=1.05,
         dab=(0.30, 0.58, 0.757),
         gamma=1.1,
     ),
@@ -86,9 +86,9 @@ PROFILES: tuple[Profile, ...] = (
         white_rgb=(243.0, 240.0, 233.0),
         hematoxylin=(0.66, 0.67, 0.34),
         dab=(0.24, 0.56, 0.79),
-        hematoxylin_gain=1.1,
+        hematoxylin_gain=0.95,
         dab_gain=0.9,
-        blur_um=0.6,
+        blur_um=0.42,
         noise=1.4,
         jpeg_quality=70,
     ),
@@ -108,17 +108,17 @@ PROFILES: tuple[Profile, ...] = (
         white_rgb=(241.0, 238.0, 244.0),
         hematoxylin=(0.56, 0.66, 0.50),
         dab=(0.33, 0.60, 0.73),
-        hematoxylin_gain=1.0,
+        hematoxylin_gain=0.9,
         noise=0.9,
     ),
     Profile(
         "steel-blue",
         white_rgb=(247.0, 247.0, 247.0),
         hematoxylin=(0.76, 0.58, 0.29),
-        hematoxylin_gain=1.2,
+        hematoxylin_gain=1.05,
         dab=(0.25, 0.55, 0.797),
         gamma=0.9,
-        blur_um=0.35,
+        blur_um=0.25,
         noise=0.5,
         sharpen=0.5,
     ),

@@ -103,6 +103,8 @@ class _Relief:
         self.wide = grid.field(rng, rng.uniform(5.0, 25.0))
         self.thick = np.float32(rng.uniform(0.05, 0.30))
         self.tint = np.float32(rng.uniform(0.0, 0.25))
+        # How soon more nucleus takes up no more hematoxylin.
+        self.full = np.float32(rng.uniform(0.0, 2.5))
 
     def lay(self, begin: int, end: int, ground: Ground) -> None:
         """Rows [begin, end)."""
@@ -117,6 +119,7 @@ class _Relief:
         grey += self.fine_od * present * self.fine.rows(begin, end)
         pigment += grey
         hematoxylin *= np.clip(one + self.thick * wide, 0.2, 2.0)
+        hematoxylin /= one + self.full * hematoxylin
 
 
 def _fill(

@@ -96,6 +96,8 @@ class TumorPainter:
     ) -> None:
         self.grid, self.layout, self.region = grid, layout, region
         self.kinds = np.bincount(region[layout.tumor()], minlength=4) > 0
+        self.depth_um = layout.distance(layout.depth_um)
+        self.lumen_um = layout.distance(-layout.lumen_um)
         self._draw_packing(rng, grid)
         self._draw_membranes(rng, grid)
         self._draw_nuclei(rng, grid)
@@ -103,13 +105,13 @@ class TumorPainter:
 
     def _draw_packing(self, rng: np.random.Generator, grid: Grid) -> None:
         self.pitch_um = 6.5 * float(np.exp(rng.uniform(0.0, 0.85)))
-        self.stretch = float(rng.uniform(1.0, 2.4 if self.pitch_um < 11.0 else 1.6))
+        self.stretch = float(rng.uniform(1.0, 2.5 if self.pitch_um < 10.0 else 1.6))
         self.along_um = self.pitch_um * self.stretch
-        bend, crumple = rng.uniform(0.5, 3.0), rng.uniform(0.2, 0.9)
+        bend, crumple = rng.uniform(0.5, 3.5), rng.uniform(0.2, 1.1)
         self.bend, self.crumple = np.float32(bend), np.float32(crumple)
         self.bends = [grid.field(rng, 18.0) for _ in range(2)]
         self.crumples = [grid.field(rng, rng.uniform(4.0, 8.0)) for _ in range(2)]
-        self.packing = Cells(rng)
+        self.packing = Cells(rng, float(rng.uniform(0.30, 0.46)))
         step = np.zeros(TABLE * TABLE, np.int8)
         odd = rng.random(TABLE * TABLE)
         variety = rng.uniform(0.0, 0.10)
@@ -126,6 +128,9 @@ class TumorPainter:
         self.complete = _spread(rng, COMPLETENESS)
         self.complete_of = per_cell(rng, -0.15, 0.12)
         self.phase = per_cell(rng, 0.0, 6.28)
+        # Membranes toward stroma and toward lumens, as in most and in some tumors.
+        self.outer = bool(rng.random() < 0.8)
+        self.luminal = bool(rng.random() < 0.5)
         # Glands may leave the side toward the lumen unstained.
         self.apical = np.float32(rng.uniform(0.3, 1.0) if rng.random() < 0.4 else 0.0)
         self.density = _spread(rng, MEMBRANE_DENSITY)
@@ -140,7 +145,7 @@ class TumorPainter:
         self.run_um = np.float32(rng.uniform(1.0, 2.5))
         self.grainy = np.float32(rng.uniform(0.15, 0.5))
         # Unspecific stain of class 0 and up, without any membrane.
-        veil = 0.05 * rng.random() if rng.random() < 0.35 else 0.0
+        veil = 0.05 * rng.random() if rng.random() < 0.25 else 0.0
         self.veil = np.float32(veil)
 
     def _draw_nuclei(self, rng: np.random.Generator, grid: Grid) -> None:
@@ -292,6 +297,12 @@ class TumorPainter:
             np.float32(0.15),
         )
         half_um = half_um * np.clip(one + np.float32(0.25) * patches, 0.4, 1.7)
+        # Cells at the tumor's border have a membrane there of their own.
+        depth_um = self.layout.smooth(self.depth_um, begin, end).take(at)
+        lumen_um = self.layout.smooth(self.lumen_um, begin, end).take(at)
+        outer_um = np.minimum(depth_um, lumen_um) if self.luminal else depth_um
+        if self.outer:
+            edge_um = np.minimum(edge_um, np.abs(outer_um - half_um))
         half_px, edge_px = half_um / spacing, edge_um / spacing
         cover = np.minimum(half_px, edge_px + np.float32(0.5))
         cover -= np.maximum(-half_px, edge_px - np.float32(0.5))
@@ -329,6 +340,8 @@ class TumorPainter:
         if self.border > 0.0:
             wall = np.float32(0.4) / spacing - edge_px + np.float32(0.5)
             cytoplasm += self.border * np.clip(wall, 0.0, 1.0)
+        rim = np.clip(np.minimum(depth_um, lumen_um) - np.float32(0.7), 0.0, 1.0)
+        body, nucleus = body * rim, nucleus * rim
         outside = one - body
         hematoxylin = cytoplasm * (outside + np.float32(0.4) * body) + nucleus
         dab = membrane + blush * (one - np.float32(0.7) * body)
