@@ -195,3 +195,12 @@ def test_debris_stays_in_lumens():
 def test_a_probability_must_be_one(wrong):
     with pytest.raises(ValueError, match="muscle"):
         StromaMix(muscle=wrong)
+
+
+def test_a_slide_s_specification_names_them_all():
+    from her2fast.phantom.spec import Background, check_spec
+
+    assert set(Background.model_fields) == set(ALL)
+    assert Background().mix == StromaMix()
+    spec = check_spec({"background": {"muscle": 1, "veil": 0.0}}, "some.toml")
+    assert spec.background.mix == StromaMix(muscle=1.0, veil=0.0)

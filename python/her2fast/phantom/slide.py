@@ -223,6 +223,7 @@ def draw_patch(
         mixture=mixture or (0.25, 0.25, 0.25, 0.25),
         tumor=mixture is not None,
         oversampling=1,
+        mix=spec.background.mix,
     )
     window = Window.over(
         lobule.x_px, lobule.y_px, lobule.width_px, lobule.height_px, spacing

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from her2fast.errors import UsageError
+from her2fast.phantom.stroma import StromaMix
 
 __all__ = ["SPEC_CODES", "SlideSpec", "SpecError", "default_toml", "load_spec"]
 
@@ -64,6 +65,11 @@ class _Table(BaseModel):
 
 def _um(low: float, high: float, default: float, what: str) -> Any:
     return Field(default=default, ge=low, le=high, description=what)
+
+
+def _chance(name: str, what: str) -> Any:
+    # One definition of the usual probabilities: the generator's own.
+    return Field(default=getattr(StromaMix, name), ge=0.0, le=1.0, description=what)
 
 
 class Frame(_Table):
@@ -201,12 +207,49 @@ class Scanner(_Table):
         return value
 
 
+class Background(_Table):
+    """Probability that a lobule holds some of each thing that is no tumor."""
+
+    fat: float = _chance("fat", "adipose tissue")
+    muscle: float = _chance("muscle", "smooth or skeletal muscle")
+    diffuse_inflammation: float = _chance("diffuse_inflammation", "single round cells")
+    lymphocytes: float = _chance("lymphocytes", "crowds of lymphocytes")
+    follicles: float = _chance("follicles", "round, many with a paler center")
+    plasma_cells: float = _chance("plasma_cells", "fields of plasma cells")
+    histiocytes: float = _chance("histiocytes", "large pale cells")
+    vessels: float = _chance("vessels", "arterioles, venules, capillaries")
+    benign_ducts: float = _chance("benign_ducts", "ducts or glands that are no tumor")
+    benign_lobules: float = _chance("benign_lobules", "acini in groups")
+    benign_stained: float = _chance("benign_stained", "the above carry stain")
+    red_cells: float = _chance("red_cells", "outside vessels")
+    hemosiderin: float = _chance("hemosiderin", "golden-brown granules")
+    anthracosis: float = _chance("anthracosis", "black granules")
+    formalin_pigment: float = _chance("formalin_pigment", "brown-black dust")
+    brown_macrophages: float = _chance("brown_macrophages", "brown stromal cells")
+    necrosis: float = _chance("necrosis", "in the stroma")
+    tumor_necrosis: float = _chance("tumor_necrosis", "in the middle of tumor")
+    lumen_debris: float = _chance("lumen_debris", "debris or red cells in lumens")
+    mucin: float = _chance("mucin", "pale pools")
+    calcification: float = _chance("calcification", "dark blue bodies")
+    edge_artifact: float = _chance("edge_artifact", "DAB that darkens toward glass")
+    nuclear_dab: float = _chance("nuclear_dab", "brown nuclei")
+    dab_dots: float = _chance("dab_dots", "brown precipitate")
+    veil: float = _chance("veil", "brown haze")
+    refraction: float = _chance("refraction", "thin grey lines")
+
+    @property
+    def mix(self) -> StromaMix:
+        """As the scenes take it."""
+        return StromaMix(**self.model_dump())
+
+
 class SlideSpec(_Table):
     """All of it; every key has a default."""
 
     slide: Frame = Frame()
     tumor: Tumor = Tumor()
     tissue: Tissue = Tissue()
+    background: Background = Background()
     control: Control = Control()
     artifacts: Artifacts = Artifacts()
     scanner: Scanner = Scanner()
