@@ -30,6 +30,7 @@ from her2fast.phantom.rings import Room
 from her2fast.phantom.stroma import StromaMix, draw_adipose, draw_connective, patch_of
 from her2fast.phantom.textures import child
 from her2fast.phantom.unspecific import (
+    draw_brown_stroma,
     draw_edge_artifact,
     draw_nuclear_dab,
     draw_refraction,
@@ -174,6 +175,8 @@ def draw_overlay(
         within |= at
     if own := wanted(mix.nuclear_dab):
         draw_nuclear_dab(own, grid, ground, within)
+    if own := wanted(mix.brown_stroma):
+        draw_brown_stroma(own, grid, ground)
     if own := wanted(mix.edge_artifact):
         draw_edge_artifact(own, grid, ground)
     if own := wanted(mix.veil):

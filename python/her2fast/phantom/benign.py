@@ -18,7 +18,7 @@ from her2fast.phantom.rings import Ring, Room, cover, inside, ring
 from her2fast.phantom.textures import Stamps, child, clouds, grain, nuclei, paste
 
 #: Outer radius, um.
-DUCT_UM = (28.0, 110.0)
+DUCT_UM = (18.0, 100.0)
 ACINUS_UM = (11.0, 24.0)
 #: Height of the inner cells and their width, um.
 CELL_HEIGHT_UM = (7.0, 18.0)
@@ -43,6 +43,7 @@ class Style:
     apical: float  # of the membrane's density, on the lumen's side
     blush: float
     mucin: float  # share of the cell's height that is pale toward the lumen
+    uneven: float  # spread of the nuclei's height, share of the cell's
     stamps: Stamps
     flat: Stamps
 
@@ -71,6 +72,7 @@ class Style:
             apical,
             blush if stained else 0.4 * blush * weak,
             float(rng.uniform(0.3, 0.6)) * float(rng.random() < 0.3),
+            float(rng.choice((0.05, 0.1, 0.2))),
             nuclei(
                 rng,
                 grid.spacing_um,
@@ -127,7 +129,9 @@ def draw_epithelium(
     secretion = _secretion(rng, shape) if rng.random() < 0.35 else 0.0
     keep = 1.0 - tissue
     planes[0][:] = planes[0] * keep + value + lumen * secretion
+    brown = rng.uniform(1.0, 6.0) * (rng.random() < 0.12)
     planes[1][:] = planes[1] * keep + inner * style.blush * fine
+    planes[1] += lumen * (brown * secretion)
     planes[2][:] = planes[2] * keep + lumen * 0.3 * secretion
     planes[3][:] = planes[3] * keep
     own = child(rng)
@@ -152,7 +156,7 @@ def draw_epithelium(
         2.0 * np.pi / count
     )
     sits = outer_um + height_um * rng.uniform(0.28, 0.42)
-    at = shape.at(theta, sits + rng.normal(0.0, 0.06, count) * height_um, grid)
+    at = shape.at(theta, sits + rng.normal(0.0, style.uneven, count) * height_um, grid)
     ok = inside(at, grid) & (rng.random(count) < 0.93)
     tone = style.nucleus * rng.uniform(0.75, 1.25, count)
     which = style.stamps.pick(rng, theta)
@@ -198,7 +202,9 @@ def draw_ducts(
     small = rng.random() < 0.4
     per_mm2 = rng.uniform(20.0, 90.0) if small else rng.uniform(4.0, 20.0)
     for _ in range(1 + int(rng.poisson(per_mm2 * area_mm2))):
-        radius = float(rng.uniform(14.0, 34.0) if small else rng.uniform(*DUCT_UM))
+        radius = float(rng.uniform(14.0, 34.0))
+        if not small:  # large ones are rare
+            radius = float(np.exp(rng.uniform(*np.log(DUCT_UM))))
         center = room.take(rng, radius + 4.0)
         if center is None:
             continue
@@ -210,7 +216,7 @@ def draw_ducts(
             center,
             radius,
             wobble=wobble,
-            stretch=1.9,
+            stretch=float(rng.choice((1.4, 1.9, 2.6))),
             margin_um=4.0 + cuff_um,
         )
         if cuff_um > 4.0:

@@ -154,6 +154,8 @@ def _vessel(
         plane *= 1.0 - tissue
     plasma = float(rng.uniform(0.0, 0.03)) * (rng.random() < 0.4)
     planes[0] += value + lumen * np.float32(plasma)
+    if rng.random() < 0.1:  # serum that took up DAB
+        planes[1] += lumen * np.float32(rng.uniform(0.03, 0.3))
     if rng.random() < 0.15:  # unspecific brown in a wall
         planes[1] += (tissue - lumen) * np.float32(rng.uniform(0.02, 0.15))
     label = ground.tissue[rows, columns]

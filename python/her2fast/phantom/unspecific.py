@@ -72,3 +72,13 @@ def draw_refraction(rng: np.random.Generator, grid: Grid, ground: Ground) -> Non
         np.minimum(slope, most, out=slope)
         ahead = ground.pigment[1:] if axis == 0 else ground.pigment[:, 1:]
         ahead += slope
+
+
+def draw_brown_stroma(rng: np.random.Generator, grid: Grid, ground: Ground) -> None:
+    """Fibers and muscle that bind DAB, in areas: 0.2 to 1.8 times their hematoxylin."""
+    field = grid.noise(rng, rng.uniform(60.0, 250.0)) + rng.uniform(-0.5, 1.5)
+    kinds = (Tissue.STROMA, Tissue.MUSCLE, Tissue.VESSEL, Tissue.FAT)
+    brown = np.float32(rng.uniform(0.2, 1.8)) * np.clip(field, 0.0, 1.0)
+    brown *= np.minimum(ground.hematoxylin, np.float32(0.12))
+    brown[~np.isin(ground.tissue, kinds)] = 0.0
+    ground.dab[:] += brown
