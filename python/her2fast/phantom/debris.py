@@ -71,8 +71,11 @@ def draw_mucin(
             continue
         shape = ring(rng, grid, center, radius, wobble=0.15, stretch=1.8)
         share = cover(shape.depth_um, grid)
-        bent = shape.y_um + 14.0 * clouds(rng, shape.x_um, shape.y_um, 60.0)
-        streaks = grain(rng, shape.x_um, bent, 40.0, 3.0)
+        turn = float(rng.uniform(0.0, np.pi))
+        cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        bent = 14.0 * clouds(rng, shape.x_um, shape.y_um, 60.0)
+        along = cos * shape.x_um + sin * shape.y_um
+        streaks = grain(rng, along, cos * shape.y_um - sin * shape.x_um + bent, 40, 3)
         value = rng.uniform(0.005, 0.05) * np.clip(0.7 + 0.6 * streaks, 0.0, 2.2)
         rows, columns = shape.window
         for k in range(4):
