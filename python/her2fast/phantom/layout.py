@@ -22,7 +22,7 @@ from her2fast.phantom.fields import (
 
 #: The architectures of a tumor, and how often each is drawn.
 ARCHITECTURES = ("field", "glands", "crowded", "nests", "cords", "buds")
-ARCHITECTURE_SHARES = (0.24, 0.16, 0.20, 0.18, 0.14, 0.08)
+ARCHITECTURE_SHARES = (0.24, 0.14, 0.26, 0.18, 0.12, 0.06)
 #: Layouts are drawn at about this spacing and interpolated: borders are smooth.
 COARSE_UM = 2.0
 #: Outside of everything, um.

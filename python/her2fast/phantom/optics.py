@@ -45,7 +45,9 @@ class Profile:
     dab_gain: float = 1.0
     gamma: float = 1.0  # of the transmitted light
     blur_um: float = 0.25  # sigma
-    sharpen: float = 0.0  # share of an unsharp mask of 1 px, as scanners apply it
+    # Share of an unsharp mask of 1 px that is left at 1 um/px; finer pictures show
+    # more of what the scanner did.
+    sharpen: float = 0.0
     noise: float = 1.0  # of brightness, sigma, gray levels
     chroma_blur_um: float = 0.4  # sigma; of color differences, as files store them
     jpeg_quality: int = 85
@@ -95,9 +97,9 @@ PROFILES: tuple[Profile, ...] = (
     Profile(
         "grey-blue",
         white_rgb=(237.0, 236.0, 245.0),
-        hematoxylin=(0.67, 0.63, 0.39),
+        hematoxylin=(0.69, 0.625, 0.365),
         dab=(0.36, 0.575, 0.735),
-        hematoxylin_gain=0.66,
+        hematoxylin_gain=0.58,
         dab_gain=0.9,
         blur_um=0.22,
         sharpen=0.3,
@@ -159,7 +161,7 @@ def _near(
 def _bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
     """Hematoxylin passes blue: a vector whose blue is kept under that of the others."""
     red, green, blue = vector
-    blue = min(blue, 0.78 * min(red, green))
+    blue = min(blue, 0.72 * min(red, green))
     norm = float(np.sqrt(red * red + green * green + blue * blue))
     return red / norm, green / norm, blue / norm
 
@@ -167,7 +169,7 @@ def _bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
 def _brown(vector: tuple[float, float, float]) -> tuple[float, float, float]:
     """DAB takes blue most and some red: kept between orange and grey-brown."""
     red, green, blue = vector
-    red, blue = max(red, 0.44 * green), max(blue, 1.18 * green)
+    red, blue = max(red, 0.50 * green), max(blue, 1.18 * green)
     norm = float(np.sqrt(red * red + green * green + blue * blue))
     return red / norm, green / norm, blue / norm
 
@@ -242,6 +244,7 @@ def expose(
     vectors *= np.float32(-np.log(10.0))
     height, width = (side // oversampling for side in amounts.shape[1:])
     blur = [_taps(profile.blur_um * factor / spacing_um) for factor in BLUR_RGB]
+    sharpen = profile.sharpen * float(np.clip(1.0 / spacing_um, 1.0, 3.0))
     mix = _taps(profile.chroma_blur_um / spacing_um)
     halo = max(taps.size for taps in blur) + mix.size + _taps(1.0).size
     step = max(16, _BAND_PX // width)
@@ -251,7 +254,7 @@ def expose(
         end = min(begin + step, height)
         top, bottom = max(0, begin - halo), min(height, end + halo)
         part = amounts[:, top * oversampling : bottom * oversampling]
-        light = _light(part, vectors, profile, blur, oversampling)
+        light = _light(part, vectors, profile, blur, sharpen, oversampling)
         light *= white[:, None, None]
         bright, *chroma = _split(light)
         inner = slice(begin - top, end - top)
@@ -274,6 +277,7 @@ def _light(
     vectors: Floats,
     profile: Profile,
     blur: list[Floats],
+    sharpen: float,
     oversampling: int,
 ) -> Floats:
     """What passes the slide and the lens, (3, h, w); white is 1."""
@@ -288,10 +292,10 @@ def _light(
         light *= np.float32(0.98)
         light += np.float32(0.02)
         light = soften(light, blur[channel])
-        if profile.sharpen:
+        if sharpen:
             soft = soften(light, _taps(1.0))
             soft -= light
-            soft *= np.float32(-profile.sharpen)
+            soft *= np.float32(-sharpen)
             light += soft
             np.clip(light, 0.02, 1.1, out=light)
         if profile.gamma != 1.0:

@@ -98,7 +98,7 @@ class _Relief:
     """
 
     def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
-        self.fine = grid.field(rng, rng.uniform(1.0, 2.2))
+        self.fine = grid.field(rng, rng.uniform(0.6, 2.0))
         self.fine_od = np.float32(rng.uniform(0.003, 0.025))
         self.wide = grid.field(rng, rng.uniform(5.0, 25.0))
         self.thick = np.float32(rng.uniform(0.05, 0.30))

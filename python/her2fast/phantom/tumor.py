@@ -29,7 +29,7 @@ DENSEST = 1.5
 #: Share of each cell's outline that is stained.
 COMPLETENESS = ((0.0, 0.25), (0.25, 0.65), (0.75, 1.05), (0.95, 1.10))
 #: DAB in the cytoplasm, low and high of the slide's usual value.
-BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.03, 0.10), (0.05, 0.20))
+BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.025, 0.10), (0.03, 0.16))
 #: A pixel belongs to the membrane mask where membrane DAB is above this density,
 #: averaged over the pixel: what an eye at high power would call stained.
 MEMBRANE_CUT = 0.10
@@ -138,10 +138,10 @@ class TumorPainter:
         self.blush = _spread(rng, BLUSH_DENSITY)
         self.patchy = np.float32(rng.uniform(0.15, 0.5))
         self.patches = grid.field(rng, rng.uniform(3.0, 8.0))
-        self.fine = grid.field(rng, rng.uniform(1.2, 2.2))
+        self.fine = grid.field(rng, rng.uniform(0.8, 2.0))
         self.large = grid.field(rng, 60.0)
         # Brown that has run from the membrane into the cell.
-        self.run = np.float32(rng.uniform(0.0, 0.30))
+        self.run = np.float32(rng.uniform(0.0, 0.22))
         self.run_um = np.float32(rng.uniform(1.0, 2.5))
         self.grainy = np.float32(rng.uniform(0.15, 0.5))
         # Unspecific stain of class 0 and up, without any membrane.
@@ -168,7 +168,7 @@ class TumorPainter:
         self.rim = np.float32(rng.uniform(0.1, 0.9))
         self.nucleolus = np.float32(rng.uniform(0.0, 0.25))
         self.nucleolus_um = per_cell(rng, 0.3, 1.5)
-        self.chromatin = grid.field(rng, rng.uniform(1.2, 1.8))
+        self.chromatin = grid.field(rng, rng.uniform(0.7, 1.6))
         self.clumps = grid.field(rng, rng.uniform(2.2, 4.0))
         self.mottle = np.float32(rng.uniform(0.2, 0.6))
         self.clumpy = np.float32(rng.uniform(0.1, 0.5))
