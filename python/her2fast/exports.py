@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.export.atomic import atomic_write
-from her2fast.export.class_map import class_map_png
+from her2fast.export.class_map import class_picture, with_legend
 from her2fast.export.geojson import patch_tiles, regions
+from her2fast.export.palettes import DEFAULT_PALETTE
 from her2fast.export.patch_csv import patch_table
 from her2fast.export.patches import Outcomes, PatchGrid
 from her2fast.export.results_table import (
@@ -26,14 +28,28 @@ from her2fast.export.results_table import (
     results_parquet,
     worklist_csv,
 )
-from her2fast.report import report_html
+from her2fast.record import Record
+from her2fast.report import cohort_html, report_html
+from her2fast.report.gallery import Choice, Gallery, choose_patches
+from her2fast.report.pictures import (
+    OpenReader,
+    Pictures,
+    collect,
+    pack,
+    unpack,
+    view_for,
+)
 from her2fast.scoring import OpenedSlide, Result
 from her2fast.store import ResultsFolder
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PATCH_TABLES = "model-outputs-csv"
 REGIONS = "regions"
 CLASS_MAPS = "class-maps"
 REPORTS = "reports"
+COHORT = "cohort.html"
 #: Longest side of the picture that maps and reports are drawn on.
 OVERVIEW_PX = 1024
 OVERVIEW_QUALITY = 90
@@ -47,34 +63,59 @@ class ExportOptions:
     palette: str = "qupath"
 
 
+@dataclass(frozen=True)
+class Written:
+    """What `write_exports` wrote."""
+
+    files: list[Path]
+    #: The report lacks pictures that another run may have, the slide being readable.
+    pictures_missing: bool = False
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the report shares with the other files of a measured slide."""
+
+    files: list[Path]
+    picture: Image.Image
+    gallery: Gallery
+
+
 def write_exports(
-    root: Path, name: str, result: Result, *, options: ExportOptions
-) -> list[Path]:
-    """Writes every file for people; returns what was written.
+    root: Path,
+    name: str,
+    result: Result,
+    *,
+    options: ExportOptions,
+    open_reader: OpenReader | None = None,
+) -> Written:
+    """Writes every file for people.
 
     A slide that was not decided on (it was refused, say) has a report only.
+    `open_reader` is called where the report needs pictures that are not kept.
     """
-    measured = result.measurement is not None and result.record["class_px"] is not None
-    return [
-        *(_write_measured(root, name, result, options) if measured else []),
-        _write_report(root, name, result, options),
-    ]
-
-
-def _write_report(
-    root: Path, name: str, result: Result, options: ExportOptions
-) -> Path:
-    class_map = None
-    with contextlib.suppress(FileNotFoundError):
-        if result.record["class_px"] is not None:
-            class_map = (root / CLASS_MAPS / f"{name}.png").read_bytes()
-    page = report_html(result.record, class_map, palette=options.palette)
-    return _write(root / REPORTS / f"{name}.html", page)
+    drawn = None
+    if result.measurement is not None and result.record["class_px"] is not None:
+        drawn = _write_measured(root, name, result, options, open_reader)
+    page = report_html(
+        result.record,
+        drawn.picture if drawn else None,
+        gallery=drawn.gallery if drawn else None,
+        palette=options.palette,
+    )
+    report = _write(root / REPORTS / f"{name}.html", page)
+    if drawn is None:
+        return Written([report])
+    return Written([*drawn.files, report], drawn.gallery.pictures.unopened)
 
 
 def _write_measured(
-    root: Path, name: str, result: Result, options: ExportOptions
-) -> list[Path]:
+    root: Path,
+    name: str,
+    result: Result,
+    options: ExportOptions,
+    open_reader: OpenReader | None,
+) -> _Drawn:
     assert result.measurement is not None
     core = result.measurement.core
     outcomes = Outcomes.from_dict(
@@ -101,12 +142,21 @@ def _write_measured(
             palette=options.palette,
         )
     table = patch_table(outcomes, grid, class_names=names)
-    overview = read_overview(ResultsFolder(root).overview_path(name))
-    class_map = class_map_png(
-        overview,
+    folder = ResultsFolder(root)
+    picture = class_picture(
+        read_overview(folder.overview_path(name)),
         outcomes,
         grid,
         size_px=core.slide_size_px,
+        class_names=names,
+        palette=options.palette,
+    )
+    class_map = with_legend(
+        picture,
+        px_per_mm=1000
+        / grid.slide_spacing_um[0]
+        * picture.width
+        / core.slide_size_px[0],
         class_names=names,
         class_px=result.record["class_px"],
         class_mm2=result.record["class_mm2"],
@@ -114,11 +164,37 @@ def _write_measured(
         notes=[str(result.record["intended_use"])],
         palette=options.palette,
     )
-    return [
+    choices = choose_patches(outcomes, grid)
+    pictures = _patch_pictures(
+        folder.patches_path(name), choices, grid, core.key, open_reader
+    )
+    gallery = Gallery(choices, pictures, names, result.record["class_patches"])
+    files = [
         _write(root / PATCH_TABLES / f"{name}.csv", table),
         _write(root / REGIONS / f"{name}.geojson", shapes),
         _write(root / CLASS_MAPS / f"{name}.png", class_map),
     ]
+    return _Drawn(files, picture, gallery)
+
+
+def _patch_pictures(
+    path: Path,
+    choices: Sequence[Choice],
+    grid: PatchGrid,
+    key: str,
+    open_reader: OpenReader | None,
+) -> Pictures:
+    """The pictures of the chosen patches; what is kept of them is written anew."""
+    kept: dict[tuple[int, int], bytes] = {}
+    with contextlib.suppress(OSError):
+        kept = unpack(path.read_bytes(), key)
+    view = view_for(grid.patch_px, grid.spacing_um, grid.slide_spacing_um)
+    places = [(choice.column, choice.row) for choice in choices]
+    pictures = collect(places, view, kept, open_reader)
+    # Without the slide nothing that is kept is given up: another decision may need it.
+    if not pictures.unopened:
+        _write(path, pack(pictures.jpegs, key))
+    return pictures
 
 
 def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
@@ -150,13 +226,24 @@ def read_overview(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_tables(folder: ResultsFolder) -> None:
-    """`results.csv`, `results.parquet` and `worklist.csv` from the records."""
+    """`results.csv`, `results.parquet`, `worklist.csv`, `cohort.html` from records."""
     # Read and written by one run at a time: the last one to write has seen all.
     with folder.alone():
-        records = [record for _, record in folder.records()]
+        records = [{**record, "folder": name} for name, record in folder.records()]
         atomic_write(folder.root / "results.csv", results_csv(records))
         atomic_write(folder.root / "results.parquet", results_parquet(records))
         atomic_write(folder.root / "worklist.csv", worklist_csv(records))
+        page = cohort_html(records, palette=_palette_of(folder, records))
+        atomic_write(folder.root / COHORT, page)
+
+
+def _palette_of(folder: ResultsFolder, records: Sequence[Record]) -> str:
+    """The palette of the reports, where they share one: a color must not mean two."""
+    looks = {
+        folder.read_exports(str(record["folder"])).get("palette") for record in records
+    } - {None}
+    (palette,) = looks if len(looks) == 1 else (DEFAULT_PALETTE,)
+    return str(palette)
 
 
 def _write(path: Path, data: bytes | Iterable[bytes]) -> Path:

@@ -10,6 +10,7 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.exports import ExportOptions, write_exports, write_tables
 from her2fast.manifest import check_regions, read_ish, roi_for
 from her2fast.record import Provenance, Record, failed_record, settings_for
+from her2fast.reopen import reopen
 from her2fast.run import exit_code_of, write_failed
 from her2fast.scoring import Measurement, Result, RoiLike, as_roi, decide, decide_with
 from her2fast.store import ResultsFolder
@@ -161,13 +162,20 @@ def _rescore_one(
             settings = settings_for(source.method, **inputs)
             measurement = Measurement(core, source)
             result: Result = decide_with(measurement, settings)
-            files = write_exports(folder.root, name, result, options=options)
+            written = write_exports(
+                folder.root,
+                name,
+                result,
+                options=options,
+                open_reader=lambda: reopen(folder, name, record),
+            )
             folder.write_record(
                 name,
                 result.record,
-                files=files,
+                files=written.files,
                 inputs=inputs,
                 exports=asdict(options),
+                pictures_missing=written.pictures_missing,
             )
             return Rescored(name, result.record, note=note)
     except SlideError as error:

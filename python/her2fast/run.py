@@ -234,13 +234,20 @@ def _score_locked(
             if work == "measured" or not overview.is_file():
                 write_overview(overview, opened, scorer.workers)
             result = decide_with(measurement, settings)
-            files = write_exports(folder.root, name, result, options=options.exports)
+            written = write_exports(
+                folder.root,
+                name,
+                result,
+                options=options.exports,
+                open_reader=lambda: opened.reader(workers=1, reading="scaled"),
+            )
             folder.write_record(
                 name,
                 result.record,
-                files=files,
+                files=written.files,
                 inputs=inputs,
                 exports=asdict(options.exports),
+                pictures_missing=written.pictures_missing,
             )
             return result.record, work
     except SlideError as error:
@@ -258,8 +265,8 @@ def write_failed(
     inputs: dict[str, Any] | None = None,
 ) -> None:
     """Stores a record without a measurement, and its report."""
-    files = write_exports(folder.root, name, Result(record), options=exports)
-    folder.write_record(name, record, files=files, inputs=inputs)
+    written = write_exports(folder.root, name, Result(record), options=exports)
+    folder.write_record(name, record, files=written.files, inputs=inputs)
 
 
 def _changes(report: Report) -> Callable[[Progress], None]:

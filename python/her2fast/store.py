@@ -107,6 +107,14 @@ class ResultsFolder:
                 owners[lock.name.removesuffix(".lock").casefold()] = text
         return owners
 
+    def slide_place(self, name: str) -> str | None:
+        """Where the slide lay when it was scored last; None in a copy without locks."""
+        try:
+            text = (self.root / LOCKS / f"{name}.lock").read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return text or None
+
     # --- locks ------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -182,6 +190,7 @@ class ResultsFolder:
             or record.get("measurement_key") != measurement_key
             or record.get("decision_key") != decision_key
             or state.get("exports") != exports
+            or state.get("pictures_missing")
         ):
             return False
         files = state.get("files")
@@ -223,6 +232,10 @@ class ResultsFolder:
         """The picture of a slide, kept so that deciding again reads no pixels."""
         return self.root / MEASUREMENTS / f"{name}.jpg"
 
+    def patches_path(self, name: str) -> Path:
+        """The pictures of single patches, kept for the same reason."""
+        return self.root / MEASUREMENTS / f"{name}.patches.zip"
+
     def write_record(
         self,
         name: str,
@@ -231,13 +244,20 @@ class ResultsFolder:
         files: Sequence[Path] = (),
         inputs: Mapping[str, Any] | None = None,
         exports: Mapping[str, Any] | None = None,
+        pictures_missing: bool = False,
     ) -> None:
         """The record, last of all; `files` are what was written for it before.
 
-        What an earlier record had and this one has not is removed.
+        What an earlier record had and this one has not is removed. With
+        `pictures_missing` the next run that can read the slide finishes the report.
         """
         data = record_bytes(record)
-        listed = [self.measurement_path(name), self.overview_path(name), *files]
+        listed = [
+            self.measurement_path(name),
+            self.overview_path(name),
+            self.patches_path(name),
+            *files,
+        ]
         hashes = {
             path.relative_to(self.root).as_posix(): sha256_of(path)
             for path in listed
@@ -247,11 +267,13 @@ class ResultsFolder:
         hashes[own] = hashlib.sha256(data).hexdigest()
         inputs = dict(inputs or {})
         inputs["roi"] = _roi_to_json(inputs.get("roi") or ())
-        state = {
+        state: dict[str, Any] = {
             "files": dict(sorted(hashes.items())),
             "inputs": inputs,
             "exports": dict(exports or {}),
         }
+        if pictures_missing:
+            state["pictures_missing"] = True
         before = (_read_object(self.state_path(name)) or {}).get("files") or {}
         for file in sorted(set(before) - set(hashes)):
             (self.root / file).unlink(missing_ok=True)

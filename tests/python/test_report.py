@@ -5,69 +5,43 @@ import base64
 import io
 import os
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import Page
 from PIL import Image
 from record_example import record, unscored
 
 from her2fast.errors import REASON_CODES
 from her2fast.guidelines import rule_sets
-from her2fast.report import html, report_html, words
-
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """The text of a page; fails on tags that do not close."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.parts: list[str] = []
-        self.feed(data.decode())
-        assert self.open == []
-        self.text = re.sub(r"\s+", " ", " ".join(self.parts))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.parts.append(data)
+from her2fast.report import report_html, words
+from her2fast.report.slide_map import MAX_MAP_BYTES
 
 
-def page(made, png=None) -> Page:
-    data = report_html(made, png)
-    assert data == report_html(made, png)
+def page(made, class_map=None) -> Page:
+    data = report_html(made, class_map)
+    assert data == report_html(made, class_map)
     return Page(data)
 
 
-def picture(width: int, height: int, noise: bool = False) -> bytes:
+def picture(width: int, height: int, noise: bool = False) -> Image.Image:
     pixels = np.full((height, width, 3), 200, np.uint8)
     if noise:
         pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    return Image.fromarray(pixels)
 
 
 def embedded(got: Page) -> Image.Image:
-    (source,) = [attrs["src"] for tag, attrs in got.tags if tag == "img"]
-    head, _, data = source.partition(",")
-    assert head == "data:image/png;base64"
+    (image,) = got.all("image")
+    head, _, data = image["href"].partition(",")
+    assert head == "data:image/jpeg;base64"
     raw = base64.b64decode(data, validate=True)
-    assert len(raw) <= html.MAX_IMAGE_BYTES
-    return Image.open(io.BytesIO(raw))
+    assert len(raw) <= MAX_MAP_BYTES
+    shown = Image.open(io.BytesIO(raw))
+    assert (image["width"], image["height"]) == tuple(map(str, shown.size))
+    return shown
 
 
 def test_what_a_pathologist_looks_for():
@@ -236,7 +210,7 @@ def test_page_needs_nothing_else_and_runs_nothing():
         for key, value in attrs.items():
             assert not key.startswith("on")
             if key in ("src", "href"):
-                assert value.startswith("data:image/png;base64,")
+                assert value.startswith("data:image/jpeg;base64,")
     data = report_html(record(), picture(20, 10))
     assert b"url(" not in data
     assert b"http:" not in data
@@ -281,7 +255,25 @@ def test_picture_is_bounded():
     assert embedded(page(record(), small)).size == (300, 200)
     assert embedded(page(record(), picture(4000, 100))).size == (1600, 40)
     noisy = embedded(page(record(), picture(1500, 1500, noise=True)))
-    assert 300 < noisy.size[0] == noisy.size[1] < 1500
+    assert 600 < noisy.size[0] == noisy.size[1] < 1500
+
+
+def test_scale_bar_is_true():
+    # 98,304 px of 0.2528 um are 24.85 mm: the bar of 5 mm is 20.12 % of the picture.
+    data = report_html(record(), picture(400, 300)).decode()
+    assert re.search(
+        r'class="ruler" style="width: 20.120%"></div></div>\s+<p>5 mm</p>', data
+    )
+
+
+def test_what_spoils_a_score_stands_out():
+    made = record()
+    made["review_flags"] = ["OUT_OF_FOCUS"]
+    made["tiles"]["corrupt"] = 3
+    data = re.sub(r"\s+", " ", report_html(made).decode())
+    assert 'Tissue out of focus</dt><dd class="bad">3.4 %</dd>' in data
+    assert 'Tiles missing or damaged</dt><dd class="bad">5</dd>' in data
+    assert "Tumor left out</dt><dd>2.67 %</dd>" in data
 
 
 @pytest.mark.parametrize("key", sorted(record()))

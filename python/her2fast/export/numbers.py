@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
-__all__ = ["percent"]
+import math
+from collections.abc import Sequence
+
+__all__ = ["percent", "probabilities"]
 
 # What a rounded number must not seem to be: none, on the cut, all.
 _TELLING_PERCENT = (0, 10, 100)
+# Six digits say all that a model's output holds, and hide the last bits in which
+# mathematical libraries differ.
+_PROBABILITY_DIGITS = 6
 
 
 def percent(part: int, whole: int) -> str:
@@ -28,3 +34,19 @@ def percent(part: int, whole: int) -> str:
         text = f"{rounded // unit}.{rounded % unit:0{digits}d} %"
         digits += 1
     return text
+
+
+def probabilities(logits: Sequence[float]) -> list[float] | None:
+    """Softmax of one patch's logits, six digits; None where it was not classified.
+
+    Examples
+    --------
+    >>> probabilities([0.0, 0.0]), probabilities([float("nan")] * 2)
+    ([0.5, 0.5], None)
+    """
+    highest = max(logits, default=0.0)
+    if not all(map(math.isfinite, logits)):
+        return None
+    powers = [math.exp(logit - highest) for logit in logits]
+    total = math.fsum(powers)
+    return [round(power / total, _PROBABILITY_DIGITS) for power in powers]

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 
+from her2fast.export.numbers import probabilities
 from her2fast.export.patches import Outcomes, PatchGrid
 
 __all__ = ["patch_table"]
 
-# Six digits say all that a model's output holds, and hide the last bits in which
-# mathematical libraries differ.
-_DIGITS = 6
 _ROWS_PER_CHUNK = 4096
 
 
@@ -57,7 +54,8 @@ def patch_table(
     for index, (x, y, width, height, logits, tumor_px, kept) in enumerate(columns):
         fraction = repr(tumor_px / patch_area_px)
         place = [x, y, width, height]
-        shares = _probabilities(logits)
+        known = probabilities(logits)
+        shares = [""] * len(logits) if known is None else [repr(p) for p in known]
         state = "true" if kept else "false"
         writer.writerow([*place, *shares, tumor_px, fraction, state])
         if index % _ROWS_PER_CHUNK == _ROWS_PER_CHUNK - 1:
@@ -65,12 +63,3 @@ def patch_table(
             text.seek(0)
             text.truncate()
     yield text.getvalue().encode()
-
-
-def _probabilities(logits: list[float]) -> list[str]:
-    highest = max(logits, default=0.0)
-    if not all(map(math.isfinite, logits)):
-        return [""] * len(logits)
-    powers = [math.exp(logit - highest) for logit in logits]
-    total = math.fsum(powers)
-    return [repr(round(power / total, _DIGITS)) for power in powers]

@@ -2,7 +2,8 @@
 """One row per slide: results.csv, results.parquet and worklist.csv.
 
 The tables are built from the records alone, so that several writers never share a file,
-and a record that lacks a field leaves a cell empty (null in Parquet), never NaN.
+and a record that lacks a field leaves a cell empty (null in Parquet), never NaN. Beside
+what a record holds, `folder` is its name in the results folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Any, Literal
 
 from her2fast.export.names import printable
 
-__all__ = ["escape_cell", "results_csv", "results_parquet", "worklist_csv"]
+__all__ = [
+    "Need",
+    "escape_cell",
+    "results_csv",
+    "results_parquet",
+    "worklist",
+    "worklist_csv",
+]
 
 Record = Mapping[str, Any]
 Kind = Literal["string", "bool", "int64", "double"]
@@ -80,14 +88,16 @@ def score_probability(record: Record) -> float | None:
     score, shares = _at("score")(record), _at("score_probability")(record)
     if score not in _SCORES or not isinstance(shares, (list, tuple)):
         return None
+    known = _numbers(shares)
     place = _SCORES.index(score)
-    return float(shares[place]) if place < len(shares) else None
+    return float(known[place]) if len(known) == len(_SCORES) else None
 
 
 _SCORES = ("0", "1+", "2+", "3+")
 
 _BEFORE: tuple[Column, ...] = (
     Column("slide", "string", _at("slide", "name")),
+    Column("folder", "string", _at("folder")),
     Column("status", "string", _at("status")),
     Column("code", "string", _at("code")),
     Column("message", "string", _at("message")),
@@ -196,7 +206,13 @@ def _typed(kind: Kind, value: Any) -> Any:
 
 def _sorted(records: Iterable[Record]) -> list[Record]:
     """By name and fingerprint: the order of scoring must not show in a table."""
-    by = _at("slide", "name"), _at("slide", "fingerprint"), _at("measurement_key")
+    keys = (
+        ("slide", "name"),
+        ("slide", "fingerprint"),
+        ("measurement_key",),
+        ("folder",),
+    )
+    by = [_at(*key) for key in keys]
     return sorted(records, key=lambda r: tuple(str(value(r) or "") for value in by))
 
 
@@ -271,26 +287,50 @@ _WITHOUT_SCORE = ("indeterminate", "failed", "refused")
 
 def _nearest_cut(record: Record) -> tuple[str, float] | None:
     """The cut that the slide is nearest to, and by how many percentage points."""
-    total = sum(_at("class_px")(record) or ())
-    margins = _at("guideline", "margins")(record)
+    total = sum(_numbers(_at("class_px")(record)))
+    margins = [
+        (abs(margin["margin"]), str(margin.get("cut")), margin["margin"])
+        for margin in _items(_at("guideline", "margins")(record))
+        if isinstance(margin, Mapping) and _numbers([margin.get("margin")])
+    ]
     if not margins or total <= 0:
         return None
-    nearest = min(margins, key=lambda m: (abs(m["margin"]), m["cut"]))
-    return str(nearest["cut"]), nearest["margin"] / total * 10
+    _, cut, margin = min(margins)
+    return cut, margin / total * 10
 
 
-def worklist_csv(records: Iterable[Record]) -> bytes:
-    """Write who needs a reader first.
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _numbers(value: Any) -> list[float]:
+    return [item for item in _items(value) if isinstance(item, (int, float))]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Why a slide stands where it stands in the worklist."""
+
+    record: Record
+    #: "no score", "review" or "".
+    need: str
+    #: Of the reported score, where the bootstrap gave one.
+    probability: float | None
+    #: The cut that the slide is nearest to, and by how many percentage points.
+    nearest: tuple[str, float] | None
+
+
+def worklist(records: Iterable[Record]) -> list[Need]:
+    """Order slides by who needs a reader first.
 
     First slides without a score (indeterminate, failed, refused), then those with
     flags, then the others; within each, the least probable score first, then most
-    flags, then nearest to a cut. ``nearest_cut_points`` is the distance in percentage
-    points, below 0 short of it.
+    flags, then nearest to a cut.
     """
-    rows = []
+    ranked = []
     for record in _sorted(records):
         status = str(_at("status")(record))
-        flags = _at("review_flags")(record) or ()
+        flags = _items(_at("review_flags")(record))
         nearest = _nearest_cut(record)
         distance = abs(nearest[1]) if nearest else 100.0
         probability = score_probability(record)
@@ -301,28 +341,33 @@ def worklist_csv(records: Iterable[Record]) -> bytes:
             need, rank = "review", (1, sure, -len(flags))
         else:
             need, rank = "", (2, sure, 0)
-        rows.append(
-            (
-                (*rank, distance),
-                [
-                    need,
-                    _typed("string", _at("slide", "name")(record)),
-                    _at("score")(record),
-                    status,
-                    _at("code")(record),
-                    "; ".join(map(str, flags)) or None,
-                    probability,
-                    _at("flip", "least_mm2")(record),
-                    _at("flip", "to_score")(record),
-                    nearest[0] if nearest else None,
-                    round(nearest[1], 4) if nearest else None,
-                    _at("domain", "outside_share")(record),
-                    _typed("string", _at("message")(record) or None),
-                ],
-            )
-        )
-    rows.sort(key=lambda pair: pair[0])
-    header = ["need", "slide", "score", "status", "code", "flags", "score_probability"]
-    header += ["flip_mm2", "flip_to_score", "nearest_cut", "nearest_cut_points"]
-    header += ["out_of_domain_share", "message"]
-    return _csv(header, (row for _, row in rows))
+        ranked.append(((*rank, distance), Need(record, need, probability, nearest)))
+    ranked.sort(key=lambda pair: pair[0])
+    return [item for _, item in ranked]
+
+
+def worklist_csv(records: Iterable[Record]) -> bytes:
+    """Write the worklist; ``nearest_cut_points`` is below 0 short of the cut."""
+    rows = [
+        [
+            item.need,
+            _typed("string", _at("slide", "name")(item.record)),
+            _typed("string", _at("folder")(item.record)),
+            _at("score")(item.record),
+            _at("status")(item.record),
+            _at("code")(item.record),
+            "; ".join(map(str, _items(_at("review_flags")(item.record)))) or None,
+            item.probability,
+            _at("flip", "least_mm2")(item.record),
+            _at("flip", "to_score")(item.record),
+            item.nearest[0] if item.nearest else None,
+            round(item.nearest[1], 4) if item.nearest else None,
+            _at("domain", "outside_share")(item.record),
+            _typed("string", _at("message")(item.record) or None),
+        ]
+        for item in worklist(records)
+    ]
+    header = ["need", "slide", "folder", "score", "status", "code", "flags"]
+    header += ["score_probability", "flip_mm2", "flip_to_score", "nearest_cut"]
+    header += ["nearest_cut_points", "out_of_domain_share", "message"]
+    return _csv(header, rows)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report: one HTML file per slide that needs nothing else to be read."""
+"""The reports: HTML that needs nothing else to be read, for a slide and for all."""
 
+from her2fast.report.cohort import cohort_html
 from her2fast.report.html import report_html
 
-__all__ = ["report_html"]
+__all__ = ["cohort_html", "report_html"]

@@ -68,6 +68,7 @@ def _whiskers(
         rows.append(
             {
                 "name": of_class["name"],
+                "index": of_class["index"],
                 "color": of_class["color"],
                 "width": 100 * of_class["share"],
                 "low": 100 * low,

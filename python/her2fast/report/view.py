@@ -14,7 +14,7 @@ from her2fast.guidelines import rule_sets
 from her2fast.report import words
 from her2fast.report.sureness import sureness
 
-__all__ = ["page_view"]
+__all__ = ["intended_use", "page_view", "printable_all"]
 
 _NEUTRAL = "#5f6368"
 _SCORES = ("0", "1+", "2+", "3+")
@@ -23,7 +23,7 @@ _EXACT_BELOW_PX = 1000  # farther from a cut nobody counts tenths of a pixel
 
 def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
     """Everything the template prints, as text and numbers, ready to be escaped."""
-    clean = _printable(record)
+    clean = printable_all(record)
     slide = _mapping(clean.get("slide"))
     guideline = _mapping(clean.get("guideline"))
     classes = _classes(clean, palette)
@@ -34,22 +34,24 @@ def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
         "classes": classes,
         "cuts": _cuts(clean, guideline, classes),
         "sure": sureness(clean, classes),
+        "facts": _facts(clean),
         "areas": _areas(clean),
         "tiles": _tiles(_mapping(clean.get("tiles"))),
         "warnings": _list(clean.get("warnings")),
         "provenance": _provenance(clean, slide, guideline),
-        "intended_use": _intended_use(clean),
+        "intended_use": intended_use(clean),
         "unit": _unit(clean),
     }
 
 
-def _printable(value: Any) -> Any:
+def printable_all(value: Any) -> Any:
+    """The value with every text in it as UTF-8 can hold it."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
-        return {printable(str(key)): _printable(item) for key, item in value.items()}
+        return {printable(str(key)): printable_all(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_printable(item) for item in value]
+        return [printable_all(item) for item in value]
     return value
 
 
@@ -75,7 +77,7 @@ def _mm2(value: Any) -> str | None:
     return None if number is None else f"{number:.3f} mm²"
 
 
-def _intended_use(record: Mapping[str, Any]) -> str:
+def intended_use(record: Mapping[str, Any]) -> str:
     """The package's own words, and what must stand beside every score in any case."""
     text = str(record.get("intended_use") or "Research use only")
     text = text[:1].upper() + text[1:].rstrip(". ") + "."
@@ -107,6 +109,7 @@ def _classes(record: Mapping[str, Any], palette: str) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            "index": index,
             "words": CLASS_WORDS.get(name, ""),
             "color": hex_color(colors[index]),
             "px": pixels[index],
@@ -233,6 +236,48 @@ def _distance(margin: int, total: int, mm2_of_all: float) -> str:
     return f"{pixels}{area} {side} the cut"
 
 
+def _facts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What decides at a glance whether the rest can be believed."""
+    flags = _list(record.get("review_flags"))
+    tiles = _mapping(record.get("tiles"))
+    spoilt = sum(
+        int(_number(tiles.get(key)) or 0) for key in ("missing", "corrupt", "warned")
+    )
+    rows = [
+        ("Tumor that counts", _mm2(record.get("tumor_mm2")), False),
+        (
+            "Tumor left out",
+            _share_text(record.get("dropped_tumor_share"), 2),
+            False,
+        ),
+        (
+            "Tissue out of focus",
+            _share_text(record.get("out_of_focus_share"), 1),
+            "OUT_OF_FOCUS" in flags,
+        ),
+        (
+            "Tumor unlike the training data",
+            _share_text(_mapping(record.get("domain")).get("outside_share"), 1),
+            "OUT_OF_DOMAIN" in flags,
+        ),
+        (
+            "Tiles missing or damaged",
+            f"{spoilt:,}" if tiles else None,
+            spoilt > 0,
+        ),
+    ]
+    return [
+        {"label": label, "text": text, "bad": bad}
+        for label, text, bad in rows
+        if text is not None
+    ]
+
+
+def _share_text(value: Any, digits: int) -> str | None:
+    share = _number(value)
+    return None if share is None else f"{100 * share:.{digits}f} %"
+
+
 def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Region looked at", _mm2(record.get("roi_mm2"))),
@@ -242,11 +287,11 @@ def _areas(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     dropped = _mm2(record.get("dropped_tumor_mm2"))
     share = _number(record.get("dropped_tumor_share"))
     if dropped is not None and share is not None:
-        dropped += f" ({100 * share:.2f} %)"
+        dropped += f" ({_share_text(share, 2)})"
     rows.append(("Tumor left out (patches with little tumor)", dropped))
-    blurred = _number(record.get("out_of_focus_share"))
-    if blurred is not None:
-        rows.append(("Tissue out of focus", f"{100 * blurred:.1f} %"))
+    rows.append(
+        ("Tissue out of focus", _share_text(record.get("out_of_focus_share"), 1))
+    )
     strange = _domain(_mapping(record.get("domain")))
     if strange is not None:
         rows.append(("Tumor unlike the training data", strange))
