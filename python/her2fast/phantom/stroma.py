@@ -49,7 +49,7 @@ class StromaMix:
     mucin: float = 0.1
     calcification: float = 0.08
     edge_artifact: float = 0.15
-    nuclear_dab: float = 0.1
+    nuclear_dab: float = 0.15
     brown_stroma: float = 0.12
     dab_dots: float = 0.5
     veil: float = 0.3
