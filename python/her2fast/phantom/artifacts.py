@@ -235,6 +235,22 @@ class Window:
         return np.asarray(np.hypot(x, y), np.float32)
 
 
+def touches(art: Artifacts, window: Window) -> bool:
+    """Whether anything may lie in a window; never wrong where it says no."""
+    discs = [(bubble, 1.5) for bubble in art.bubbles] + [(d, 3.0) for d in art.dust]
+    if any(window.near(disc, reach) for disc, reach in discs):
+        return True
+    # Distances change by no more than the way between two samples: 8 px apart.
+    x, y = window.x_um[::8], window.y_um[::8]
+    step_um = 12.0 * float(window.x_um[1] - window.x_um[0]) + 2.0 * COARSE_UM
+    curves = [(stroke.far_um, stroke.width_um) for stroke in art.strokes]
+    curves += [(fold.far_um, fold.width_um) for fold in art.folds]
+    for far_um, width_um in curves:
+        if float(sample(far_um, x, y).min()) < width_um + step_um:
+            return True
+    return any(_region_mask(region, window).any() for _, region in art.blur)
+
+
 def fold_mask(fold: Fold, window: Window) -> Floats:
     """Where the tissue lies doubled, in [0, 1]."""
     far = sample(fold.far_um, window.x_um, window.y_um)

@@ -22,6 +22,7 @@ from her2fast.phantom.artifacts import (
     double,
     plan_artifacts,
     shade,
+    touches,
 )
 from her2fast.phantom.blood import RedCells, draw_red_cells
 from her2fast.phantom.cells import CellTable
@@ -358,10 +359,12 @@ class Camera:
         look = slide.look
         # Light is blurred and sharpened; noise comes last, after what lies above.
         self._still = replace(look, noise=0.0, jpeg_quality=0)
-        self._grain = replace(look, white_rgb=_GRAY, jpeg_quality=0)
+        self._plain = replace(look, jpeg_quality=0)
+        self._grain = replace(self._plain, white_rgb=_GRAY)
         reach_um = 4.0 * (2.0 * look.blur_um + look.chroma_blur_um)
-        reach_um += slide.artifacts.reach_um
         self._margin_px = int(np.ceil(reach_um / self._spacing_um)) + 8
+        far_um = slide.artifacts.reach_um
+        self._far_margin_px = self._margin_px + int(np.ceil(far_um / self._spacing_um))
 
     def rows(self, y_px: int, count: int) -> npt.NDArray[np.uint8]:
         """Level-0 rows [y_px, y_px + count), (count, W, 3)."""
@@ -376,26 +379,34 @@ class Camera:
         self, x_px: int, y_px: int, width_px: int, height_px: int
     ) -> npt.NDArray[np.uint8]:
         """(h, w, 3) of one window."""
-        slide, margin = self._slide, self._margin_px
+        slide, margin = self._slide, self._far_margin_px
+        rng = generator(seed_of(slide.seed, "noise", x_px, y_px))
+        wide = Window.over(
+            x_px - margin,
+            y_px - margin,
+            width_px + 2 * margin,
+            height_px + 2 * margin,
+            self._spacing_um,
+        )
+        if not touches(slide.artifacts, wide):
+            return self._untouched(x_px, y_px, width_px, height_px, rng)
         left, top = x_px - margin, y_px - margin
         shape = (height_px + 2 * margin, width_px + 2 * margin)
-        around = Window.over(left, top, shape[1], shape[0], self._spacing_um)
         amounts = self._amounts(left, top, shape)
         if amounts is None:
             picture = np.empty((*shape, 3), np.float32)
             picture[:] = np.rint(slide.look.white_rgb)
         else:
             picture = expose(
-                double(amounts, slide.artifacts, around, self._spacing_um),
+                double(amounts, slide.artifacts, wide, self._spacing_um),
                 self._still,
                 generator(0),
                 spacing_um=self._spacing_um,
                 oversampling=1,
             ).astype(np.float32)
-        shade(picture, slide.artifacts, around)
-        picture = defocus(picture, slide.artifacts, around, self._spacing_um)
+        shade(picture, slide.artifacts, wide)
+        picture = defocus(picture, slide.artifacts, wide, self._spacing_um)
         inner = picture[margin:-margin, margin:-margin]
-        rng = generator(seed_of(slide.seed, "noise", x_px, y_px))
         grain = expose(
             np.zeros((1, height_px, width_px), np.float32),
             self._grain,
@@ -405,6 +416,26 @@ class Camera:
         )
         noisy = np.clip(np.rint(inner + grain - np.float32(_GRAY[0])), 0, 255)
         return np.asarray(noisy, np.uint8)
+
+    def _untouched(
+        self,
+        x_px: int,
+        y_px: int,
+        width_px: int,
+        height_px: int,
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.uint8]:
+        """A window without artifacts: noise and all in one exposure."""
+        margin = self._margin_px
+        shape = (height_px + 2 * margin, width_px + 2 * margin)
+        amounts = self._amounts(x_px - margin, y_px - margin, shape)
+        if amounts is None:
+            margin = 0
+            amounts = np.zeros((1, height_px, width_px), np.float32)
+        picture = expose(
+            amounts, self._plain, rng, spacing_um=self._spacing_um, oversampling=1
+        )
+        return picture[margin : margin + height_px, margin : margin + width_px]
 
     def _amounts(self, left: int, top: int, shape: tuple[int, int]) -> Floats | None:
         """Stains of a window; None where it is all glass."""
