@@ -47,11 +47,11 @@ ALL = [one.name for one in fields(StromaMix)]
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_thing_is_repeatable_finite_and_changes_the_picture(name):
-    """Some of five seeds must show it: `benign_stained` needs ducts to be stained."""
+    """One of three seeds must show it: `benign_stained` needs ducts to be stained."""
     names = (name, "benign_ducts") if name == "benign_stained" else (name,)
     without = names[1:]
     changed = 0
-    for seed in range(5):
+    for seed in range(3):
         one, two = drawn(seed, *names), drawn(seed, *names)
         np.testing.assert_array_equal(one.amounts, two.amounts)
         np.testing.assert_array_equal(one.tissue, two.tissue)
@@ -59,7 +59,7 @@ def test_each_thing_is_repeatable_finite_and_changes_the_picture(name):
         assert one.amounts.min() >= 0.0
         assert one.amounts.max() < 6.0
         changed += bool((one.amounts != drawn(seed, *without).amounts).any())
-    assert changed == 0 if name in NEEDS_A_SCENE else changed >= 2
+    assert changed == 0 if name in NEEDS_A_SCENE else changed >= 1
 
 
 def test_connective_tissue_alone_has_no_brown():
@@ -91,8 +91,8 @@ def test_connective_tissue_alone_has_no_brown():
     ],
 )
 def test_labels_say_what_was_drawn(name, label):
-    seen = sum(bool((drawn(seed, name).tissue == label).any()) for seed in range(5))
-    assert seen >= 3
+    seen = sum(bool((drawn(seed, name).tissue == label).any()) for seed in range(3))
+    assert seen >= 2
 
 
 def test_one_thing_left_out_moves_no_other():
