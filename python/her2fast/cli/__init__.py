@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rescore": ("rescore:rescore", "Decide again: other ROI, guideline or ISH."),
     "convert": ("convert:convert", "Plain image and --mpp to a pyramidal TIFF."),
     "info": ("info:info", "What is known of a slide, without scoring it."),
+    "train": ("train:train", "Train a scorer from slide labels."),
     "models": ("models:models", "List, show, check and trust model packages."),
     "doctor": ("doctor:doctor", "Check this machine and installation."),
     "phantom": ("phantom:phantom", "Draw synthetic slides with their truth."),

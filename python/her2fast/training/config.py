@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations of training: TOML, checked before anything is read or trained.
+
+Defaults are the recipe of Pham et al. (2023), section 3.4 and 3.5. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+STAGES = ("segment", "pretrain", "constrained", "calibrate")
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Strength = Annotated[float, Field(ge=0.0, le=1.0)]
+Three = tuple[float, float, float]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Balance = Literal["site", "scanner", "label"]
+#: Settings of data that decide what is cut from a slide; the cache is keyed by them.
+PATCH_PX = 64
+TILE_PX = 256
+HALO_PX = 32
+
+
+class Section(BaseModel):
+    """A table of the file; a key that is not here is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Run(Section):
+    """`[run]`."""
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+
+class Data(Section):
+    """`[data]`: which slides, and what of them."""
+
+    manifest: Path
+    #: Of `her2fast train splits`; without it the manifest's column `split`.
+    splits: Path | None = None
+    fold: Annotated[int, Field(ge=0, le=1000)] = 0
+    #: Folder of <slide>.geojson or <slide>.png: the tumor, drawn.
+    annotations: Path | None = None
+    #: Segmenter (model or method package) whose mask is the tumor.
+    segmenter: Path | None = None
+    cache: Path
+    #: "label" is the column; "majority" and "soft" come from reader_1 ...
+    labels: Literal["label", "majority", "soft"] = "label"
+    spacing_um: Annotated[float, Field(ge=0.08, le=10.0)] = 1.0
+    reading: Literal["scaled", "exact"] = "scaled"
+    #: At most so many patches of a slide, drawn once; 0 is all.
+    max_patches: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    #: What a damaged slide or one without tumor does.
+    bad_slides: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _one_source_of_tumor(self) -> Self:
+        if self.annotations is not None and self.segmenter is not None:
+            raise ValueError("need annotations or segmenter, got both")
+        return self
+
+
+class Model(Section):
+    """`[model]`: "tiny", "resnet18", "densenet121", "timm:NAME", "package:factory"."""
+
+    backbone: Annotated[str, Field(min_length=1, max_length=200)]
+    #: File of ImageNet weights (.safetensors, .pth), or "hub"; none: random.
+    weights: str | None = None
+    mean: Three | None = None
+    std: Three | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("need both mean and std, or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"need std > 0, got {list(self.std)}")
+        return self
+
+
+class Optimizer(Section):
+    """`[optimizer]`."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0.0, le=10.0)]
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    #: Largest norm of the gradient; 0 is no limit.
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0.0:
+            raise ValueError("need momentum > 0 with nesterov, got momentum=0")
+        return self
+
+
+class Train(Section):
+    """`[train]`."""
+
+    epochs: Count = 100
+    batch_size: Count
+    #: Epochs without a better figure on the validation set; 0 never stops early.
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 20
+    #: Drawn each epoch; 0 is as many as there are.
+    samples_per_epoch: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    #: Groups that are drawn equally often.
+    balance: list[Balance] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.balance)) != len(self.balance):
+            raise ValueError(f"need distinct names in balance, got {self.balance}")
+        return self
+
+
+class Augment(Section):
+    """`[augment]`: the paper's; 0 or false switches one off."""
+
+    flips: bool = True
+    rotations: bool = True
+    brightness: Strength = 0.15
+    contrast: Strength = 0.15
+    saturation: Strength = 0.1
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    blur_share: Share = 0.2
+    blur_sigma_px: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    #: Items that share one drawing of colors and blur; flips are drawn for each.
+    group: Count = 8
+
+
+class Focal(Section):
+    """`[loss]` of the segmenter."""
+
+    #: Weight of tumor; "balanced" is 1 - tumor's share of the training pixels.
+    alpha: Fraction | Literal["balanced"] = "balanced"
+    gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
+
+
+class Compute(Section):
+    """`[compute]`: a device is a promise."""
+
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    devices: Annotated[int, Field(ge=1, le=1024)] = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    #: Intra-op threads on the CPU; 0 is torch's own. Part of what fixes the bits.
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+
+
+class Rule(Section):
+    """`[constraints]`: how the slide's label chooses patches."""
+
+    neighbors: Literal["neighbors", "complement", "lower"] = "neighbors"
+    #: "patch": mean over the epoch's patches; "slide": every slide weighs the same.
+    average: Literal["patch", "slide"] = "patch"
+
+
+class Calibration(Section):
+    """`[calibration]`."""
+
+    mode: Literal["bias", "scale", "none"] = "bias"
+    on: list[Literal["train", "val"]] = ["val"]
+    margin_permille: Annotated[int, Field(ge=0, le=99)] = 10
+    starts: Annotated[int, Field(ge=1, le=10_000)] = 12
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.on or len(set(self.on)) != len(self.on):
+            raise ValueError(f"need train, val or both in on, got {self.on}")
+        return self
+
+
+class Package(Section):
+    """`[package]`: what is written about the model."""
+
+    name: PackageName
+    guideline: Literal[
+        "asco-cap-2018",
+        "pham-2022",
+        "pham-2022-heterogeneous",
+        "gefpics-2021",
+        "gastric-2016",
+    ] = "asco-cap-2018"
+    stain: Literal["h-dab"] = "h-dab"
+    synthetic: bool
+    training_data: str = ""
+    licence: str = ""
+    intended_use: str = "research use only; not a medical device"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    segment_batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
+
+
+class Stage(Section):
+    """A stage's whole file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, content: Any) -> Any:
+        """A table that states some keys keeps the stage's defaults of the others."""
+        if not isinstance(content, dict):
+            return content
+        filled = dict(content)
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, Section) and isinstance(
+                filled.get(name), dict
+            ):
+                stage = field.default.model_dump(exclude_unset=True)
+                filled[name] = {**stage, **filled[name]}
+        return filled
+
+
+class SegmentConfig(Stage):
+    """`her2fast train segment`: section 3.4 of the paper."""
+
+    run: Run = Run()
+    data: Data
+    model: Model = Model(backbone="densenet121")
+    optimizer: Optimizer = Optimizer(lr=1e-4)
+    train: Train = Train(batch_size=16, balance=["site", "label"])
+    loss: Focal = Focal()
+    augment: Augment = Augment()
+    compute: Compute = Compute()
+    package: Package
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.annotations is None:
+            raise ValueError("data: need annotations, the folder of drawn tumor")
+        return self
+
+
+class PretrainConfig(Stage):
+    """`her2fast train pretrain`: section 3.5.2, the baseline."""
+
+    run: Run = Run()
+    data: Data
+    model: Model = Model(backbone="resnet18")
+    optimizer: Optimizer = Optimizer(lr=1e-3)
+    train: Train = Train(batch_size=512)
+    augment: Augment = Augment()
+    compute: Compute = Compute()
+
+
+class ConstrainedConfig(Stage):
+    """`her2fast train constrained`: section 3.5.3, read by P1 to P18."""
+
+    run: Run = Run()
+    data: Data
+    #: Run folder of `pretrain`, whose best weights are the start.
+    start: Path
+    optimizer: Optimizer = Optimizer(lr=3e-4)
+    train: Train = Train(batch_size=512, epochs=50, patience=0)
+    constraints: Rule = Rule()
+    augment: Augment = Augment()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.balance or self.train.samples_per_epoch:
+            raise ValueError(
+                "train: the constraints choose the patches; need no balance and no "
+                "samples_per_epoch"
+            )
+        if self.data.labels == "soft":
+            raise ValueError(
+                'data: a constraint needs one label a slide; need labels "label" or '
+                '"majority", got "soft"'
+            )
+        return self
+
+
+class CalibrateConfig(Stage):
+    """`her2fast train calibrate`: section 3.5.4, and the package."""
+
+    run: Run = Run()
+    data: Data
+    #: Run folder of `pretrain` or `constrained`.
+    start: Path
+    calibration: Calibration = Calibration()
+    compute: Compute = Compute()
+    package: Package
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.labels == "soft":
+            raise ValueError(
+                'data: calibration needs one label a slide; need labels "label" or '
+                '"majority", got "soft"'
+            )
+        return self
+
+
+StageConfig = SegmentConfig | PretrainConfig | ConstrainedConfig | CalibrateConfig
+CONFIGS: dict[str, type[StageConfig]] = {
+    "segment": SegmentConfig,
+    "pretrain": PretrainConfig,
+    "constrained": ConstrainedConfig,
+    "calibrate": CalibrateConfig,
+}

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`her2fast train pretrain`: every patch gets its slide's label (section 3.5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from her2fast.training.augment import Augmentation, normalized
+from her2fast.training.classify import predict, slide_figures
+from her2fast.training.config import PretrainConfig
+from her2fast.training.loop import EpochPlan, epoch_seed
+from her2fast.training.losses import soft_cross_entropy
+from her2fast.training.patches import Pieces, batches, draw_epoch, to_device
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class PretrainWork:
+    """Cross-entropy of patches to their slide's label, or its readers' shares."""
+
+    monitor = "val_accuracy"
+    larger_is_better = True
+    fresh_optimizer = False
+    frozen_norms = False
+    begins_trained = False
+
+    def __init__(
+        self,
+        fabric: Any,
+        config: PretrainConfig,
+        train: Pieces,
+        val: Pieces,
+        statistics: Statistics,
+    ) -> None:
+        self._fabric = fabric
+        self._config = config
+        self._train, self._val = train, val
+        self._statistics = statistics
+        self._augmentation = Augmentation(config.augment)
+        self._shares = np.array([slide.shares for slide in train.slides], np.float32)
+        self._val_shares = np.array([slide.shares for slide in val.slides], np.float32)
+
+    def begin(self, epoch: int, network: nn.Module) -> EpochPlan:
+        """Patches in random order, balanced where asked."""
+        train = self._config.train
+        seed = self._config.run.seed
+        rng = np.random.default_rng(epoch_seed(seed, epoch, 1))
+        index = draw_epoch(self._train, train.balance, train.samples_per_epoch, rng)
+        rank = self._fabric.global_rank
+        cuts = batches(
+            index,
+            train.batch_size,
+            rank=rank,
+            ranks=self._fabric.world_size,
+            whole=True,
+        )
+
+        def made() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for step, cut in enumerate(cuts):
+                rgb = torch.from_numpy(self._train.take("rgb", cut))
+                rgb, _ = self._augmentation(
+                    rgb.to(self._fabric.device), epoch_seed(seed, epoch, 2, step, rank)
+                )
+                target = self._shares[self._train.slide_of(cut)]
+                yield (
+                    normalized(rgb, *self._statistics),
+                    to_device(target, self._fabric.device),
+                )
+
+        return EpochPlan(len(cuts), made())
+
+    def loss(self, network: nn.Module, batch: Any) -> torch.Tensor:
+        """Cross-entropy."""
+        pictures, target = batch
+        return soft_cross_entropy(network(pictures), target)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy of patches against their slide's label, and the slides' figures."""
+        logits = predict(self._fabric, network, self._val, self._statistics)
+        owner = self._val.slide_of(np.arange(len(self._val)))
+        target = self._val_shares[owner]
+        loss = soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(target))
+        correct = logits.argmax(1) == target.argmax(1)
+        figures = {"val_accuracy": float(correct.mean()), "val_loss": float(loss)}
+        if all(slide.label is not None for slide in self._val.slides):
+            figures |= slide_figures(logits, self._val)
+        return figures

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one stage from its configuration into its run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from her2fast.errors import UsageError
+from her2fast.training.backbones import (
+    input_statistics,
+    make_classifier,
+    make_segmenter,
+)
+from her2fast.training.calibrate import calibrated, fit_calibration
+from her2fast.training.checkpoint import checkpoint_state, load_checkpoint
+from her2fast.training.classify import CLASSES, predict, slide_figures
+from her2fast.training.cohort import Cohort, load_cohort
+from her2fast.training.config import (
+    CONFIGS,
+    CalibrateConfig,
+    ConstrainedConfig,
+    Data,
+    Model,
+    PretrainConfig,
+    SegmentConfig,
+    StageConfig,
+)
+from her2fast.training.config_file import load_config
+from her2fast.training.constrained import ConstrainedWork
+from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
+from her2fast.training.method_package import write_method, write_segmenter
+from her2fast.training.networks import parameter_count
+from her2fast.training.patches import Dataset, Pieces
+from her2fast.training.pretrain import PretrainWork
+from her2fast.training.run_folder import RunFolder, finished_run
+from her2fast.training.segment import SegmentWork
+
+PACKAGE = "package"
+#: What a stage trains and validates on.
+PARTS = ("train", "val")
+
+
+def run_stage(
+    stage: str,
+    config_file: Path,
+    out: Path,
+    *,
+    changes: Sequence[str] = (),
+    say: Say,
+) -> dict[str, Any]:
+    """Train one stage; a run that was killed goes on where it was.
+
+    Raises `UsageError`, `DeviceError`, `SlideError`. Returns what `run.json` says.
+    """
+    config, text = load_config(config_file, CONFIGS[stage], changes)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if config.compute.accelerator == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fabric = open_fabric(config.compute)
+    quiet: Say = say if fabric.is_global_zero else _silent
+    run = RunFolder(out, stage)
+    resume = _open(fabric, run, config, text)
+    try:
+        outcome = run.outcome()
+        if outcome is not None:
+            quiet(f"{out}: this run has finished")
+            return outcome
+        runner: Callable[..., dict[str, Any]] = _RUNNERS[stage]
+        facts = runner(fabric, run, config, resume, quiet)
+        if fabric.is_global_zero:
+            run.finish(facts)
+        return {"stage": stage, "status": "finished", **facts}
+    finally:
+        run.close()
+
+
+def _open(fabric: Any, run: RunFolder, config: StageConfig, text: str) -> bool:
+    resume = False
+    if fabric.is_global_zero:
+        resume = run.open(config.model_dump(mode="json"), text)
+    fabric.barrier()
+    return bool(fabric.broadcast(resume))
+
+
+def _data(
+    fabric: Any, config: StageConfig, kind: str, parts: Sequence[str], say: Say
+) -> tuple[Cohort, Dataset, list[Pieces]]:
+    """Read the manifest, cut what the cache lacks (one process), map the rest."""
+    data: Data = config.data
+    cohort = load_cohort(
+        data.manifest,
+        splits=data.splits,
+        fold=data.fold,
+        labels=data.labels,
+        need_labels=kind == "patches",
+    )
+    for note in cohort.notes:
+        say(f"note: {note}")
+    if not fabric.is_global_zero:
+        fabric.barrier()  # the first process cuts; the others find its entries
+    dataset = Dataset(data, config.compute, kind, say=say)
+    pieces = [dataset.pieces(cohort.part(part)) for part in parts]
+    if fabric.is_global_zero:
+        fabric.barrier()
+    for part, found in zip(parts, pieces, strict=True):
+        say(f"{part}: {len(found.slides)} slides, {len(found)} {kind}")
+    return cohort, dataset, pieces
+
+
+def _environment(
+    config: StageConfig, cohort: Cohort, dataset: Dataset
+) -> dict[str, Any]:
+    return {
+        "seed": config.run.seed,
+        "manifest_sha256": cohort.manifest_sha256,
+        "split_sha256": cohort.split_sha256,
+        "fingerprints": dataset.fingerprints,
+        "left_out": dataset.skipped,
+        "segmenter_sha256": dataset.segmenter.sha256 if dataset.segmenter else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _fit(
+    fabric: Any,
+    run: RunFolder,
+    config: Any,
+    network: nn.Module,
+    work: StageWork,
+    resume: bool,
+    say: Say,
+) -> dict[str, Any]:
+    say(f"{parameter_count(network)} parameters on {fabric.device}")
+    facts = fit(
+        fabric,
+        run,
+        network,
+        work,
+        optimizer=config.optimizer,
+        train=config.train,
+        seed=config.run.seed,
+        resume=resume,
+        say=say,
+    )
+    say(f"best: epoch {facts['best_epoch']}, {facts['monitor']} {facts['best']:.5g}")
+    return facts
+
+
+def _segment(
+    fabric: Any, run: RunFolder, config: SegmentConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    if (run.root / PACKAGE).exists():
+        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    cohort, dataset, (train, val) = _data(
+        fabric, config, "tiles", ("train", "val"), say
+    )
+    if fabric.is_global_zero:
+        run.write_environment(_environment(config, cohort, dataset))
+    torch.manual_seed(epoch_seed(config.run.seed, 0))
+    network = make_segmenter(config.model, weights=not resume)
+    statistics = input_statistics(config.model)
+    work = SegmentWork(fabric, config, train, val, statistics)
+    say(f"weight of tumor in the loss: {work.alpha:.3f}")
+    facts = _fit(fabric, run, config, network, work, resume, say)
+    facts["alpha"] = work.alpha
+    facts["parameters"] = parameter_count(network)
+    if fabric.is_global_zero:
+        load_checkpoint(run.best, network)
+        facts["sha256"] = write_segmenter(
+            run.root / PACKAGE,
+            network,
+            package=config.package,
+            backbone=config.model.backbone,
+            statistics=statistics,
+            spacing_um=config.data.spacing_um,
+        )
+        from her2fast.models.trust import trust
+
+        trust({facts["sha256"]: config.package.name})
+        say(f"segmenter: {run.root / PACKAGE}")
+    return facts
+
+
+def _pretrain(
+    fabric: Any, run: RunFolder, config: PretrainConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    cohort, dataset, (train, val) = _data(fabric, config, "patches", PARTS, say)
+    if fabric.is_global_zero:
+        run.write_environment(_environment(config, cohort, dataset))
+    torch.manual_seed(epoch_seed(config.run.seed, 0))
+    network = make_classifier(config.model, CLASSES, weights=not resume)
+    work = PretrainWork(fabric, config, train, val, input_statistics(config.model))
+    return {
+        **_fit(fabric, run, config, network, work, resume, say),
+        "model": config.model.model_dump(mode="json"),
+        "parameters": parameter_count(network),
+    }
+
+
+def _constrained(
+    fabric: Any, run: RunFolder, config: ConstrainedConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    start, model, network = _started(config.start, ("pretrain",))
+    cohort, dataset, (train, val) = _data(fabric, config, "patches", PARTS, say)
+    _check_split(start, cohort, dataset, config.start)
+    if fabric.is_global_zero:
+        run.write_environment(_environment(config, cohort, dataset))
+    work = ConstrainedWork(fabric, config, train, val, input_statistics(model), run)
+    return {
+        **_fit(fabric, run, config, network, work, resume, say),
+        "model": model.model_dump(mode="json"),
+        "parameters": parameter_count(network),
+        "start_epoch": checkpoint_state(start.best)["epoch"],
+    }
+
+
+def _calibrate(
+    fabric: Any, run: RunFolder, config: CalibrateConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    start, model, network = _started(config.start, ("pretrain", "constrained"))
+    parts = list(config.calibration.on)
+    cohort, dataset, pieces = _data(fabric, config, "patches", parts, say)
+    _check_split(start, cohort, dataset, config.start)
+    network = fabric.setup_module(network)
+    statistics = input_statistics(model)
+    together = _joined(pieces)
+    logits = predict(fabric, network, together, statistics)
+    fitted = fit_calibration(
+        logits,
+        together,
+        config.calibration,
+        config.run.seed,
+        config.compute.workers,
+    )
+    facts = fitted.facts
+    say(
+        f"{facts['mode']} {[round(v, 4) for v in facts['values']]}: loss "
+        f"{facts['loss_before']:.4f} -> {facts['loss_after']:.4f}, slides right "
+        f"{facts['slide_accuracy_before']:.3f} -> {facts['slide_accuracy_after']:.3f}"
+    )
+    if facts["identity_because"]:
+        say(f"no calibration: {facts['identity_because']}")
+    environment = _environment(config, cohort, dataset)
+    outcome = {
+        "start_stage": start.stage,
+        "calibration": facts,
+        "figures": slide_figures(
+            calibrated(logits, fitted.values, fitted.mode).astype("float32"), together
+        ),
+    }
+    if fabric.is_global_zero:
+        run.write_environment(environment)
+        bare = network.module if hasattr(network, "module") else network
+        folder = run.root / PACKAGE
+        outcome["sha256"] = write_method(
+            folder,
+            bare,
+            segmenter=dataset.segmenter,
+            package=config.package,
+            backbone=model.backbone,
+            statistics=statistics,
+            spacing_um=config.data.spacing_um,
+            calibration=fitted.calibration,
+            training={
+                "stage": start.stage,
+                "checkpoint": checkpoint_state(start.best),
+                "calibration": facts,
+                "manifest_sha256": cohort.manifest_sha256,
+                "split_sha256": cohort.split_sha256,
+                "seed": config.run.seed,
+                "torch": torch.__version__,
+            },
+        )
+        say(f"package: {folder}  (her2fast score SLIDES -m {folder} -o OUT)")
+    return outcome
+
+
+def _started(place: Path, stages: Sequence[str]) -> tuple[RunFolder, Model, nn.Module]:
+    """A finished run, its model, and the network with the run's best weights."""
+    start = finished_run(place, stages)
+    outcome = start.outcome() or {}
+    model = Model.model_validate(outcome["model"])
+    network = make_classifier(model, CLASSES, weights=False)
+    load_checkpoint(start.best, network)
+    return start, model, network
+
+
+def _check_split(
+    start: RunFolder, cohort: Cohort, dataset: Dataset, place: Path
+) -> None:
+    """A later stage on another division would validate on slides it was trained on."""
+    before = start.environment()
+    if before.get("split_sha256") != cohort.split_sha256:
+        raise UsageError(
+            f"{place}: was trained on another division of slides (split_sha256 "
+            f"{str(before.get('split_sha256'))[:12]} there, "
+            f"{cohort.split_sha256[:12]} here); name the same splits and fold"
+        )
+    here = dataset.segmenter.sha256 if dataset.segmenter else None
+    if before.get("segmenter_sha256") != here:
+        raise UsageError(
+            f"{place}: was trained with another segmenter; name the same one, or none"
+        )
+
+
+def _joined(pieces: Sequence[Pieces]) -> Pieces:
+    slides = tuple(slide for one in pieces for slide in one.slides)
+    arrays = tuple(array for one in pieces for array in one.arrays)
+    sizes = [len(one["rgb"]) for one in arrays]
+    return Pieces(slides, arrays, np.concatenate([[0], np.cumsum(sizes)]).astype("i8"))
+
+
+def _silent(text: str) -> None:
+    """What the other processes say."""
+
+
+_RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "segment": _segment,
+    "pretrain": _pretrain,
+    "constrained": _constrained,
+    "calibrate": _calibrate,
+}
