@@ -187,7 +187,7 @@ def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
         hematoxylin=_bluish(_near(rng, profile.hematoxylin, 0.03)),
         dab=_brown(_near(rng, profile.dab, 0.03)),
         hematoxylin_gain=profile.hematoxylin_gain * float(np.exp(rng.normal(0.0, 0.3))),
-        dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.12))),
+        dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.2))),
         gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.05))),
         blur_um=profile.blur_um * float(rng.uniform(0.5, 1.5)),
         sharpen=max(0.0, profile.sharpen + float(rng.uniform(-0.3, 0.4))),

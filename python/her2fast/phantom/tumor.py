@@ -23,16 +23,16 @@ from her2fast.phantom.layout import Grid, Layout
 #: Pathol 2018;13:19. Class 0 has no membrane; the width serves its few faint cells.
 MEMBRANE_UM = ((0.5, 0.05), (0.64, 0.10), (1.0, 0.23), (2.14, 0.40))
 #: Optical density of the membrane: low and high of the slide's usual value.
-MEMBRANE_DENSITY = ((0.0, 0.04), (0.15, 0.29), (0.28, 0.52), (0.48, 1.00))
+MEMBRANE_DENSITY = ((0.0, 0.03), (0.14, 0.27), (0.24, 0.47), (0.36, 0.85))
 #: Optical density that no membrane passes.
 DENSEST = 1.5
 #: Share of each cell's outline that is stained.
 COMPLETENESS = ((0.0, 0.25), (0.25, 0.65), (0.75, 1.05), (0.95, 1.10))
 #: DAB in the cytoplasm, low and high of the slide's usual value.
-BLUSH_DENSITY = ((0.0, 0.02), (0.015, 0.06), (0.025, 0.10), (0.03, 0.16))
+BLUSH_DENSITY = ((0.0, 0.015), (0.01, 0.045), (0.02, 0.07), (0.02, 0.11))
 #: A pixel belongs to the membrane mask where membrane DAB is above this density,
 #: averaged over the pixel: what an eye at high power would call stained.
-MEMBRANE_CUT = 0.10
+MEMBRANE_CUT = 0.07
 #: Channel-mean absorption of a unit of DAB; light, not density, is averaged in a pixel.
 _MEAN_DAB = 0.54
 
