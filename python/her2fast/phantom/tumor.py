@@ -159,7 +159,7 @@ class TumorPainter:
         # cells stand at different heights.
         self.aside_um = np.float32(0.12 * self.pitch_um + 0.10 * self.along_um)
         self.has_nucleus = per_cell(rng, 0.0, 1.0) < rng.uniform(0.7, 0.98)
-        tone = float(np.exp(rng.uniform(np.log(0.07), np.log(0.22))))
+        tone = float(np.exp(rng.uniform(np.log(0.06), np.log(0.26))))
         self.usual_tone = tone
         self.tone = np.float32(tone) * np.exp(per_cell(rng, -0.4, 0.4))
         # Vesicular nuclei: clear inside, a thin dark rim, one or two nucleoli.
@@ -176,7 +176,7 @@ class TumorPainter:
     def _draw_cytoplasm(self, rng: np.random.Generator, grid: Grid) -> None:
         # Mostly paler than the nuclei, seldom nearly as dark; or almost clear.
         tone = min(
-            float(np.exp(rng.uniform(np.log(0.012), np.log(0.10)))),
+            float(np.exp(rng.uniform(np.log(0.008), np.log(0.12)))),
             float(rng.uniform(0.35, 0.9) * self.usual_tone),
         )
         self.cytoplasm = np.float32(tone) * np.exp(per_cell(rng, -0.3, 0.3))
