@@ -44,6 +44,10 @@ bool apart(double a, double b) {
 
 }  // namespace
 
+void ByteSource::expect(std::uint64_t, std::uint64_t) const {}
+
+void Slide::expect_tile(int, std::int64_t, std::int64_t) const {}
+
 void DecodeScratchDeleter::operator()(DecodeScratch* scratch) const { delete scratch; }
 
 DecodeScratchPtr make_decode_scratch() { return DecodeScratchPtr(new DecodeScratch); }

@@ -213,15 +213,11 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   const std::int64_t row0 = y0 / tile_height;
   const std::int64_t row1 = (y1 - 1) / tile_height;
   const bool identity = scratch.x.box() == 1 && scratch.y.box() == 1;
-  if (inside && column0 == column1 && row0 == row1) {
-    // A request for just one tile, as a grid without overlap asks: neighbors will not
-    // need it.
-    if (identity && width == tile_width && height == tile_height &&
-        !cache.has({plan.level, plan.denominator, column0, row0})) {
-      return slide->read_tile(plan.level, column0, row0, plan.denominator, out,
-                              *scratch.decode);
-    }
-
+  // A request of whole tiles, as a grid without overlap asks: no neighbor will need
+  // them, so they are decoded where they are wanted and leave the cache to others.
+  const bool whole = inside && x0 % tile_width == 0 && x1 % tile_width == 0 &&
+                     y0 % tile_height == 0 && y1 % tile_height == 0;
+  if (inside && !whole && column0 == column1 && row0 == row1) {
     const TileCache::Held tile = tile_at(column0, row0);
     const ImageView<const std::uint8_t> rgb = tile.rgb();
     const std::uint8_t* corner =
@@ -245,6 +241,14 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
     for (std::int64_t column = column0; column <= column1; ++column) {
       const std::int64_t left = std::max(x0, column * tile_width);
       const std::int64_t right = std::min(x1, (column + 1) * tile_width);
+      if (whole && !cache.has({plan.level, plan.denominator, column, row})) {
+        worst =
+            std::max(worst, slide->read_tile(plan.level, column, row, plan.denominator,
+                                             crop(window, left - x.first, top - y.first,
+                                                  tile_width, tile_height),
+                                             *scratch.decode));
+        continue;
+      }
       const TileCache::Held tile = tile_at(column, row);
       worst = std::max(worst, tile.status());
       const ImageView<const std::uint8_t> rgb = tile.rgb();
@@ -257,6 +261,49 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   }
   if (!identity) resample(window, scratch.x, scratch.y, out, scratch.resample);
   return worst;
+}
+
+void TileReader::Impl::expect(const ReadRequest& request, const ReadRequest& before) try {
+  if (request.width_px < 1 || request.height_px < 1 || request.width_px > kMaxSidePx ||
+      request.height_px > kMaxSidePx || std::abs(request.x_px) > kMaxCoordinatePx ||
+      std::abs(request.y_px) > kMaxCoordinatePx || !(request.spacing == before.spacing)) {
+    return;  // whatever is wrong with it is said when it is read
+  }
+  const ReadPlan plan = plan_read(*slide, frame, request.spacing, options.mode);
+  const Level& level = slide->info().levels[static_cast<std::size_t>(plan.level)];
+  struct Tiles {
+    std::int64_t first, last;
+    bool has(std::int64_t i) const { return i >= first && i <= last; }
+  };
+  const auto tiles = [&](Spacing level0, std::int64_t num, std::int64_t den,
+                         std::int64_t index, std::int64_t count, std::int64_t tile_px,
+                         std::int64_t level_px) {
+    const SourceSpan span =
+        source_span(source_step(request.spacing, level0, num, den, 1), index, count);
+    return Tiles{std::max<std::int64_t>(span.first, 0) / tile_px,
+                 (std::min(span.end, level_px) - 1) / tile_px};
+  };
+  const auto along_x = [&](const ReadRequest& r) {
+    return tiles(frame.spacing_x, level.down_x_num, level.down_x_den, r.x_px, r.width_px,
+                 level.tile_width_px, level.width_px);
+  };
+  const auto along_y = [&](const ReadRequest& r) {
+    return tiles(frame.spacing_y, level.down_y_num, level.down_y_den, r.y_px, r.height_px,
+                 level.tile_height_px, level.height_px);
+  };
+  const Tiles columns = along_x(request), rows = along_y(request);
+  const Tiles columns_before = along_x(before), rows_before = along_y(before);
+  constexpr std::int64_t kMaxTilesAhead = 16;
+  if ((columns.last - columns.first + 1) * (rows.last - rows.first + 1) > kMaxTilesAhead)
+    return;
+  for (std::int64_t row = rows.first; row <= rows.last; ++row) {
+    for (std::int64_t column = columns.first; column <= columns.last; ++column) {
+      if (columns_before.has(column) && rows_before.has(row)) continue;
+      slide->expect_tile(plan.level, column, row);
+    }
+  }
+} catch (const Error&) {
+  return;  // a spacing that cannot be read: said when it is
 }
 
 std::unique_ptr<ReadScratch> TileReader::Impl::take_scratch() {

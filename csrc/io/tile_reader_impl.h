@@ -35,6 +35,11 @@ struct TileReader::Impl {
   TileStatus read_block(const ReadPlan& plan, AxisStep step_x, AxisStep step_y,
                         const ReadRequest& block, ImageView<std::uint8_t> out,
                         ReadScratch& scratch);
+  /// How many requests behind the one at work the file system is told about: far enough
+  /// for a disk to answer, near enough for the pages to stay.
+  std::size_t ahead() const { return 4 * static_cast<std::size_t>(options.workers); }
+  /// Tells the file system which bytes a request will need that `before` does not.
+  void expect(const ReadRequest& request, const ReadRequest& before);
   /// Reads into `answer`, reusing its buffer.
   void answer(const ReadRequest& request, TileAnswer& answer, ReadScratch& scratch);
 

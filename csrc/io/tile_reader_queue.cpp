@@ -78,7 +78,12 @@ void TileReader::run(const std::function<std::vector<ReadRequest>()>& source,
         if (!shared.queue.empty()) {
           const ReadRequest request = shared.queue.front();
           shared.queue.pop_front();
+          const std::size_t ahead = impl.ahead();
+          const bool known = shared.queue.size() > ahead;
+          const ReadRequest later = known ? shared.queue[ahead] : request;
+          const ReadRequest before = known ? shared.queue[ahead - 1] : request;
           lock.unlock();
+          if (known) impl.expect(later, before);
           impl.answer(request, answer, *scratch);
           sink(std::move(answer));
           lock.lock();
@@ -162,6 +167,10 @@ void TileReader::Impl::work() {
     if (closing) return;
     const Job job = queue.front();
     queue.pop_front();
+    const std::size_t ahead = this->ahead();
+    const bool known = queue.size() > ahead;
+    const ReadRequest later = known ? queue[ahead].request : job.request;
+    const ReadRequest before = known ? queue[ahead - 1].request : job.request;
     const std::uint64_t number = taken++;
     const std::uint64_t started = generation;
     ++busy;
@@ -174,6 +183,7 @@ void TileReader::Impl::work() {
     std::exception_ptr error;
     try {
       if (!scratch) scratch = take_scratch();
+      if (known) expect(later, before);
       if (job.out == nullptr) {
         this->answer(job.request, answer, *scratch);
       } else {

@@ -54,6 +54,15 @@ class FakeSlide : public Slide {
   }
   std::string fingerprint() const override { return "fake"; }
 
+  void expect_tile(int level, std::int64_t column, std::int64_t row) const override {
+    const std::lock_guard lock(mutex_);
+    ++hints_[{level, column, row}];
+  }
+  std::map<Place, int> hints() const {
+    const std::lock_guard lock(mutex_);
+    return hints_;
+  }
+
   TileStatus read_tile(int level, std::int64_t column, std::int64_t row, int denominator,
                        ImageView<std::uint8_t> out, DecodeScratch&) const override {
     {
@@ -114,6 +123,7 @@ class FakeSlide : public Slide {
   bool scales_;
   mutable std::mutex mutex_;
   mutable std::map<Place, int> decodes_;
+  mutable std::map<Place, int> hints_;
 };
 
 }  // namespace her2fast

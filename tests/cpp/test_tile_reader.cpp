@@ -394,6 +394,61 @@ TEST(TileReader, ARequestForJustOneTileIsDecodedInPlace) {
   EXPECT_EQ(slide->decodes(), before);
 }
 
+TEST(TileReader, ARequestOfWholeTilesIsDecodedInPlace) {
+  for (const bool scales : {true, false}) {
+    const auto slide =
+        std::make_shared<FakeSlide>(512, 512, std::vector<int>{1}, 64, scales);
+    const SlideFrame frame = slide->frame(1000000, 1000000);
+    slide->faults[{0, 3, 3}] = TileStatus::kCorrupt;
+    TileReader reader(slide, frame, {});
+    for (const std::int64_t scale : {1, 2}) {  // level-native, and two pixels to one
+      const ReadRequest four =
+          request(0, 64 / scale, 64 / scale, 128 / scale, 128 / scale, {scale * 1000000});
+      const int before = slide->decodes();
+      for (int times = 1; times <= 2; ++times) {
+        EXPECT_TRUE(read(reader, four) ==
+                    expected(*slide, frame, four, ReadingMode::kScaled));
+        EXPECT_EQ(slide->decodes(), before + 4 * times);  // the cache holds none of them
+      }
+      TileStatus status = TileStatus::kOk;
+      read(reader,
+           request(0, 128 / scale, 128 / scale, 128 / scale, 128 / scale,
+                   {scale * 1000000}),
+           &status);
+      EXPECT_EQ(status, TileStatus::kCorrupt);
+    }
+    // One pixel aside, neighbors share tiles: then each is decoded once.
+    const int before = slide->decodes();
+    read(reader, request(0, 257, 256, 64, 64));
+    read(reader, request(0, 321, 256, 63, 64));
+    EXPECT_EQ(slide->decodes(), before + 2);
+    read(reader, request(0, 256, 256, 128, 64));  // and taken from where it is
+    EXPECT_EQ(slide->decodes(), before + 2);
+  }
+}
+
+TEST(TileReader, TellsTheFileSystemWhatComesNext) {
+  const auto slide = std::make_shared<FakeSlide>(2048, 64, std::vector<int>{1}, 64, true);
+  ReaderOptions options;
+  options.workers = 1;
+  TileReader reader(slide, slide->frame(1000000, 1000000), options);
+  std::vector<ReadRequest> requests;
+  for (int i = 0; i < 30; ++i) requests.push_back(request(i, 64 * i, 0, 72, 64));
+  // Cannot be read, and must not end what comes before it with its error.
+  requests.push_back(request(30, 0, 0, 64, 64, {1}));
+  reader.submit(requests);
+  TileAnswer answer;
+  for (int i = 0; i < 30; ++i) EXPECT_TRUE(reader.next(answer));
+  EXPECT_THROW(reader.next(answer), Error);
+  const auto hints = slide->hints();
+  // The fifth request behind the one at work, but for tiles that the one before it reads.
+  EXPECT_EQ(hints.size(), 25U);
+  for (const auto& [place, count] : hints) {
+    EXPECT_EQ(count, 1);
+    EXPECT_GE(std::get<1>(place), 6);
+  }
+}
+
 TEST(TileReader, ASlowConsumerIsNotOverrun) {
   const auto slide =
       std::make_shared<FakeSlide>(1024, 1024, std::vector<int>{1}, 64, true);

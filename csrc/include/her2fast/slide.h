@@ -29,6 +29,9 @@ class ByteSource {
   /// Reads exactly `size` bytes at `offset`. Thread-safe.
   /// @throws Error kTruncated (range beyond the end), kIo
   virtual void read(std::uint64_t offset, std::size_t size, std::byte* out) const = 0;
+  /// A hint that these bytes will be read soon. Does nothing, or starts reading them in
+  /// the background; never fails. Thread-safe.
+  virtual void expect(std::uint64_t offset, std::uint64_t size) const;
   /// What errors call this source: a path or the host's name for it.
   virtual const std::string& name() const = 0;
 };
@@ -88,6 +91,9 @@ class Slide {
   /// True where the codec decodes this level at 1/denominator and the tile sides divide
   /// by it.
   virtual bool can_scale(int level, int denominator) const = 0;
+  /// A hint that this tile will be read soon. Does nothing, or starts reading its bytes
+  /// in the background; never fails.
+  virtual void expect_tile(int level, std::int64_t column, std::int64_t row) const;
   /// Size and SHA-256 over size, first and last 1 MiB and 64 evenly spread 64 KiB blocks;
   /// hex.
   virtual std::string fingerprint() const = 0;

@@ -45,6 +45,7 @@ Kind read_size(std::span<const std::byte> body, JpegFrame& frame) {
   }
   frame.mcu_width_px = static_cast<int>(8 * most_x);
   frame.mcu_height_px = static_cast<int>(8 * most_y);
+  frame.full_color = most_x == 1 && most_y == 1;
   return Kind::kGood;
 }
 
@@ -84,6 +85,7 @@ JpegFrameAnswer parse_jpeg_frame(std::span<const std::byte> stream) {
     } else if (marker == kDri) {
       if (body.size() != 2) return end_as(Kind::kDamaged);
       frame.restart_mcus = word_at(body, 0);
+      frame.restart_at = frame.header.size() + 4;
     }
     const bool text = (marker >= kApp0 && marker <= kApp15) || marker == kCom;
     if (!text) {
@@ -102,12 +104,15 @@ JpegFrameAnswer parse_jpeg_frame(std::span<const std::byte> stream) {
 }
 
 void begin_jpeg(const JpegFrame& frame, std::int64_t width_px, std::int64_t height_px,
-                std::vector<std::byte>& out) {
+                bool restarts, std::vector<std::byte>& out) {
   out.assign(frame.header.begin(), frame.header.end());
   const std::int64_t sides[] = {height_px, width_px};
   for (std::size_t i = 0; i < 2; ++i) {
     out[frame.size_at + 2 * i] = static_cast<std::byte>(sides[i] >> 8);
     out[frame.size_at + 2 * i + 1] = static_cast<std::byte>(sides[i]);
+  }
+  if (!restarts && frame.restart_at != 0) {
+    out[frame.restart_at] = out[frame.restart_at + 1] = std::byte{0};
   }
 }
 

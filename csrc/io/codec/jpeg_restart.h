@@ -26,6 +26,8 @@ struct JpegFrame {
   std::int64_t height_px = 0;     ///< the same
   int mcu_width_px = 0, mcu_height_px = 0;
   std::int64_t restart_mcus = 0;  ///< 0: no restart markers
+  std::size_t restart_at = 0;     ///< of that number in the header; 0: it has none
+  bool full_color = false;        ///< no component is subsampled
 };
 
 struct JpegFrameAnswer {
@@ -42,8 +44,9 @@ JpegFrameAnswer parse_jpeg_frame(std::span<const std::byte> stream);
 
 /// Puts the frame's header with a size of its own into `out`, replacing what is there.
 /// @param width_px, height_px  1 to 65500
+/// @param restarts  false: the stream will hold one interval, and no marker is announced
 void begin_jpeg(const JpegFrame& frame, std::int64_t width_px, std::int64_t height_px,
-                std::vector<std::byte>& out);
+                bool restarts, std::vector<std::byte>& out);
 
 /// Appends an interval of a strip as number `to` of a new stream.
 /// @param bytes  from behind the marker before it to before the first byte of the next;

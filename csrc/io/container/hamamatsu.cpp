@@ -56,6 +56,23 @@ class NdpiSlide final : public Slide {
     return denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8;
   }
 
+  void expect_tile(int level, std::int64_t column, std::int64_t row) const override {
+    const NdpiImage& image = images_.at(static_cast<std::size_t>(level));
+    if (image.starts.empty()) return;  // markers are found by reading
+    if (column < 0 || row < 0 || column >= divide_up(image.columns, image.across) ||
+        row >= divide_up(image.rows, image.down)) {
+      return;
+    }
+    const Runs runs(image, column, row);
+    for (std::int64_t i = 0; i < runs.count(); ++i) {
+      const auto first = static_cast<std::size_t>(runs.first(image, i));
+      const auto end = first + static_cast<std::size_t>(runs.intervals());
+      const std::uint64_t to =
+          end < image.starts.size() ? image.starts[end] : image.strip_end;
+      source_->expect(image.starts[first], to - image.starts[first]);
+    }
+  }
+
   TileStatus read_tile(int level, std::int64_t column, std::int64_t row, int denominator,
                        ImageView<std::uint8_t> out,
                        DecodeScratch& scratch) const override {
@@ -80,61 +97,127 @@ class NdpiSlide final : public Slide {
                                        divide_up(width, denominator), 3, out.stride);
     // The image's last tiles are smaller; what lies beyond is white.
     if (part.width != out.width || part.height != out.height) fill_white(out);
-    begin_jpeg(image.frame, width, height, scratch.compressed);
-    TileStatus status = collect(image, column, row, scratch);
-    if (status != TileStatus::kCorrupt) {
-      status = std::max(status, scratch.jpeg.decode({}, scratch.compressed, image.color,
-                                                    width, height, denominator, part));
-    }
+    const TileStatus status =
+        image.frame.full_color
+            ? decode_intervals(image, column, row, denominator, part, scratch)
+            : decode_joined(image, column, row, denominator, part, scratch);
     if (status == TileStatus::kCorrupt) fill_white(out);
     return status;
   }
 
  private:
-  /// Appends a tile's intervals to the header in `scratch.compressed`.
-  TileStatus collect(const NdpiImage& image, std::int64_t column, std::int64_t row,
-                     DecodeScratch& scratch) const {
-    const std::int64_t left = column * image.across, top = row * image.down;
-    const std::int64_t across = std::min(image.across, image.columns - left);
-    const std::int64_t bottom = std::min(top + image.down, image.rows);
-    const std::int64_t intervals = image.columns * image.rows;
-    const auto area = static_cast<std::uint64_t>(across * image.interval_width_px *
-                                                 image.interval_height_px);
+  /// A tile's intervals, and the pieces they stand in: whole rows of the image in one.
+  struct Runs {
+    std::int64_t left, top, across, down;  // intervals
+    bool joined;
+    Runs(const NdpiImage& image, std::int64_t column, std::int64_t row)
+        : left(column * image.across),
+          top(row * image.down),
+          across(std::min(image.across, image.columns - left)),
+          down(std::min(image.down, image.rows - top)),
+          joined(across == image.columns) {}
+    std::int64_t count() const { return joined ? 1 : down; }
+    std::int64_t intervals() const { return joined ? down * across : across; }
+    std::int64_t first(const NdpiImage& image, std::int64_t i) const {
+      return (top + i) * image.columns + left;
+    }
+  };
+
+  /// Reads run `i` of a tile, from the marker before it, into `scratch.band`; false where
+  /// its place is unknown or cannot be.
+  bool read_run(const NdpiImage& image, const Runs& runs, std::int64_t i,
+                DecodeScratch& scratch) const {
+    const std::int64_t first = runs.first(image, i);
+    if (!find(image, first, runs.intervals(), scratch.starts)) return false;
+    const std::uint64_t begin = band_begin(first, scratch);
+    // Behind the last interval, and its end-of-image, other things may follow.
+    const auto area = static_cast<std::uint64_t>(
+        runs.intervals() * image.interval_width_px * image.interval_height_px);
+    if (scratch.starts.back() - begin > max_jpeg_bytes(area)) return false;
+    const auto bytes = static_cast<std::size_t>(scratch.starts.back() - begin);
+    if (scratch.band.size() < bytes) scratch.band.resize(bytes);
+    source_->read(begin, bytes, scratch.band.data());
+    // The marker before the first says which interval this is.
+    return first == 0 ||
+           (scratch.band[0] == std::byte{0xff} &&
+            scratch.band[1] == static_cast<std::byte>(0xd0 + ((first - 1) & 7)));
+  }
+  static std::uint64_t band_begin(std::int64_t first, const DecodeScratch& scratch) {
+    return scratch.starts.front() - (first > 0 ? 2 : 0);
+  }
+
+  /// Appends interval `k` of the run in `scratch.band` as number `to` of a stream.
+  static TileStatus append(const NdpiImage& image, std::int64_t first, std::int64_t k,
+                           std::int64_t to, DecodeScratch& scratch) {
+    const auto n = static_cast<std::size_t>(k);
+    const std::uint64_t begin = scratch.starts[n];
+    return append_interval({scratch.band.data() + (begin - band_begin(first, scratch)),
+                            static_cast<std::size_t>(scratch.starts[n + 1] - begin)},
+                           first + k, first + k + 1 == image.columns * image.rows, to,
+                           scratch.compressed);
+  }
+
+  /// Every interval as an image of its own: without restart markers libjpeg-turbo takes
+  /// its fast path, and an interval's pixels stay in the cache. The same pixels as in one
+  /// piece, as nothing of full color resolution reaches across an interval's border.
+  TileStatus decode_intervals(const NdpiImage& image, std::int64_t column,
+                              std::int64_t row, int denominator,
+                              ImageView<std::uint8_t> out, DecodeScratch& scratch) const {
+    const Runs runs(image, column, row);
+    TileStatus status = TileStatus::kOk;
+    for (std::int64_t i = 0; i < runs.count(); ++i) {
+      if (!read_run(image, runs, i, scratch)) return TileStatus::kCorrupt;
+      for (std::int64_t k = 0; k < runs.intervals(); ++k) {
+        const std::int64_t x = k % runs.across * image.interval_width_px;
+        const std::int64_t y = (i + k / runs.across) * image.interval_height_px;
+        const std::int64_t width =
+            std::min(image.interval_width_px,
+                     image.width_px - runs.left * image.interval_width_px - x);
+        const std::int64_t height =
+            std::min(image.interval_height_px,
+                     image.height_px - runs.top * image.interval_height_px - y);
+        begin_jpeg(image.frame, width, height, false, scratch.compressed);
+        TileStatus one = append(image, runs.first(image, i), k, 0, scratch);
+        if (one == TileStatus::kCorrupt) return one;
+        end_jpeg(scratch.compressed);
+        const ImageView<std::uint8_t> part(
+            out.row(y / denominator) + 3 * (x / denominator),
+            divide_up(height, denominator), divide_up(width, denominator), 3, out.stride);
+        one = std::max(one, scratch.jpeg.decode({}, scratch.compressed, image.color,
+                                                width, height, denominator, part));
+        if (one == TileStatus::kCorrupt) return one;
+        status = std::max(status, one);
+      }
+    }
+    return status;
+  }
+
+  /// All of a tile's intervals as one image: where color is subsampled, the decoder
+  /// interpolates it across them.
+  TileStatus decode_joined(const NdpiImage& image, std::int64_t column, std::int64_t row,
+                           int denominator, ImageView<std::uint8_t> out,
+                           DecodeScratch& scratch) const {
+    const Runs runs(image, column, row);
+    const std::int64_t width =
+        std::min(runs.across * image.interval_width_px,
+                 image.width_px - runs.left * image.interval_width_px);
+    const std::int64_t height =
+        std::min(runs.down * image.interval_height_px,
+                 image.height_px - runs.top * image.interval_height_px);
+    begin_jpeg(image.frame, width, height, true, scratch.compressed);
     TileStatus status = TileStatus::kOk;
     std::int64_t to = 0;
-    // Whole rows of the image stand in one piece.
-    const bool joined = across == image.columns;
-    const std::int64_t runs = joined ? 1 : bottom - top;
-    const std::int64_t run = joined ? (bottom - top) * across : across;
-    for (std::int64_t i = 0; i < runs; ++i) {
-      const std::int64_t first = (top + i) * image.columns + left;
-      if (!find(image, first, run, scratch.starts)) return TileStatus::kCorrupt;
-      const std::vector<std::uint64_t>& starts = scratch.starts;
-      // Behind the last interval, and its end-of-image, other things may follow.
-      const std::uint64_t limit = max_jpeg_bytes(area * (joined ? bottom - top : 1));
-      const std::uint64_t begin = starts.front() - (first > 0 ? 2 : 0);
-      if (starts.back() - begin > limit) return TileStatus::kCorrupt;
-      const auto bytes = static_cast<std::size_t>(starts.back() - begin);
-      if (scratch.band.size() < bytes) scratch.band.resize(bytes);
-      source_->read(begin, bytes, scratch.band.data());
-      // The marker before the first says which interval this is.
-      if (first > 0 &&
-          (scratch.band[0] != std::byte{0xff} ||
-           scratch.band[1] != static_cast<std::byte>(0xd0 + ((first - 1) & 7)))) {
-        return TileStatus::kCorrupt;
-      }
-      for (std::int64_t k = 0; k < run; ++k) {
-        const auto n = static_cast<std::size_t>(k);
-        const TileStatus one = append_interval(
-            {scratch.band.data() + (starts[n] - begin),
-             static_cast<std::size_t>(starts[n + 1] - starts[n])},
-            first + k, first + k + 1 == intervals, to++, scratch.compressed);
+    for (std::int64_t i = 0; i < runs.count(); ++i) {
+      if (!read_run(image, runs, i, scratch)) return TileStatus::kCorrupt;
+      for (std::int64_t k = 0; k < runs.intervals(); ++k) {
+        const TileStatus one = append(image, runs.first(image, i), k, to++, scratch);
         if (one == TileStatus::kCorrupt) return one;
         status = std::max(status, one);
       }
     }
     end_jpeg(scratch.compressed);
-    return status;
+    return std::max(status, scratch.jpeg.decode({}, scratch.compressed, image.color,
+                                                width, height, denominator, out));
   }
 
   static bool find(const NdpiImage& image, std::int64_t first, std::int64_t count,

@@ -42,6 +42,13 @@ class TiffSlide final : public Slide {
            image.tile_height_px % denominator == 0;
   }
 
+  void expect_tile(int level, std::int64_t column, std::int64_t row) const override {
+    const TiledImage& image = images_.at(static_cast<std::size_t>(level));
+    if (column < 0 || row < 0 || column >= image.columns || row >= image.rows) return;
+    const auto index = static_cast<std::size_t>(row * image.columns + column);
+    if (image.bytes[index] > 0) source_->expect(image.offsets[index], image.bytes[index]);
+  }
+
   TileStatus read_tile(int level, std::int64_t column, std::int64_t row, int denominator,
                        ImageView<std::uint8_t> out,
                        DecodeScratch& scratch) const override {
