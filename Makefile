@@ -61,17 +61,18 @@ check: setup
 
 # Findings are left in build/fuzz/corpus as crash-*; each becomes a case of the corpus.
 FUZZ_SECONDS ?= 3600
+FUZZ_TARGETS := fuzz_directory fuzz_ndpi fuzz_slide fuzz_tile
 CLANGXX ?= $(shell command -v clang++ || command -v clang++-14)
 fuzz: setup
 	@[ -n "$(CLANGXX)" ] || { echo "make fuzz needs clang: apt-get install clang"; exit 1; }
 	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DHER2FAST_FUZZ=ON \
 	  -DHER2FAST_PYTHON=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
-	$(BIN)/cmake --build build/fuzz -j $(JOBS) --target fuzz_directory fuzz_slide fuzz_tile
+	$(BIN)/cmake --build build/fuzz -j $(JOBS) --target $(FUZZ_TARGETS)
 	$(BIN)/python tests/fuzz/seeds.py build/fuzz/corpus
-	@for name in fuzz_directory fuzz_slide fuzz_tile; do \
+	@for name in $(FUZZ_TARGETS); do \
 	  echo "== $$name"; build/fuzz/tests/fuzz/$$name build/fuzz/corpus/$$name -max_total_time=$(FUZZ_SECONDS) \
-	    -timeout=5 -rss_limit_mb=1024 -max_len=65536 -artifact_prefix=build/fuzz/corpus/ \
-	    -print_final_stats=1 -verbosity=0 || exit 1; done
+	    $$(cat build/fuzz/corpus/$$name.options) -timeout=5 -rss_limit_mb=1024 \
+	    -artifact_prefix=build/fuzz/corpus/ -print_final_stats=1 -verbosity=0 || exit 1; done
 
 format: setup
 	$(BIN)/ruff check --fix python tests bench
