@@ -17,17 +17,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from slides import paint, write_slide
 from training_cohort import (
     config_text,
     painted_cohort,
     phantom_cohort,
     write_manifest,
+    write_mask,
 )
 
 import her2fast
 from her2fast import _core
 from her2fast.cli import run as cli_run
-from her2fast.errors import DeviceError, UsageError
+from her2fast.errors import DeviceError, SlideError, UsageError
 from her2fast.models.package import load_package
 from her2fast.scoring import Scorer, open_input
 from her2fast.training.checkpoint import read_tensors
@@ -150,6 +152,28 @@ def test_drawn_tumor_decides_what_is_kept(cohort: Path) -> None:
     assert (
         few.patches(few.open(source), source)["row"].tolist() == drawn["row"].tolist()
     )
+
+
+def test_masks_of_phantoms_and_of_level_0(tmp_path: Path) -> None:
+    """What `her2fast phantom` writes is found; at 0.5 um/px the mask is of level 0."""
+    rgb = paint((768, 768), (3,))
+    write_slide(tmp_path / "a.svs", rgb, spacing_um=0.5)
+    (tmp_path / "truth" / "a").mkdir(parents=True)
+    mask = np.zeros((768, 768), np.bool_)
+    mask[128:384, 128:640] = True
+    write_mask(tmp_path / "truth" / "a" / "tumor_mask.png", mask)
+    rows = [
+        {"slide": "a.svs", "label": "3+", "split": part} for part in ("train", "val")
+    ]
+    rows[1]["slide"] = "b.svs"
+    slides = load_cohort(write_manifest(tmp_path, rows)).slides
+    cutter = Cutter(Cutting(1.0, "scaled", 2, annotations=tmp_path / "truth"))
+    found = cutter.patches(cutter.open(slides[0]), slides[0])
+    assert sorted(set(found["row"].tolist())) == [1, 2]  # 64 to 192 px at 1 um/px
+    assert sorted(set(found["column"].tolist())) == [1, 2, 3, 4]
+    assert (found["tumor_px"] == 64 * 64).all()
+    with pytest.raises(SlideError, match="No such file"):
+        cutter.open(slides[1])
 
 
 def test_epochs_never_decode_and_settings_do(cohort: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert:convert", "Plain image and --mpp to a pyramidal TIFF."),
     "info": ("info:info", "What is known of a slide, without scoring it."),
     "train": ("train:train", "Train a scorer from slide labels."),
+    "evaluate": ("evaluate:evaluate", "Results folders against labels."),
+    "validate": ("evaluate:validate", "One results folder against a lab's labels."),
     "models": ("models:models", "List, show, check and trust model packages."),
     "doctor": ("doctor:doctor", "Check this machine and installation."),
     "phantom": ("phantom:phantom", "Draw synthetic slides with their truth."),

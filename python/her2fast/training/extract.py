@@ -303,7 +303,9 @@ class Cutter:
 
 
 def annotation_of(slide: str, folder: Path | None) -> Path | None:
-    """The drawing of a slide: <stem>.geojson, or a mask <stem>.png."""
+    """The drawing of a slide: <stem>.geojson, or a mask: <stem>.png, or what `her2fast
+    phantom` writes, <stem>/tumor_mask.png.
+    """
     if folder is None:
         return None
     if not folder.is_dir():
@@ -311,8 +313,11 @@ def annotation_of(slide: str, folder: Path | None) -> Path | None:
     drawn = roi_for(slide, os.fspath(folder))
     if drawn is not None:
         return Path(drawn)
-    picture = folder / f"{Path(slide).stem}.png"
-    return picture if picture.is_file() else None
+    stem = Path(slide).stem
+    for picture in (folder / f"{stem}.png", folder / stem / "tumor_mask.png"):
+        if picture.is_file():
+            return picture
+    return None
 
 
 @dataclass(frozen=True)
@@ -329,11 +334,7 @@ class _Area:
         self._picture: Mask | None = None
         self._geometry: BaseGeometry | None = None
         if path.suffix.lower() == ".png":
-            size_px = tuple(
-                -(-size * _pm(own) // _pm(spacing_um))
-                for size, own in zip(slide.dimensions, slide.spacing_um, strict=True)
-            )
-            self._picture = _read_picture(path, (size_px[0], size_px[1]))
+            self._picture = _read_picture(path, slide, spacing_um)
         else:
             import shapely
 
@@ -369,23 +370,39 @@ class _Area:
         return out
 
 
-def _read_picture(path: Path, size_px: tuple[int, int]) -> Mask:
+def _read_picture(path: Path, slide: _Frame | Slide, spacing_um: float) -> Mask:
+    """A mask on the grid, or of level 0, taken at the centers of the grid's pixels."""
     from PIL import Image
 
+    on_grid = tuple(
+        -(-size * _pm(own) // _pm(spacing_um))
+        for size, own in zip(slide.dimensions, slide.spacing_um, strict=True)
+    )
     with warnings.catch_warnings():
         # The size is checked against the slide's, before a pixel is decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as image:
-                if image.size != size_px:
+                if image.size not in (on_grid, slide.dimensions):
                     raise UsageError(
-                        f"{path}: need a mask of {size_px[0]} x {size_px[1]} px, the "
-                        f"slide at the working spacing, got {image.size[0]} x "
-                        f"{image.size[1]}"
+                        f"{path}: need a mask of {on_grid[0]} x {on_grid[1]} px, the "
+                        f"slide at the working spacing, or of its level 0, got "
+                        f"{image.size[0]} x {image.size[1]}"
                     )
-                return np.asarray(image.convert("L"))
+                mask = np.asarray(image.convert("L"))
         except OSError as error:
             raise UsageError(f"{path}: is no picture: {error}") from error
+    if mask.shape[::-1] == on_grid:
+        return mask
+    centers = [
+        np.minimum(
+            ((np.arange(count) + 0.5) * spacing_um / own).astype(np.int64), size - 1
+        )
+        for count, size, own in zip(
+            on_grid, slide.dimensions, slide.spacing_um, strict=True
+        )
+    ]
+    return np.ascontiguousarray(mask[np.ix_(centers[1], centers[0])])
 
 
 def _keep_percent() -> int:
