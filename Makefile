@@ -9,14 +9,15 @@ CPP := $(shell find csrc tests/cpp tests/fuzz -name '*.cpp' -o -name '*.h' -o -n
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench demo-areas clean
+.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench golden demo-areas demo-slides clean
 
 help:
-	@echo "make demo   score the shipped synthetic slide"
+	@echo "make demo   score the six synthetic slides that ship"
 	@echo "make test   C++ tests (plain, then under ASan and UBSan), then Python tests"
 	@echo "make check  ruff, strict mypy, clang-format"
 	@echo "make fuzz   fuzz the readers for FUZZ_SECONDS each (3600); needs clang"
-	@echo "make demo-areas  write the exact areas of the shipped slide anew (name the change in CHANGELOG)"
+	@echo "make golden write the exact areas of the shipped slides anew (name the change in CHANGELOG)"
+	@echo "make demo-slides  draw the shipped slides anew, then golden"
 	@echo "make bench  all benchmarks, JSON into bench/results"
 
 setup: $(VENV)/.installed
@@ -84,9 +85,14 @@ bench: setup
 	  name=$$(basename $$(dirname $$run)); \
 	  echo "== $$name"; $(BIN)/python $$run --json bench/results/$$name.json || exit 1; done
 
-# After a change of package, kernels or demo slide: the areas `doctor --verify` compares with.
-demo-areas: setup
-	$(BIN)/python -c "from her2fast.doctor import write_expected; write_expected()"
+# After a change of package, kernels or shipped slides: the areas `doctor --verify` compares with.
+golden demo-areas: setup
+	$(BIN)/python -m her2fast.golden
+
+# Needs SciPy (the extra "train").
+demo-slides: setup
+	$(BIN)/python -m her2fast.phantom.demo_slides -o python/her2fast/data/demo
+	$(MAKE) golden
 
 clean:
 	rm -rf build her2fast-demo

@@ -129,7 +129,7 @@ def main() -> None:
     core = measure(rng)
     stored = core.to_bytes()
     with tempfile.TemporaryDirectory() as folder:
-        demo = Path(her2fast.__file__).parent / "data/demo.svs"
+        demo = Path(her2fast.__file__).parent / "data/demo/phantom-d.svs"
         like = her2fast.score(str(demo))
         source = Provenance.from_record(like.record)
         path = Path(folder) / "roi.geojson"

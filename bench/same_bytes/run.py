@@ -106,7 +106,7 @@ def main() -> None:
         large = work / "tissue.svs"
         make_slide(large, sorted(options.cores.glob("core_*.jpg")), options.side_px)
         small = work / "demo.svs"
-        shutil.copy(Path(her2fast.__file__).parent / "data/demo.svs", small)
+        shutil.copy(Path(her2fast.__file__).parent / "data/demo/phantom-d.svs", small)
         patches = torch.from_numpy(sample_patches(large, 8))
         package = write_package(work / "resnet18", patches)
         for model, label in ((str(package), "resnet18"), (None, "constrained-tiny")):

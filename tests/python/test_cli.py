@@ -413,7 +413,7 @@ def test_rescore_imports_no_torch(score: Run, slide: Path, tmp_path: Path) -> No
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# --- info, models, doctor, demo ------------------------------------------------------
+# --- info, models ---------------------------------------------------------------------
 
 
 def test_info(slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -436,32 +436,3 @@ def test_models(method: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["models", "check", str(method)]) == 0
     assert "test-method: good" in capsys.readouterr().out
     assert cli.run(["models", "check", "constrained-tiny"]) == 0
-
-
-def test_demo_and_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["demo", "-o", str(tmp_path / "demo")]) == 0
-    printed = capsys.readouterr().out
-    for word in ("score:", "fractions:", "report:", "synthetic", "research use only"):
-        assert word in printed
-    record = json.loads((tmp_path / "demo/results/demo.json").read_bytes())
-    jsonschema.validate(record, schema("result"))
-    assert cli.run(["doctor"]) == 0
-    assert "FAIL" not in capsys.readouterr().out
-
-
-def test_verify_finds_other_areas(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from her2fast import doctor
-
-    assert doctor.verify().good, doctor.verify().text
-    expected = doctor.expected_areas()
-    assert expected is not None
-    expected["class_px"][0] += 1
-    monkeypatch.setattr(doctor, "expected_areas", lambda: expected)
-    expected["tolerance_px"] = 0
-    check = doctor.verify()
-    assert not check.good
-    assert check.code == "SELFTEST"
-    assert cli.run(["doctor", "--verify"]) == 20
-    assert "FAIL self-test: SELFTEST" in capsys.readouterr().out

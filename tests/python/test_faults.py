@@ -97,9 +97,9 @@ def test_flipped_bytes_never_raise(
 
 @pytest.fixture(scope="module")
 def demo_slide() -> bytes:
-    from her2fast.doctor import DEMO_SLIDE
+    from her2fast.golden import DEMO_DIR
 
-    return DEMO_SLIDE.read_bytes()
+    return (DEMO_DIR / "phantom-d.svs").read_bytes()
 
 
 def test_special_files(tmp_path: Path) -> None:

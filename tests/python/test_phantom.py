@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +14,10 @@ from reference import phantom_cells
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
-import her2fast
 from her2fast import phantom
 from her2fast.phantom import fields, optics
 from her2fast.phantom import tumor as drawn_tumor
 
-DATA = Path(her2fast.__file__).parent / "data"
 PLAIN = replace(
     optics.profile_by_name("reference"), noise=0.0, blur_um=1e-3, jpeg_quality=0
 )
@@ -161,21 +157,3 @@ def test_bad_input_says_what_was_wanted(wrong, message):
     arguments = {"size_px": (64, 64), **wrong}
     with pytest.raises(ValueError, match=message):
         phantom.render(0, **arguments)
-
-
-def test_demo_slide_is_what_its_truth_says():
-    from her2fast import _core
-
-    truth = json.loads((DATA / "demo.json").read_text(encoding="utf-8"))
-    file = DATA / "demo.svs"
-    assert 1e6 <= file.stat().st_size <= 2e6
-    slide = _core.Slide.open(str(file))
-    assert slide.format == "aperio"
-    assert [*slide.levels[0][:2]] == truth["size_px"]
-    assert slide.spacing_um == pytest.approx((0.5, 0.5))
-    shares = np.array(truth["tumor_px"]) / sum(truth["tumor_px"])
-    np.testing.assert_allclose(truth["fractions"], shares, atol=1e-5)
-    assert truth["synthetic"] is True
-    # asco-cap-2018: strictly more than a tenth is 3+.
-    assert 10 * truth["tumor_px"][3] > sum(truth["tumor_px"])
-    assert truth["score"] == "3+"

@@ -16,16 +16,16 @@ import click
     help="Results folder.",
 )
 def demo(results_dir: str) -> int:
-    """Score the synthetic slide that ships; offline, research use only."""
+    """Score the six synthetic slides that ship; offline, research use only."""
     from her2fast.cli.show import RunDisplay, demo_lines
-    from her2fast.doctor import DEMO_SLIDE
+    from her2fast.golden import demo_paths, unexpected
     from her2fast.manifest import Entry
-    from her2fast.run import RunOptions, run
+    from her2fast.run import EXIT_ALL, EXIT_OK, RunOptions, run
 
-    with RunDisplay(1) as display:
-        summary = run(
-            RunOptions(out=results_dir), [Entry(str(DEMO_SLIDE))], on_event=display
-        )
-    for line in demo_lines(summary, results_dir):
+    entries = [Entry(str(path)) for path in demo_paths()]
+    with RunDisplay(len(entries)) as display:
+        summary = run(RunOptions(out=results_dir), entries, on_event=display)
+    wrong = unexpected(summary.outcomes)
+    for line in demo_lines(summary, results_dir, wrong):
         click.echo(line)
-    return summary.exit_code
+    return EXIT_ALL if wrong else EXIT_OK

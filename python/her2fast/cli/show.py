@@ -186,20 +186,15 @@ def show_dry_run(report: DryRun, *, as_json: bool) -> int:
     return report.exit_code
 
 
-def demo_lines(summary: RunSummary, out: str) -> Iterator[str]:
-    """Score, fractions and the report's path."""
+def demo_lines(summary: RunSummary, out: str, wrong: Iterable[str]) -> Iterator[str]:
+    """Where to look, what it is, and what did not end as it must."""
+    from her2fast.exports import COHORT
     from her2fast.store import ResultsFolder
 
-    name = summary.outcomes[0].name
     folder = ResultsFolder(out)
-    record = folder.read_record(name) or {}
-    yield f"score:     {record.get('score') or record.get('code')}"
-    fractions = record.get("fractions")
-    if fractions is not None:
-        pairs = zip(record["class_names"], fractions, strict=True)
-        shares = ", ".join(f"{name} {100 * value:.2f} %" for name, value in pairs)
-        yield f"fractions: {shares} (of tumor area)"
-    report = folder.root / "reports" / f"{name}.html"
-    if report.is_file():
-        yield f"report:    {plain(report)}"
-    yield f"use:       {record.get('intended_use', '')}"
+    record = folder.read_record(summary.outcomes[0].name) or {}
+    for text in wrong:
+        yield f"WRONG:   {plain(text)}"
+    yield f"open:    {plain((folder.root / COHORT).resolve())}"
+    yield f"reports: {plain((folder.root / 'reports').resolve())}"
+    yield f"use:     {record.get('intended_use', '')}"

@@ -332,5 +332,6 @@ class _Panel:
         self._draw.line((self._x, y, self._x + length_px, y), fill=_INK, width=3)
         for x in (self._x, self._x + length_px):
             self._draw.line((x, y - 6, x, y + 6), fill=_INK, width=2)
+        label = label.replace("µ", "u")  # Pillow's own font has no such letter
         self._draw.text((self._x, y + 10), label, font=_font(14), fill=_INK)
         self._y = y + 36
