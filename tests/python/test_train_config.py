@@ -114,6 +114,12 @@ def test_all_complaints_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
         ("constrained", "[train]\nsamples_per_epoch = 4\n", "constraints choose"),
         ("constrained", "", "needs one label a slide"),
         ("calibrate", "[calibration]\non = []\n" + PACKAGE, "train, val or both"),
+        ("calibrate", PACKAGE, "takes all tissue of a slide for tumor"),
+        (
+            "calibrate",
+            PACKAGE + 'segmenter = "s"\ntissue_is_tumor = true\n',
+            "need segmenter or tissue_is_tumor, got both",
+        ),
     ],
 )
 def test_what_cannot_be_together(

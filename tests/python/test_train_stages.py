@@ -314,7 +314,12 @@ def test_calibrated_package_scores(cohort: Path, tmp_path: Path) -> None:
         tmp_path,
         cohort,
         start=start,
-        package={"name": "mine", "synthetic": True, "guideline": "pham-2022"},
+        package={
+            "name": "mine",
+            "synthetic": True,
+            "guideline": "pham-2022",
+            "tissue_is_tumor": True,
+        },
         calibration={"on": ["train", "val"]},
     )
     outcome = run_stage("calibrate", config, tmp_path / "cal", say=lambda line: None)

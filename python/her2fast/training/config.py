@@ -199,6 +199,15 @@ class Package(Section):
     segment_batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
 
 
+class MethodPackage(Package):
+    """`[package]` of a scorer."""
+
+    #: What finds tumor in new slides, where training had drawings.
+    segmenter: Path | None = None
+    #: Say that a package without segmenter, which takes all tissue for tumor, is meant.
+    tissue_is_tumor: bool = False
+
+
 class Stage(Section):
     """A stage's whole file."""
 
@@ -287,7 +296,7 @@ class CalibrateConfig(Stage):
     start: Path
     calibration: Calibration = Calibration()
     compute: Compute = Compute()
-    package: Package
+    package: MethodPackage
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -296,6 +305,18 @@ class CalibrateConfig(Stage):
                 'data: calibration needs one label a slide; need labels "label" or '
                 '"majority", got "soft"'
             )
+        given = self.package.segmenter or self.data.segmenter
+        if self.package.segmenter is not None and self.data.segmenter is not None:
+            raise ValueError(
+                "need the segmenter once: that of [data] goes into the package"
+            )
+        if given is None and not self.package.tissue_is_tumor:
+            raise ValueError(
+                "package: need segmenter, because a package without one takes all "
+                "tissue of a slide for tumor; if that is meant: tissue_is_tumor = true"
+            )
+        if given is not None and self.package.tissue_is_tumor:
+            raise ValueError("package: need segmenter or tissue_is_tumor, got both")
         return self
 
 

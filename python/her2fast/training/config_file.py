@@ -22,6 +22,7 @@ PATH_KEYS = frozenset(
         ("data", "annotations"),
         ("data", "segmenter"),
         ("data", "cache"),
+        ("package", "segmenter"),
         ("start",),
     ]
 )

@@ -37,7 +37,7 @@ from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
 from her2fast.training.method_package import write_method, write_segmenter
 from her2fast.training.networks import parameter_count
-from her2fast.training.patches import Dataset, Pieces
+from her2fast.training.patches import Dataset, Pieces, segmenter_of
 from her2fast.training.pretrain import PretrainWork
 from her2fast.training.run_folder import RunFolder, finished_run
 from her2fast.training.segment import SegmentWork
@@ -262,7 +262,7 @@ def _calibrate(
         outcome["sha256"] = write_method(
             folder,
             bare,
-            segmenter=dataset.segmenter,
+            segmenter=dataset.segmenter or segmenter_of(config.package.segmenter),
             package=config.package,
             backbone=model.backbone,
             statistics=statistics,
