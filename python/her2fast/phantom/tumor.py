@@ -84,6 +84,19 @@ class Painted:
     cells: CellTable
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where pixels lie in their cells; all arrays (n,), lengths in um."""
+
+    packing: Packing
+    off_u: Floats  # from the cell's center, along it
+    off_v: Floats  # and across
+    edge_um: Floats  # to the border with the next cell
+    kind: npt.NDArray[np.int8]  # class
+    nest: Indices
+    radial: npt.NDArray[np.bool_]  # the cell stands round a center
+
+
 class TumorPainter:
     """Draws all random numbers once; then paints any rows, in any order."""
 
@@ -193,10 +206,8 @@ class TumorPainter:
             rng.uniform(0.8, 1.8) if rng.random() < 0.35 else 9.0
         )
 
-    def _coordinates(
-        self, begin: int, end: int, at: Indices
-    ) -> tuple[Packing, Floats, Floats, Floats, npt.NDArray[np.int8], Indices]:
-        """Cells at pixels `at` of a band, offsets and border in um, class, nest."""
+    def _coordinates(self, begin: int, end: int, at: Indices) -> _Places:
+        """The cells at pixels `at` of a band."""
         layout, spacing = self.layout, np.float32(self.grid.spacing_um)
         width = self.grid.shape[1]
         row = at // width
@@ -257,8 +268,9 @@ class TumorPainter:
         nest = layout.blocks(layout.nest, begin, end).take(at).astype(np.int64)
         radial_at = np.zeros(at.size, np.bool_)
         radial_at[radial] = True
-        self._radial = radial_at
-        return packing, off_u, off_v, edge_um, kind.astype(np.int8), nest
+        return _Places(
+            packing, off_u, off_v, edge_um, kind.astype(np.int8), nest, radial_at
+        )
 
     def stained(
         self,
@@ -281,7 +293,8 @@ class TumorPainter:
 
     def paint(self, begin: int, end: int, at: Indices) -> Painted:
         """Paint pixels `at` (flat, ascending) of rows [begin, end)."""
-        packing, off_u, off_v, edge_um, kind, nest = self._coordinates(begin, end, at)
+        places = self._coordinates(begin, end, at)
+        packing, kind, edge_um = places.packing, places.kind, places.edge_um
         spacing = np.float32(self.grid.spacing_um)
         one = np.float32(1.0)
         cell = packing.cell
@@ -309,7 +322,7 @@ class TumorPainter:
         np.clip(cover, 0.0, 1.0, out=cover)
         complete = self.complete.take(kind) + self.complete_of.take(cell)
         turn = np.arctan2(packing.dv, packing.du) + self.phase.take(cell)
-        inward = np.clip(packing.du * np.float32(-2.5), 0.0, 1.0) * self._radial
+        inward = np.clip(packing.du * np.float32(-2.5), 0.0, 1.0) * places.radial
         stained = self.stained(complete, turn, unit, inward)
         grain = np.exp(self.patchy * patches + self.grainy * fine)
         np.clip(grain, 0.1, 2.4, out=grain)
@@ -325,7 +338,7 @@ class TumorPainter:
         run = np.exp(edge_um / -self.run_um)
         blush += self.run * density * uneven * stained * run
 
-        body, nucleus, from_um = self._nucleus(begin, end, at, off_u, off_v, cell, unit)
+        body, nucleus, from_um = self._nucleus(begin, end, at, places, unit)
         granules = np.clip(one + self.granular * fine, 0.2, 2.2)
         cytoplasm = self.cytoplasm.take(cell) * granules * uneven
         holes = self.holes.rows(begin, end).take(at)
@@ -346,7 +359,7 @@ class TumorPainter:
         hematoxylin = cytoplasm * (outside + np.float32(0.4) * body) + nucleus
         dab = membrane + blush * (one - np.float32(0.7) * body)
         here = np.flatnonzero(from_um < spacing)
-        cells = self._cells(begin, at, here, from_um, cell, kind, nest, density)
+        cells = self._cells(begin, at, here, from_um, places, density)
         return Painted(hematoxylin, dab, kind, membrane > MEMBRANE_CUT, cells)
 
     def _nucleus(
@@ -354,13 +367,12 @@ class TumorPainter:
         begin: int,
         end: int,
         at: Indices,
-        off_u: Floats,
-        off_v: Floats,
-        cell: npt.NDArray[np.int32],
+        places: _Places,
         unit: Floats,
     ) -> tuple[Floats, Floats, Floats]:
         """Cover of the nucleus, its hematoxylin, and the distance to its center, um."""
         one, spacing = np.float32(1.0), np.float32(self.grid.spacing_um)
+        cell, off_u, off_v = places.packing.cell, places.off_u, places.off_v
         big_um, long = self.big_um.take(cell), self.long.take(cell)
         from_u = off_u + self.aside_um * unit
         from_um = np.hypot(from_u, off_v)
@@ -387,19 +399,17 @@ class TumorPainter:
         at: Indices,
         here: Indices,
         from_um: Floats,
-        cell: npt.NDArray[np.int32],
-        kind: npt.NDArray[np.int8],
-        nest: Indices,
+        places: _Places,
         density: Floats,
     ) -> CellTable:
         """Candidates for centers: pixels nearest to one; the caller picks the best."""
         spacing, width = self.grid.spacing_um, self.grid.shape[1]
-        key = cell.take(here)
+        key = places.packing.cell.take(here)
         place = at.take(here)
-        kinds = kind.take(here)
+        kinds = places.kind.take(here)
         complete = self.complete.take(kinds) + self.complete_of.take(key)
         turn = np.arange(24, dtype=np.float32) * np.float32(2.0 * np.pi / 24.0)
-        radial = self._radial.take(here)[:, None]
+        radial = places.radial.take(here)[:, None]
         inward = np.clip(-np.cos(turn) * np.float32(1.25), 0.0, 1.0) * radial
         share = self.stained(
             complete[:, None],
@@ -408,7 +418,7 @@ class TumorPainter:
             inward.astype(np.float32),
         )
         return CellTable(
-            number=nest.take(here) * (TABLE * TABLE) + key,
+            number=places.nest.take(here) * (TABLE * TABLE) + key,
             off_um=from_um.take(here),
             x_um=((place % width + 0.5) * spacing).astype(np.float32),
             y_um=((begin + place // width + 0.5) * spacing).astype(np.float32),
