@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packages import write_method
 from PIL import Image
+from slides import paint, write_slide
 
+import her2fast
 from her2fast.cli import run as cli_run
 from her2fast.errors import UsageError
 from her2fast.evaluation import metrics
 from her2fast.evaluation.cases import collect_results, read_fractions, read_labels
+from her2fast.evaluation.dice import dice_by_label, overlap_px
 from her2fast.evaluation.figures import density
 from her2fast.evaluation.page import write_evaluation
 
@@ -243,6 +247,43 @@ def test_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_run(["evaluate", str(first), *common]) == 64
     assert cli_run(["evaluate", both[0], both[0], *common]) == 64
     assert cli_run(["validate", str(tmp_path / "no"), *common]) == 64
+
+
+def test_dice_of_a_measurement(tmp_path: Path) -> None:
+    """All tissue is tumor for this package; drawn is half of it and some glass."""
+    slide = write_slide(tmp_path / "a.svs", paint((512, 512), (2,)))
+    package = write_method(tmp_path / "package", segment=False)
+    result = her2fast.score(slide, model=package, allow_unknown_model=True)
+    assert result.measurement is not None
+    folder = tmp_path / "results"
+    _record(folder, "a.svs", 2, SHARES[2])
+    (folder / "measurements").mkdir()
+    path = folder / "measurements" / "a.svs.h2m"
+    path.write_bytes(result.measurement.to_bytes())
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    mask = np.zeros((512, 512), np.uint8)
+    mask[:256, 32:] = 255
+    Image.fromarray(mask).save(drawn / "a.png")
+    tissue = result.measurement.core.tumor_mask(0, 0, 512, 512) > 0
+    both = int((tissue & (mask > 0)).sum())
+    assert both > 0
+    assert overlap_px(path, drawn / "a.png") == (both, tissue.sum(), 256 * 480)
+    labels = tmp_path / "l.csv"
+    labels.write_text("slide,label\na.svs,2+\n")
+    found = collect_results("r", folder, read_labels(labels))
+    figures = dice_by_label(found, drawn)
+    assert figures["2+"]["dice"] == pytest.approx(2 * both / (tissue.sum() + 256 * 480))
+    assert figures["2+"]["recall"] == pytest.approx(both / (256 * 480))
+    assert figures["0"] == {
+        "slides": 0,
+        "dice": None,
+        "precision": None,
+        "recall": None,
+    }
+    (drawn / "a.png").rename(drawn / "b.png")
+    with pytest.raises(UsageError, match="no slide of r has a measurement"):
+        dice_by_label(found, drawn)
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

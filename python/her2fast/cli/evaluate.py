@@ -19,6 +19,11 @@ _fractions = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV of true shares: slide,0,1+,2+,3+.",
 )
+_annotations = click.option(
+    "--annotations",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of drawn tumor, for Dice: <slide>.geojson or .png.",
+)
 _out = click.option(
     "-o",
     "--out",
@@ -41,6 +46,7 @@ _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_defau
 @_labels
 @click.option("--split", help="Only slides of this part of the manifest.")
 @_fractions
+@_annotations
 @_out
 @_replicates
 @_seed
@@ -62,6 +68,7 @@ def evaluate(results: tuple[str, ...], labels: Path, out: Path, **options: Any) 
 @click.argument("results", type=click.Path(path_type=Path, file_okay=False))
 @_labels
 @_fractions
+@_annotations
 @_out
 @_replicates
 @_seed

@@ -44,6 +44,8 @@ class Case:
     score: int | None
     fractions: tuple[float, ...] | None
     flags: tuple[str, ...]
+    #: Where its measurement is; None where it has none.
+    measurement: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
                 None if score is None else LABELS.index(score),
                 None if fractions is None else tuple(map(float, fractions)),
                 tuple(record["review_flags"]),
+                _measurement(folder, str(record["file"])),
             )
         )
     if not any(case.score is not None for case in cases):
@@ -190,8 +193,13 @@ def _records(folder: Path) -> dict[str, dict[str, Any]]:
             raise UsageError(f"{file}: is no record of a slide: {error!r}") from error
         if name in found:
             raise UsageError(f"{folder}: two results are of slides named {name!r}")
-        found[name] = record
+        found[name] = {**record, "file": file.stem}
     return found
+
+
+def _measurement(folder: Path, stem: str) -> Path | None:
+    path = folder / "measurements" / f"{stem}.h2m"
+    return path if path.is_file() else None
 
 
 def _rule_set(record: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ def write_evaluation(
     *,
     split: str | None = None,
     fractions: Path | None = None,
+    annotations: Path | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def write_evaluation(
         labels,
         split=split,
         fractions=fractions,
+        annotations=annotations,
         replicates=replicates,
         seed=seed,
     )

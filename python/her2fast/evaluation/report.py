@@ -25,6 +25,7 @@ from her2fast.evaluation.cases import (
     read_labels,
     shares_of,
 )
+from her2fast.evaluation.dice import dice_by_label
 from her2fast.manifest import LABELS
 
 Fractions = Mapping[str, tuple[float, ...]]
@@ -36,6 +37,7 @@ def evaluate(
     *,
     split: str | None = None,
     fractions: Path | None = None,
+    annotations: Path | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, Any], list[Results]]:
@@ -68,6 +70,9 @@ def evaluate(
         },
         "readers": reader_tables(known),
     }
+    if annotations is not None:
+        for one in found:
+            content["results"][one.name]["tumor"] = dice_by_label(one, annotations)
     return _finite(content), found
 
 

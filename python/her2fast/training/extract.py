@@ -174,9 +174,9 @@ class Cutter:
         rgbs, masks, damaged = [], [], 0
         spacing = self.cutting.spacing_um
         with self._open_pixels(source) as pixels:
-            tumor = _Area(pixels, spacing, place)
+            tumor = DrawnArea(pixels, spacing, place)
             roi = region_of(source.entry, None)
-            region = None if roi is None else _Area(pixels, spacing, Path(roi))
+            region = None if roi is None else DrawnArea(pixels, spacing, Path(roi))
             columns, rows = _tiles_along(pixels, spacing)
             places = [(row, column) for row in range(rows) for column in range(columns)]
             index = iter(places)
@@ -240,7 +240,7 @@ class Cutter:
     ) -> Longs:
         """Tumor pixels of every patch of the grid, region and drawing applied."""
         width_px = core.tiles_x * TILE_PX
-        areas: list[_Area] = []
+        areas: list[DrawnArea] = []
         place = annotation_of(source.entry.slide, self.cutting.annotations)
         if self.cutting.annotations is not None and place is None:
             raise UsageError(
@@ -250,8 +250,8 @@ class Cutter:
         roi = region_of(source.entry, None)
         for file in (place, None if roi is None else Path(roi)):
             if file is not None:
-                frame = _Frame(slide.size_px, slide.spacing_um)
-                areas.append(_Area(frame, self.cutting.spacing_um, file))
+                frame = Frame(slide.size_px, slide.spacing_um)
+                areas.append(DrawnArea(frame, self.cutting.spacing_um, file))
         strips = []
         for row in range(core.tiles_y):
             y_px = row * TILE_PX
@@ -321,15 +321,17 @@ def annotation_of(slide: str, folder: Path | None) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
+    """Size and spacing of level 0, where no slide is open."""
+
     dimensions: tuple[int, int]
     spacing_um: tuple[float, float]
 
 
-class _Area:
+class DrawnArea:
     """A drawn area as masks on the grid: a pixel counts where its center is inside."""
 
-    def __init__(self, slide: _Frame | Slide, spacing_um: float, path: Path) -> None:
+    def __init__(self, slide: Frame | Slide, spacing_um: float, path: Path) -> None:
         self._per_px = tuple(spacing_um / own for own in slide.spacing_um)
         self._picture: Mask | None = None
         self._geometry: BaseGeometry | None = None
@@ -370,7 +372,7 @@ class _Area:
         return out
 
 
-def _read_picture(path: Path, slide: _Frame | Slide, spacing_um: float) -> Mask:
+def _read_picture(path: Path, slide: Frame | Slide, spacing_um: float) -> Mask:
     """A mask on the grid, or of level 0, taken at the centers of the grid's pixels."""
     from PIL import Image
 

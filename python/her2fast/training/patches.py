@@ -16,7 +16,7 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.models.package import ModelPackage, load_package
 from her2fast.training.cache import Arrays, SlideCache
 from her2fast.training.cohort import TrainingSlide, check_duplicates
-from her2fast.training.config import Compute, Data
+from her2fast.training.config import Compute, Data, Train
 from her2fast.training.extract import Cutter, Cutting
 
 Longs = npt.NDArray[np.int64]
@@ -214,6 +214,16 @@ def batches(
     if whole and len(cuts) > 1 and len(cuts[-1]) < size:
         cuts.pop()
     return [cut[rank::ranks] for cut in cuts if len(cut) >= ranks]
+
+
+def epoch_batches(
+    pieces: Pieces, train: Train, *, seed: int, rank: int, ranks: int
+) -> list[Longs]:
+    """The batches of one process in an epoch that draws from everything."""
+    index = draw_epoch(
+        pieces, train.balance, train.samples_per_epoch, np.random.default_rng(seed)
+    )
+    return batches(index, train.batch_size, rank=rank, ranks=ranks, whole=True)
 
 
 def in_order(count: int, size: int) -> Iterator[Longs]:

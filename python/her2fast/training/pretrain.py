@@ -15,7 +15,7 @@ from her2fast.training.classify import predict, slide_figures
 from her2fast.training.config import PretrainConfig
 from her2fast.training.loop import EpochPlan, epoch_seed
 from her2fast.training.losses import soft_cross_entropy
-from her2fast.training.patches import Pieces, batches, draw_epoch, to_device
+from her2fast.training.patches import Pieces, epoch_batches, to_device
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -47,17 +47,13 @@ class PretrainWork:
 
     def begin(self, epoch: int, network: nn.Module) -> EpochPlan:
         """Patches in random order, balanced where asked."""
-        train = self._config.train
-        seed = self._config.run.seed
-        rng = np.random.default_rng(epoch_seed(seed, epoch, 1))
-        index = draw_epoch(self._train, train.balance, train.samples_per_epoch, rng)
-        rank = self._fabric.global_rank
-        cuts = batches(
-            index,
-            train.batch_size,
+        seed, rank = self._config.run.seed, self._fabric.global_rank
+        cuts = epoch_batches(
+            self._train,
+            self._config.train,
+            seed=epoch_seed(seed, epoch, 1),
             rank=rank,
             ranks=self._fabric.world_size,
-            whole=True,
         )
 
         def made() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
