@@ -39,6 +39,7 @@ from her2fast.report.pictures import (
     unpack,
     view_for,
 )
+from her2fast.report.view import AREAS_MEAN_SOMETHING
 from her2fast.scoring import OpenedSlide, Result
 from her2fast.store import ResultsFolder
 
@@ -91,11 +92,17 @@ def write_exports(
 ) -> Written:
     """Writes every file for people.
 
-    A slide that was not decided on (it was refused, say) has a report only.
+    A slide that failed or was refused has a report only: classes of a wrong stain, say,
+    mean nothing, and a map of them would look as if they did.
     `open_reader` is called where the report needs pictures that are not kept.
     """
     drawn = None
-    if result.measurement is not None and result.record["class_px"] is not None:
+    told = result.status in AREAS_MEAN_SOMETHING
+    if (
+        told
+        and result.measurement is not None
+        and result.record["class_px"] is not None
+    ):
         drawn = _write_measured(root, name, result, options, open_reader)
     page = report_html(
         result.record,

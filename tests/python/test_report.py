@@ -190,6 +190,14 @@ def test_no_score_says_why(status, code):
     assert "Distance to the cuts" not in text
 
 
+def test_no_areas_of_a_slide_that_must_not_be_read():
+    refused = page(unscored("refused", "WRONG_STAIN", "", "a.svs")).text
+    assert "No class areas to show." in refused
+    assert "61.27 %" not in refused
+    assert "Tumor left out" not in refused
+    assert "61.27 %" in page(unscored("indeterminate", "NO_TUMOR", "", "a.svs")).text
+
+
 def test_a_score_is_never_shown_without_the_status():
     text = page(unscored("failed", "CRASH", "", "a.svs") | {"score": "3+"}).text
     assert "HER2 score" not in text

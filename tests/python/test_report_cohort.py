@@ -66,6 +66,15 @@ def test_what_stands_on_the_page():
     assert counts == ["0", "1+", "2+", "3+", "no score"]
 
 
+def test_no_areas_of_a_slide_that_must_not_be_read():
+    for status, shown in (("refused", False), ("failed", False), ("indeterminate", 1)):
+        code = "NO_TUMOR" if shown else "CRASH"
+        made = unscored(status, code, "", "a.svs")
+        assert made["class_px"]
+        data = cohort_html([made]).decode()
+        assert ('class="mini"' in data, "2.67 %" in data) == (bool(shown),) * 2
+
+
 def test_rows_stand_in_the_order_of_the_worklist():
     made = six()
     rows = body_rows(cohort_html(made))

@@ -16,7 +16,7 @@ from her2fast.export.palettes import DEFAULT_PALETTE, class_colors, hex_color
 from her2fast.export.results_table import Need, worklist
 from her2fast.report import words
 from her2fast.report.html import template
-from her2fast.report.view import intended_use, printable_all
+from her2fast.report.view import AREAS_MEAN_SOMETHING, intended_use, printable_all
 
 __all__ = ["cohort_html"]
 
@@ -86,7 +86,8 @@ def _row(number: int, item: Need, palette: str) -> dict[str, Any]:
     score = record.get("score") if status == "scored" else None
     name = str(slide.get("name") or record.get("folder") or "unnamed slide")
     folder = record.get("folder")
-    tumor = _number(record.get("tumor_mm2")) if status != "failed" else None
+    areas = record if status in AREAS_MEAN_SOMETHING else {}
+    tumor = _number(areas.get("tumor_mm2"))
     return {
         "number": number,
         "name": name,
@@ -96,13 +97,13 @@ def _row(number: int, item: Need, palette: str) -> dict[str, Any]:
         "reasons": _why(record, status),
         "message": "" if status == "scored" else str(record.get("message") or ""),
         "alternative": _mapping(record.get("guideline")).get("alternative"),
-        "shares": _shares(record, palette),
+        "shares": _shares(areas, palette),
         "values": [
             _value(tumor, tumor and f"{tumor:.3f}"),
             _value(item.probability, _probability(item.probability)),
-            _share_value(record.get("dropped_tumor_share"), 2),
-            _share_value(record.get("out_of_focus_share"), 1),
-            _share_value(_mapping(record.get("domain")).get("outside_share"), 1),
+            _share_value(areas.get("dropped_tumor_share"), 2),
+            _share_value(areas.get("out_of_focus_share"), 1),
+            _share_value(_mapping(areas.get("domain")).get("outside_share"), 1),
         ],
     }
 
@@ -235,7 +236,7 @@ def _probability(share: float | None) -> str:
     """Never 0 % or 100 % by rounding."""
     if share is None:
         return ""
-    return "all" if share == 1 else f"{100 * min(max(share, 0.001), 0.999):.1f} %"
+    return ">99.9 %" if share == 1 else f"{100 * min(max(share, 0.001), 0.999):.1f} %"
 
 
 def _share_value(value: Any, digits: int) -> dict[str, Any]:

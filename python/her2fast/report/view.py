@@ -14,7 +14,10 @@ from her2fast.guidelines import rule_sets
 from her2fast.report import words
 from her2fast.report.sureness import sureness
 
-__all__ = ["intended_use", "page_view", "printable_all"]
+__all__ = ["AREAS_MEAN_SOMETHING", "intended_use", "page_view", "printable_all"]
+
+#: Elsewhere what was measured, if anything, is of a slide that must not be read.
+AREAS_MEAN_SOMETHING = ("scored", "indeterminate")
 
 _NEUTRAL = "#5f6368"
 _SCORES = ("0", "1+", "2+", "3+")
@@ -27,6 +30,7 @@ def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
     slide = _mapping(clean.get("slide"))
     guideline = _mapping(clean.get("guideline"))
     classes = _classes(clean, palette)
+    status = clean.get("status")
     return {
         "slide_name": slide.get("name") or "unnamed slide",
         "head": _head(clean, guideline, classes),
@@ -35,7 +39,7 @@ def page_view(record: Mapping[str, Any], palette: str) -> dict[str, Any]:
         "cuts": _cuts(clean, guideline, classes),
         "sure": sureness(clean, classes),
         "facts": _facts(clean),
-        "areas": _areas(clean),
+        "areas": _areas(clean) if status in AREAS_MEAN_SOMETHING else [],
         "tiles": _tiles(_mapping(clean.get("tiles"))),
         "warnings": _list(clean.get("warnings")),
         "provenance": _provenance(clean, slide, guideline),
@@ -99,6 +103,8 @@ def _unit(record: Mapping[str, Any]) -> str:
 
 
 def _classes(record: Mapping[str, Any], palette: str) -> list[dict[str, Any]]:
+    if record.get("status") not in AREAS_MEAN_SOMETHING:
+        return []
     names = [str(name) for name in _list(record.get("class_names"))]
     pixels = [int(_number(px) or 0) for px in _list(record.get("class_px"))]
     areas = _list(record.get("class_mm2"))
@@ -238,6 +244,8 @@ def _distance(margin: int, total: int, mm2_of_all: float) -> str:
 
 def _facts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What decides at a glance whether the rest can be believed."""
+    if record.get("status") not in AREAS_MEAN_SOMETHING:
+        return []
     flags = _list(record.get("review_flags"))
     tiles = _mapping(record.get("tiles"))
     spoilt = sum(
