@@ -211,7 +211,7 @@ def make_cases(paths: dict[str, Path], few: int = 1) -> list[Case]:
         return grid(step_px, side_px, max(64, count // few))
 
     return [
-        Case("level-256", svs, 0, 1, 256, 256, u, u, tiles(256, s, 1600)),
+        Case("level-256", svs, 0, 1, 256, 256, u, u, tiles(256, s, 2000)),
         Case("level-512", svs, 0, 1, 512, 512, u, u, tiles(512, s, 400)),
         # 0.2 um/px at level 0: the 1/4 level has 0.8, so 320 px become 256.
         Case("um-1-4-16", svs, 1, 4, 320, 256, 0.2, 1.0, tiles(1280, s, 256)),

@@ -30,6 +30,7 @@ class Contender:
     read: Read
     module: str | None
     takes: Callable[[Case], bool]
+    needs_opencv: bool = False  # for smaller tiles
 
 
 def is_ndpi(case: Case) -> bool:
@@ -197,7 +198,9 @@ def whole_tiles(case: Case) -> bool:
 CONTENDERS = (
     Contender("her2fast", her2fast_tiles, None, lambda case: True),
     Contender("her2fast exact", her2fast_exact, None, lambda case: case.resized),
-    Contender("openslide-python", openslide_tiles, "openslide", lambda case: True),
-    Contender("tifffile+imagecodecs", tifffile_tiles, "tifffile", whole_tiles),
-    Contender("cucim", cucim_tiles, "cucim", lambda case: not is_ndpi(case)),
+    Contender(
+        "openslide-python", openslide_tiles, "openslide", lambda case: True, True
+    ),
+    Contender("tifffile+imagecodecs", tifffile_tiles, "tifffile", whole_tiles, True),
+    Contender("cucim", cucim_tiles, "cucim", lambda case: not is_ndpi(case), True),
 )

@@ -215,6 +215,11 @@ def main() -> None:
             contenders.append(contender)
         except Exception as error:
             skipped[contender.name] = f"cannot be imported: {error}"
+    try:
+        __import__("cv2")
+    except ImportError as error:
+        skipped["OpenCV's area resize"] = f"cannot be imported: {error}"
+        contenders = [c for c in contenders if not c.needs_opencv]
     bare = None
     try:
         bare = BareJpeg()
