@@ -108,6 +108,10 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
     return {
         "slides": len(rows),
+        "flags": {
+            flag: sum(flag in row.get("flags", ()) for row in rows)
+            for flag in sorted({f for row in rows for f in row.get("flags", ())})
+        },
         "rules": {rule: by_rule(rows, rule) for rule in RULES},
         "fraction_mae": _spread([float(e) for e in error.mean(1)]),
         "fraction_mae_by_class": [round(float(e), 4) for e in error.mean(0)],

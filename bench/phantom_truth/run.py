@@ -136,6 +136,8 @@ def score_slide(package: MethodPackage, cohort: str, index: int, side_px: int) -
         "status": results[RULES[0]].status,
         "code": results[RULES[0]].code,
         "review": {r: results[r].review_required for r in RULES},
+        "flags": record["review_flags"],
+        "out_of_domain_share": (record["domain"] or {}).get("outside_share"),
         "true_fractions": [round(float(n / counts.sum()), 5) for n in counts],
         "found_fractions": record["fractions"],
         "tumor_dice": 2.0 * int((mask & truth).sum()) / max(both, 1),
@@ -150,7 +152,8 @@ def cohort_rows(
 ) -> list[Row]:
     """Rows of a cohort; those in `kept` (JSON lines) are not computed again."""
     # What a row depends on, apart from code: a kept row of another package is ignored.
-    key = [cohort, side_px, package.classify.sha256[:16]]
+    models = [model.sha256[:16] for model in package.models]
+    key = [cohort, side_px, *models]
     rows: dict[int, Row] = {}
     if kept is not None and kept.is_file():
         for line in kept.read_text(encoding="utf-8").splitlines():

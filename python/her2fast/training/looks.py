@@ -22,21 +22,21 @@ from her2fast.phantom.optics import DAB, HEMATOXYLIN
 class Spread:
     """How far a batch's looks lie apart; the names say what is moved."""
 
-    hematoxylin: float = 0.30  # sigma of the logarithm of its strength
+    hematoxylin: float = 0.25  # sigma of the logarithm of its strength
     dab: float = 0.12
-    vector: float = 0.035  # sigma of each stain's direction
-    gamma: float = 0.08
-    balance: float = 0.03  # sigma of each channel's light
+    vector: float = 0.03  # sigma of each stain's direction
+    gamma: float = 0.06
+    balance: float = 0.025  # sigma of each channel's light
     no_dab: float = 0.0  # share of the pictures that lose most of their DAB
-    soften: float = 0.35  # share of the pictures that are blurred
-    sharpen: float = 0.35
-    noise: float = 0.012  # largest sigma of the noise, of full light
+    soften: float = 0.3  # share of the pictures that are blurred
+    sharpen: float = 0.3
+    noise: float = 0.010  # largest sigma of the noise, of full light
 
 
 #: Strength of DAB is what a class is: little may be moved.
 FOR_CLASSES = Spread()
 #: Tumor is tumor whatever its stain.
-FOR_TUMOR = Spread(hematoxylin=0.35, dab=0.45, vector=0.04, no_dab=0.30)
+FOR_TUMOR = Spread(dab=0.4, no_dab=0.25)
 
 
 def wide_profile(rng: np.random.Generator) -> Profile:
@@ -50,7 +50,10 @@ def wide_profile(rng: np.random.Generator) -> Profile:
         moved /= np.linalg.norm(moved)
         return float(moved[0]), float(moved[1]), float(moved[2])
 
-    light = rng.uniform(224.0, 250.0) + rng.normal(0.0, 4.0, 3)
+    def times(value: float, spread: float) -> float:
+        return value * float(np.exp(rng.normal(0.0, spread)))
+
+    light = np.array(base.white_rgb) + rng.normal(0.0, 5.0) + rng.normal(0.0, 3.0, 3)
     light = np.clip(light, 212.0, 254.0)
     return replace(
         base,
@@ -58,13 +61,13 @@ def wide_profile(rng: np.random.Generator) -> Profile:
         white_rgb=(float(light[0]), float(light[1]), float(light[2])),
         hematoxylin=turned(base.hematoxylin, 0.04),
         dab=turned(base.dab, 0.03),
-        hematoxylin_gain=float(np.exp(rng.uniform(np.log(0.6), np.log(2.3)))),
-        dab_gain=float(np.exp(rng.normal(0.0, 0.10))),
-        gamma=float(np.exp(rng.normal(0.0, 0.06))),
-        blur_um=float(rng.uniform(0.25, 1.1)),
-        sharpen=float(rng.uniform(0.0, 0.8)),
-        noise=float(rng.uniform(0.5, 3.5)),
-        jpeg_quality=int(rng.integers(55, 96)),
+        hematoxylin_gain=times(base.hematoxylin_gain, 0.25),
+        dab_gain=times(base.dab_gain, 0.10),
+        gamma=times(base.gamma, 0.06),
+        blur_um=base.blur_um * float(rng.uniform(0.6, 2.0)),
+        sharpen=max(0.0, base.sharpen + float(rng.uniform(-0.2, 0.4))),
+        noise=base.noise * float(rng.uniform(0.4, 2.2)),
+        jpeg_quality=int(rng.integers(60, 96)),
     )
 
 

@@ -65,12 +65,14 @@ class TinyClassifier(nn.Module):
         return logits
 
     def with_features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and (N, 192) means of three layers from fine to coarse."""
+        """Logits, and (N, 256) means of three layers and the middle one's maxima."""
         pooled = []
         for index, block in enumerate(self.features):
             x = block(x)
             if index in self.POOLED:
                 pooled.append(x.mean((2, 3)))
+            if index == self.POOLED[1]:  # few odd cells hardly move a mean
+                pooled.append(x.amax((2, 3)))
         logits: torch.Tensor = self.head(pooled[-1])
         return logits, torch.cat(pooled, 1)
 
@@ -84,7 +86,10 @@ class TinyUNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvBlock(3, 16, 2), ConvBlock(16, 32, 2))
+        # Unstained tumor differs from stroma by its nuclei: look at half size first.
+        self.stem = nn.Sequential(
+            ConvBlock(3, 16, 2), ConvBlock(16, 16), ConvBlock(16, 32, 2)
+        )
         self.level4 = ConvBlock(32, 32)
         self.level8 = nn.Sequential(ConvBlock(32, 64, 2), ConvBlock(64, 64))
         self.level16 = nn.Sequential(

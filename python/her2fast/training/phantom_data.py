@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +19,7 @@ from torch.nn import functional
 
 from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
+from her2fast.training.hard_negatives import spoil
 from her2fast.training.looks import FOR_CLASSES, FOR_TUMOR, augment, wide_profile
 
 #: Patches with at most this share of tumor are neither trained on nor scored.
@@ -25,7 +29,7 @@ MIN_TUMOR = 0.10
 SPACING_SPREAD = 0.10
 
 #: Weight of unstained tumor in the segmenter's loss: what is missed most.
-UNSTAINED_WEIGHT = 1.5
+UNSTAINED_WEIGHT = 1.25
 
 #: Seeds of training scenes start here; evaluation and demo use others.
 FIRST_SEED = 1_000_000
@@ -54,6 +58,43 @@ def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float
     return float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3])
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How one size of scenes is rendered."""
+
+    size_px: int
+    exposures: int
+    profiles: tuple[Profile, ...] | None
+    empty_share: float
+
+
+Exposures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]
+
+
+def render_scene(plan: Plan, seed: int) -> Exposures:
+    """One scene's (E, H, W, 3) pictures and (H, W) classes: a function of the seed."""
+    size = (plan.size_px, plan.size_px)
+    rgb = np.empty((plan.exposures, *size, 3), np.uint8)
+    rng = generator(seed, 7)
+    mixture = random_mixture(rng)
+    tumor = bool(rng.random() >= plan.empty_share)
+    # A stated spacing is wrong by some percent, and cells differ in size.
+    spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
+    scene = compose_scene(
+        seed, size, spacing_um=spacing_um, mixture=mixture, tumor=tumor
+    )
+    for exposure in range(plan.exposures):
+        if plan.profiles is None:
+            look = wide_profile(rng)
+        else:
+            look = plan.profiles[int(rng.integers(len(plan.profiles)))]
+        phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
+        rgb[exposure] = phantom.rgb
+        class_map = np.array(phantom.class_map)
+    spoil(rng, rgb, class_map)
+    return rgb, class_map
+
+
 def make_pictures(
     count: int,
     size_px: int,
@@ -62,46 +103,39 @@ def make_pictures(
     first_seed: int = FIRST_SEED,
     profiles: tuple[Profile, ...] | None = None,
     empty_share: float = 0.08,
+    processes: int = 1,
 ) -> Pictures:
     """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
 
-    Without `profiles` every exposure has a stain and a scanner of its own.
+    Without `profiles` every exposure has a stain and a scanner of its own. The bytes do
+    not depend on `processes`.
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
-    for index in range(count):
-        seed = first_seed + index
-        rng = generator(seed, 7)
-        mixture = random_mixture(rng)
-        tumor = bool(rng.random() >= empty_share)
-        # A stated spacing is wrong by some percent, and cells differ in size.
-        spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
-        scene = compose_scene(
-            seed,
-            (size_px, size_px),
-            spacing_um=spacing_um,
-            mixture=mixture,
-            tumor=tumor,
-        )
-        for exposure in range(exposures):
-            if profiles is None:
-                look = wide_profile(rng)
-            else:
-                look = profiles[int(rng.integers(len(profiles)))]
-            phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
-            rgb[index, exposure] = phantom.rgb
-            class_map[index] = phantom.class_map
+    plan = Plan(size_px, exposures, profiles, empty_share)
+    seeds = range(first_seed, first_seed + count)
+    done: Iterable[Exposures]
+    with contextlib.ExitStack() as stack:
+        if processes > 1:
+            # Not forked: torch has threads already.
+            pool = get_context("spawn").Pool(processes)
+            stack.enter_context(pool)
+            done = pool.imap(partial(render_scene, plan), seeds, chunksize=4)
+        else:
+            done = map(partial(render_scene, plan), seeds)
+        for index, (pictures, classes) in enumerate(done):
+            rgb[index], class_map[index] = pictures, classes
     return Pictures(rgb, class_map)
 
 
 def cached_pictures(
-    path: Path | None, count: int, size: int, exposures: int
+    path: Path | None, count: int, size: int, exposures: int, processes: int
 ) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment."""
     if path is not None and path.is_file():
         with np.load(path) as stored:
             return Pictures(stored["rgb"], stored["class_map"])
-    pictures = make_pictures(count, size, exposures)
+    pictures = make_pictures(count, size, exposures, processes=processes)
     if path is not None:
         np.savez(path, rgb=pictures.rgb, class_map=pictures.class_map)
     return pictures

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks, hard negatives and domain statistics of the recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
+
+from her2fast.phantom.fields import generator
+from her2fast.phantom.optics import DAB, HEMATOXYLIN
+from her2fast.training import domain_statistics, hard_negatives, looks, phantom_data
+from her2fast.training.networks import TinyClassifier, fold_norms
+from her2fast.training.packages import MEAN, STD
+
+STILL = looks.Spread(
+    hematoxylin=0.0, dab=0.0, vector=0.0, gamma=0.0, balance=0.0,
+    soften=0.0, sharpen=0.0, noise=0.0,
+)  # fmt: skip
+
+
+def stained(hematoxylin: float, dab: float) -> torch.Tensor:
+    """(1, 8, 8, 3) pixels of so much of both stains, in natural density."""
+    density = hematoxylin * np.array(HEMATOXYLIN) + dab * np.array(DAB)
+    pixel = np.rint(255.0 * np.exp(-density)).astype(np.uint8)
+    return torch.from_numpy(np.broadcast_to(pixel, (1, 8, 8, 3)).copy())
+
+
+def test_nothing_moved_is_the_same_picture():
+    rgb = stained(0.7, 0.5)
+    out = looks.augment(rgb, torch.Generator().manual_seed(0), STILL)
+    # What neither stain explains is scaled: only rounding is left of it here.
+    assert (out.int() - rgb.int()).abs().max() <= 2
+
+
+def test_dab_is_taken_away_and_hematoxylin_stays():
+    spread = looks.Spread(**{**STILL.__dict__, "no_dab": 1.0})
+    with_dab = stained(0.5, 1.2)
+    without = stained(0.5, 0.0)
+    out = looks.augment(with_dab, torch.Generator().manual_seed(1), spread)
+    left = -np.log(out.double().numpy() / 255.0) @ np.linalg.pinv(
+        np.array([HEMATOXYLIN, DAB])
+    )
+    assert left[..., 1].max() <= 0.3 * 1.2 + 0.02
+    np.testing.assert_allclose(left[..., 0], 0.5, atol=0.05)
+    assert out.float().mean() > with_dab.float().mean()
+    assert out.float().mean() <= without.float().mean()
+
+
+def test_augmenting_repeats_and_differs():
+    rgb = torch.randint(60, 250, (3, 16, 16, 3), dtype=torch.uint8)
+    one = looks.augment(rgb, torch.Generator().manual_seed(5), looks.FOR_TUMOR)
+    two = looks.augment(rgb, torch.Generator().manual_seed(5), looks.FOR_TUMOR)
+    other = looks.augment(rgb, torch.Generator().manual_seed(6), looks.FOR_TUMOR)
+    assert torch.equal(one, two)
+    assert one.shape == rgb.shape
+    assert one.dtype == torch.uint8
+    assert not torch.equal(one, other)
+
+
+def test_wide_profiles_are_many_and_possible():
+    profiles = [looks.wide_profile(generator(seed, 1)) for seed in range(40)]
+    assert len({p.hematoxylin for p in profiles}) == 40
+    for profile in profiles:
+        assert np.linalg.norm(profile.dab) == pytest.approx(1.0)
+        assert min(*profile.hematoxylin, *profile.dab) > 0.0
+        assert profile.sharpen >= 0.0
+        assert 212.0 <= min(profile.white_rgb) <= max(profile.white_rgb) <= 254.0
+
+
+def test_pen_and_folds_hide_what_they_cover(monkeypatch):
+    def spoiled(pen: float, fold: float):
+        monkeypatch.setattr(hard_negatives, "PEN_SHARE", pen)
+        monkeypatch.setattr(hard_negatives, "FOLD_SHARE", fold)
+        rgb = np.full((2, 400, 400, 3), 200, np.uint8)
+        rgb[:, ::5] = 240
+        classes = np.full((400, 400), 2, np.int8)
+        hard_negatives.spoil(generator(3, 0), rgb, classes)
+        return rgb, classes
+
+    plain, classes = spoiled(-1.0, -1.0)
+    assert (classes == 2).all()
+    assert (plain[:, 1] == 200).all()
+    for shares in ((2.0, -1.0), (-1.0, 2.0)):
+        rgb, classes = spoiled(*shares)
+        hidden = classes == -1
+        assert 0.02 < hidden.mean() < 0.98
+        assert rgb[0][hidden].mean() < plain[0][hidden].mean() - 5
+        away = ~hidden & (np.abs(rgb[0].astype(int) - plain[0]).max(-1) < 2)
+        assert away.sum() > 0.8 * (~hidden).sum()
+
+
+def test_scenes_do_not_depend_on_the_processes():
+    one = phantom_data.make_pictures(3, 96, 2, first_seed=77)
+    two = phantom_data.make_pictures(3, 96, 2, first_seed=77, processes=2)
+    assert one.rgb.tobytes() == two.rgb.tobytes()
+    assert one.class_map.tobytes() == two.class_map.tobytes()
+
+
+def test_distance_by_hand():
+    """Two kinds on a line, unit spread: an unshrunk distance is known."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 2, 20_000)
+    values = rng.normal(size=(20_000, 3)) * [1.0, 2.0, 0.5]
+    values[:, 0] += 10.0 * kinds
+    fitted = domain_statistics.fit_deviation(values, kinds)
+    points = torch.tensor([[0.0, 0, 0], [10.0, 0, 0], [0.0, 6, 0], [13.0, 0, 0]])
+    far = fitted(points).numpy()
+    assert far[:2].max() < 0.05  # both centers
+    # three spreads along one of three axes: sqrt(9 / 3)
+    np.testing.assert_allclose(far[2:], np.sqrt(3.0), rtol=0.03)
+    assert float(fitted(torch.tensor(values[:500], dtype=torch.float32)).mean()) < 1.1
+
+
+def test_strange_colors_are_far():
+    torch.manual_seed(0)
+    pictures = phantom_data.make_pictures(3, 160, 1, first_seed=88, empty_share=0.0)
+    classifier = TinyClassifier()
+    fold_norms(classifier)
+    batches = (
+        (phantom_data.normalize(rgb, MEAN, STD), shares)
+        for rgb, shares in phantom_data.patch_batches(pictures, 24, 64, 1)
+    )
+    scenes = [
+        (phantom_data.normalize(rgb, MEAN, STD), tumor)
+        for rgb, tumor in phantom_data.scene_patches(pictures, 64, 2)
+    ]
+    judged, domain = domain_statistics.fit_domain(
+        classifier, batches, scenes, steps=8, mean=MEAN, std=STD
+    )
+    assert domain.statistics["patches"] == 8 * 24
+    assert domain.max_share >= domain_statistics.LEAST_SHARE
+    usual = scenes[0][0]
+    with torch.inference_mode():
+        near = judged(usual)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        light = usual * std + mean
+        far = judged((1.0 - light - mean) / std)  # turned upside down
+    torch.testing.assert_close(near[:, :4], classifier(usual))
+    assert near.shape[1] == 6
+    assert (far[:, 4] > domain.cuts["color"]).all()
+    assert (far[:, 4] > near[:, 4]).all()
