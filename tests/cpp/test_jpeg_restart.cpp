@@ -112,5 +112,25 @@ TEST(ParseJpegFrame, AsksForMoreAndSeesDamage) {
   }
 }
 
+TEST(BeginJpeg, GivesTheHeaderItsSizeAndTakesTheMarkersAway) {
+  const std::vector<std::uint8_t> rgb(64 * 64 * 3, 90);
+  Bytes jpeg = encode_jpeg({rgb.data(), 64, 64, 3}, 90);
+  // A restart interval of 5 MCUs, twice: the last one counts.
+  const Bytes interval = bytes_of({0xff, 0xdd, 0, 4, 0, 9, 0xff, 0xdd, 0, 4, 0, 5});
+  jpeg.insert(jpeg.begin() + 2, interval.begin(), interval.end());
+  const JpegFrame frame = parse_jpeg_frame(jpeg).frame;
+  EXPECT_EQ(frame.restart_mcus, 5);
+  EXPECT_FALSE(frame.full_color);  // 4:2:0
+  for (const bool restarts : {true, false}) {
+    Bytes out;
+    begin_jpeg(frame, 48, 1032, restarts, out);
+    const JpegFrameAnswer answer = parse_jpeg_frame(out);
+    ASSERT_EQ(answer.kind, Kind::kGood);
+    EXPECT_EQ(answer.frame.width_px, 48);
+    EXPECT_EQ(answer.frame.height_px, 1032);
+    EXPECT_EQ(answer.frame.restart_mcus, restarts ? 5 : 0);
+  }
+}
+
 }  // namespace
 }  // namespace her2fast::io

@@ -181,6 +181,23 @@ TEST(TiffDirectory, TilesWithoutBytesReadAsMissing) {
   }
 }
 
+TEST(TiffDirectory, HintsNameTheTilesBytes) {
+  Tags tags = plain_tags();
+  tags[325] = {4, {3072, 3072, 3072, 0}, {}};  // the last tile is missing
+  const auto source =
+      std::make_shared<MemorySource>(build_tiff({}, plain_tiles(), {tags}));
+  const auto slide = open_slide(source);
+  EXPECT_TRUE(source->expected.empty());
+  slide->expect_tile(0, 0, 1);
+  ASSERT_EQ(source->expected.size(), 1u);
+  EXPECT_EQ(source->expected[0],
+            (std::pair<std::uint64_t, std::uint64_t>{16 + 2 * 3072, 3072}));
+  for (const auto& [column, row] : {std::pair{1, 1}, {2, 0}, {0, 2}, {-1, 0}, {0, -1}}) {
+    slide->expect_tile(0, column, row);  // no tile, or no bytes: no hint, no error
+  }
+  EXPECT_EQ(source->expected.size(), 1u);
+}
+
 TEST(TiffDirectory, LevelsAreSmallerCopiesOfTheFirst) {
   Tags half = plain_tags();
   half[256] = value(24);

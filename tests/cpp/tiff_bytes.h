@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "her2fast/error.h"
@@ -28,7 +29,11 @@ class MemorySource final : public ByteSource {
     bytes_read += size;
     std::memcpy(out, bytes_.data() + offset, size);
   }
+  void expect(std::uint64_t offset, std::uint64_t size) const override {
+    expected.emplace_back(offset, size);
+  }
   mutable std::atomic<std::uint64_t> bytes_read{0};
+  mutable std::vector<std::pair<std::uint64_t, std::uint64_t>> expected;  // offset, size
 
  private:
   Bytes bytes_;
