@@ -171,6 +171,8 @@ class Calibration(Section):
     on: list[Literal["train", "val"]] = ["val"]
     margin_permille: Annotated[int, Field(ge=0, le=99)] = 10
     starts: Annotated[int, Field(ge=1, le=10_000)] = 12
+    #: Never take values with which fewer slides get their label; false is the paper.
+    guard: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:
