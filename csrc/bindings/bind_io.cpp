@@ -124,13 +124,16 @@ void bind_writer(py::module_& m) {
       "write_pyramid",
       [](const py::object& path, const Array<std::uint8_t>& rgb, double spacing_um,
          std::int32_t tile_px, int jpeg_quality, std::vector<int> downsamples,
-         bool aperio, bool big_tiff, int workers, std::string title) {
+         bool aperio, bool big_tiff, int workers, std::string title,
+         std::string_view icc_profile) {
         const auto in = view(rgb);
         if (in.channels != 3) throw std::invalid_argument("need rgb of shape (H, W, 3)");
         const std::string bytes = path_bytes(path);
-        const auto options =
+        auto options =
             options_of(spacing_um, tile_px, jpeg_quality, std::move(downsamples), aperio,
                        big_tiff, workers, std::move(title));
+        const auto* profile = reinterpret_cast<const std::byte*>(icc_profile.data());
+        options.icc_profile.assign(profile, profile + icc_profile.size());
         py::gil_scoped_release unlocked;
         write_pyramid(
             bytes, in.width, in.height,
@@ -142,7 +145,8 @@ void bind_writer(py::module_& m) {
       },
       "path"_a, "rgb"_a.noconvert(), py::kw_only(), "spacing_um"_a, "tile_px"_a = 256,
       "jpeg_quality"_a = 90, "downsamples"_a = std::vector<int>{1, 4, 16},
-      "aperio"_a = false, "big_tiff"_a = false, "workers"_a = 2, "title"_a = "");
+      "aperio"_a = false, "big_tiff"_a = false, "workers"_a = 2, "title"_a = "",
+      "icc_profile"_a = py::bytes());
   m.def(
       "write_pyramid_rows",
       [](const py::object& path, std::int64_t width_px, std::int64_t height_px,
@@ -182,6 +186,7 @@ void bind_io(py::module_& m) {
   m.attr("SPACING_LIMITS_UM") = py::make_tuple(kMinSpacingUm, kMaxSpacingUm);
   bind_slide(m);
   bind_writer(m);
+  bind_convert(m);
   m.def(
       "set_openslide_library",
       [](const py::object& path) { io::set_openslide_library(path_bytes(path)); },

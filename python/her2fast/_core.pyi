@@ -191,7 +191,22 @@ def write_pyramid(
     big_tiff: bool = False,
     workers: int = 2,
     title: str = "",
+    icc_profile: bytes = b"",
 ) -> None: ...
+def convert_slide(
+    slide: Slide,
+    path: str | bytes | PathLike[str],
+    *,
+    spacing_um: tuple[float, float],
+    box_px: tuple[int, int, int, int],
+    jpeg_quality: int,
+    aperio: bool,
+    copy_tiles: bool = True,
+    big_tiff: bool = False,
+    workers: int = 2,
+    classic_bytes: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, int]: ...
 def write_pyramid_rows(
     path: str | bytes | PathLike[str],
     width_px: int,

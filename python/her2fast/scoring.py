@@ -209,8 +209,8 @@ def _bounds_warning(properties: Mapping[str, str]) -> str | None:
     if origin == ["0", "0"]:
         return None
     return (
-        f"the slide states bounds at ({origin[0]}, {origin[1]}): regions and maps are "
-        "in pixels of the whole level 0, QuPath's begin at the bounds"
+        f"the slide states bounds at ({origin[0]}, {origin[1]}): regions and maps "
+        "begin there, as in QuPath; OpenSlide itself counts from another corner"
     )
 
 

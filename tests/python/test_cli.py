@@ -315,7 +315,7 @@ def test_dry_run(
         ["score", "no.csv", "-o", "out"],
         ["rescore", "no-such-folder"],
         ["models", "show", "no-such-model"],
-        ["convert", "a.png", "b.tiff"],
+        ["convert", "a.png", "b.png"],
         ["no-such-verb"],
     ],
 )

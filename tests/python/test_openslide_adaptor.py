@@ -146,6 +146,33 @@ def test_a_whole_mirax_slide_is_scored(tmp_path: Path) -> None:
     assert tiles["read"] == tiles["total"] == 7 * 7
 
 
+def test_a_region_drawn_in_qupath_lies_where_it_was_drawn(tmp_path: Path) -> None:
+    """QuPath's level 0 begins at the bounds: 3+ stands at (64, 64) of its frame."""
+    painted = np.full((2048, 2048, 3), 255, np.uint8)
+    painted[512:1536, 512:1536] = slides.paint((1024, 1024), stains=(3, 0))
+    path = vendor_slides.write_mirax(
+        tmp_path / "a.mrxs", painted, [(512, 512, 1024, 1024)], 1.0
+    )
+    import packages
+
+    method = packages.write_method(tmp_path / "m")
+    scores = []
+    for x0 in (64, 576):
+        ring = [[x0, 64], [x0 + 384, 64], [x0 + 384, 960], [x0, 960], [x0, 64]]
+        roi = tmp_path / f"{x0}.geojson"
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"objectType": "annotation"},
+        }
+        collection = {"type": "FeatureCollection", "features": [feature]}
+        roi.write_text(json.dumps(collection))
+        result = her2fast.score(path, model=method, roi=roi, allow_unknown_model=True)
+        scores.append(result.score)
+        assert "(512, 512)" in result.record["warnings"][0]
+    assert scores == ["3+", "0"]
+
+
 def test_an_image_that_cannot_be_decoded_is_corrupt_not_missing(tmp_path: Path) -> None:
     painted = np.full((2048, 2048, 3), 255, np.uint8)
     painted[256:1792, 256:1280] = slides.paint((1024, 1536), stains=(3, 3, 3))

@@ -2,6 +2,7 @@
 /// Writes pyramidal tiled TIFF that OpenSlide, QuPath and this library open.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -21,8 +22,13 @@ struct PyramidOptions {
       16};  ///< of level 0; levels under one tile a side are left out, the first is 1
   bool aperio = false;    ///< Aperio ImageDescription ("Aperio ... |MPP = ...")
   std::string title;      ///< with `aperio`: "|Title = ..."; printable ASCII without '|'
-  bool big_tiff = false;  ///< forced; otherwise BigTIFF only above 4 GB
+  bool big_tiff = false;  ///< forced; otherwise BigTIFF only above `classic_bytes`
   int workers = 2;
+  double spacing_y_um = 0.0;           ///< 0: that of x, which is `spacing_um`
+  std::vector<std::byte> icc_profile;  ///< kept as it is; empty: none
+  /// Tiles of more bytes go into a BigTIFF. Directories of the largest slides stay below
+  /// 64 MiB, classic TIFF ends at 4 GiB; tests lower it.
+  std::uint64_t classic_bytes = std::uint64_t{0xffffffff} - (64u << 20);
 };
 
 /// Supplies rows of level 0: fills (rows, width, 3) for [y_px, y_px + rows).

@@ -32,7 +32,6 @@ constexpr std::int32_t kTilePx = 512;  // where the format has no tiles of its o
 constexpr std::int64_t kMinOwnTilePx = 128, kMaxOwnTilePx = 1024;
 constexpr int kMaxLevels = 64;
 constexpr std::int64_t kMaxSidePx = std::int64_t{1} << 26;  // as SlideFrame::check
-constexpr std::size_t kMaxIccBytes = std::size_t{16} << 20;
 constexpr std::size_t kMaxCompanions = 4096;
 // A level may end in the middle of a pixel, which is then partly transparent.
 constexpr std::int64_t kEdgePx = 2;

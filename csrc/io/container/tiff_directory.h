@@ -33,9 +33,9 @@ inline constexpr std::uint16_t kNewSubfileType = 254, kImageWidth = 256,
                                kTileLength = 323, kTileOffsets = 324,
                                kTileByteCounts = 325, kSubIfds = 330, kSampleFormat = 339,
                                kJpegTables = 347, kYCbCrSubSampling = 530, kXmp = 700,
-                               kNdpiMark = 65420, kNdpiMagnification = 65421,
-                               kNdpiFocalPlane = 65424, kNdpiRestartLow = 65426,
-                               kNdpiRestartHigh = 65432;
+                               kIccProfile = 34675, kNdpiMark = 65420,
+                               kNdpiMagnification = 65421, kNdpiFocalPlane = 65424,
+                               kNdpiRestartLow = 65426, kNdpiRestartHigh = 65432;
 }  // namespace tag
 
 // A slide has about ten directories of about twenty entries; OME series have some

@@ -23,21 +23,46 @@ enum Compression : std::uint64_t {
 };
 enum Photometric : std::uint64_t { kRgb = 2, kYCbCr = 6 };
 
-class TiffSlide final : public Slide {
+class TiffSlide final : public Slide, public HasIccProfile, public HasJpegTiles {
  public:
   TiffSlide(std::shared_ptr<const ByteSource> source, SlideInfo info,
-            std::vector<TiledImage> images)
-      : source_(std::move(source)), info_(std::move(info)), images_(std::move(images)) {}
+            std::vector<TiledImage> images, std::optional<TiffField> icc)
+      : source_(std::move(source)),
+        info_(std::move(info)),
+        images_(std::move(images)),
+        icc_(icc) {}
 
   const SlideInfo& info() const override { return info_; }
   std::string fingerprint() const override { return fingerprint_of(*source_); }
 
+  std::vector<std::byte> icc_profile() const override {
+    if (!icc_) return {};
+    std::vector<std::byte> profile(static_cast<std::size_t>(icc_->count));
+    source_->read(icc_->position, profile.size(), profile.data());
+    return profile;
+  }
+
+  std::optional<JpegTileFormat> jpeg_format(int level) const override {
+    const TiledImage& image = images_.at(static_cast<std::size_t>(level));
+    if (!is_jpeg(image)) return std::nullopt;
+    return JpegTileFormat{image.codec == TiffCodec::kJpegRgb, image.jpeg_tables,
+                          image.subsampling};
+  }
+
+  std::vector<std::byte> jpeg_bytes(int level, std::int64_t column,
+                                    std::int64_t row) const override {
+    const TiledImage& image = images_.at(static_cast<std::size_t>(level));
+    const auto index = static_cast<std::size_t>(row * image.columns + column);
+    if (image.offsets.at(index) == 0) return {};
+    std::vector<std::byte> bytes(image.bytes[index]);
+    source_->read(image.offsets[index], bytes.size(), bytes.data());
+    return bytes;
+  }
+
   bool can_scale(int level, int denominator) const override {
     const TiledImage& image = images_.at(static_cast<std::size_t>(level));
     if (denominator == 1) return true;
-    const bool jpeg =
-        image.codec == TiffCodec::kJpegYCbCr || image.codec == TiffCodec::kJpegRgb;
-    return jpeg && (denominator == 2 || denominator == 4 || denominator == 8) &&
+    return is_jpeg(image) && (denominator == 2 || denominator == 4 || denominator == 8) &&
            image.tile_width_px % denominator == 0 &&
            image.tile_height_px % denominator == 0;
   }
@@ -79,6 +104,10 @@ class TiffSlide final : public Slide {
   }
 
  private:
+  static bool is_jpeg(const TiledImage& image) {
+    return image.codec == TiffCodec::kJpegYCbCr || image.codec == TiffCodec::kJpegRgb;
+  }
+
   static TileStatus decode(const TiledImage& image, std::span<const std::byte> bytes,
                            int denominator, ImageView<std::uint8_t> out,
                            DecodeScratch& scratch) {
@@ -100,6 +129,7 @@ class TiffSlide final : public Slide {
   std::shared_ptr<const ByteSource> source_;
   SlideInfo info_;
   std::vector<TiledImage> images_;
+  std::optional<TiffField> icc_;
 };
 
 std::uint64_t required(const TiffFile& tiff, const TiffDirectory& directory,
@@ -107,6 +137,17 @@ std::uint64_t required(const TiffFile& tiff, const TiffDirectory& directory,
   const auto value = tiff.integer(directory, tag);
   if (!value) throw tiff.error(Code::kBadHeader, directory, tag, "is absent");
   return *value;
+}
+
+/// Of tags that no pixel depends on: one that stands twice counts as absent.
+const TiffField* find_single(const TiffDirectory& directory, std::uint16_t tag) {
+  const TiffField* found = nullptr;
+  for (const TiffField& field : directory.fields) {
+    if (field.tag != tag) continue;
+    if (found != nullptr) return nullptr;
+    found = &field;
+  }
+  return found;
 }
 
 bool fits(std::int64_t full, std::int64_t part, std::int64_t n) {
@@ -267,6 +308,11 @@ TiledImage load_tiled(const TiffFile& tiff, const TiffDirectory& directory) {
                       ? TiffCodec::kJpegYCbCr
                       : TiffCodec::kJpegRgb;
     image.jpeg_tables = tiff.bytes(directory, tag::kJpegTables, kMaxJpegTableBytes);
+    // The decoder goes by the stream; a copy of the tiles takes the tag along.
+    const TiffField* subsampling = find_single(directory, tag::kYCbCrSubSampling);
+    if (subsampling != nullptr && subsampling->type == 3 && subsampling->count == 2) {
+      image.subsampling = tiff.integers(directory, tag::kYCbCrSubSampling, 2);
+    }
   } else if (compression == kAdobeDeflate || compression == kDeflate) {
     image.codec = TiffCodec::kDeflate;
     image.horizontal_difference =
@@ -331,7 +377,16 @@ std::shared_ptr<const Slide> make_tiff_slide(const TiffFile& tiff, SlideInfo inf
     info.levels.push_back(level);
   }
   set_downsamples(info.levels);
-  return std::make_shared<TiffSlide>(tiff.source(), std::move(info), std::move(images));
+  const TiffField* profile =
+      find_single(tiff.directories()[images.front().directory], tag::kIccProfile);
+  std::optional<TiffField> icc;
+  // BYTE or UNDEFINED, and too long to stand in its entry; others are no profile.
+  if (profile != nullptr && (profile->type == 1 || profile->type == 7) &&
+      profile->count > 8 && profile->count <= kMaxIccBytes) {
+    icc = *profile;
+  }
+  return std::make_shared<TiffSlide>(tiff.source(), std::move(info), std::move(images),
+                                     icc);
 }
 
 }  // namespace her2fast::io

@@ -15,7 +15,8 @@ namespace her2fast::io {
 
 // Scanners write tiles of 256 to 1024 px; a thread holds one decoded tile (here 48 MiB).
 inline constexpr std::uint64_t kMaxTilePx = std::uint64_t{1} << 24;
-inline constexpr std::uint64_t kMaxTileSidePx = 65500;  // JPEG's own limit
+inline constexpr std::uint64_t kMaxTileSidePx = 65500;              // JPEG's own limit
+inline constexpr std::size_t kMaxIccBytes = std::size_t{16} << 20;  // a camera's: 2 MiB
 
 enum class TiffCodec { kUncompressed, kJpegYCbCr, kJpegRgb, kDeflate };
 
@@ -27,8 +28,9 @@ struct TiledImage {
   TiffCodec codec = TiffCodec::kUncompressed;
   bool horizontal_difference = false;
   std::vector<std::byte> jpeg_tables;
-  std::vector<std::uint64_t> offsets;  ///< (rows, columns); 0 is a missing tile
-  std::vector<std::uint32_t> bytes;    ///< (rows, columns); 0 is a missing tile
+  std::vector<std::uint64_t> subsampling;  ///< of JPEG, as tagged
+  std::vector<std::uint64_t> offsets;      ///< (rows, columns); 0 is a missing tile
+  std::vector<std::uint32_t> bytes;        ///< (rows, columns); 0 is a missing tile
 };
 
 /// Bytes that a JPEG of that many pixels can take: noise at quality 100 stays below twice
@@ -45,6 +47,24 @@ class HasIccProfile {
   virtual ~HasIccProfile() = default;
   /// Empty where there is none. @throws Error kIo
   virtual std::vector<std::byte> icc_profile() const = 0;
+};
+
+/// How JPEG tiles are to be understood: what a copy of them needs.
+struct JpegTileFormat {
+  bool rgb = false;  ///< else YCbCr
+  std::vector<std::byte> tables;
+  std::vector<std::uint64_t> subsampling;  ///< as tagged; empty where it is not
+};
+
+/// Slides whose JPEG tiles can be copied as they stand.
+class HasJpegTiles {
+ public:
+  virtual ~HasJpegTiles() = default;
+  /// Nothing where the level has no JPEG tiles.
+  virtual std::optional<JpegTileFormat> jpeg_format(int level) const = 0;
+  /// The tile's bytes; empty where it is missing. @throws Error kIo
+  virtual std::vector<std::byte> jpeg_bytes(int level, std::int64_t column,
+                                            std::int64_t row) const = 0;
 };
 
 /// Checks that every strip or tile of every directory lies inside the file; their bytes

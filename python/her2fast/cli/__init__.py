@@ -15,7 +15,7 @@ from her2fast._core import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("score:score", "Score slides into a results folder."),
     "rescore": ("rescore:rescore", "Decide again: other ROI, guideline or ISH."),
-    "convert": ("convert:convert", "Plain image and --mpp to a pyramidal TIFF."),
+    "convert": ("convert:convert", "Slide or image to a pyramid, TMA to its cores."),
     "info": ("info:info", "What is known of a slide, without scoring it."),
     "train": ("train:train", "Train a scorer from slide labels."),
     "evaluate": ("evaluate:evaluate", "Results folders against labels."),
