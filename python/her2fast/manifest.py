@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,10 +53,41 @@ class Entry:
     readers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A line of a manifest that is no entry, and why."""
+
+    line: int
+    message: str
+
+
 def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     """Rows of a manifest; paths are relative to its folder.
 
     Raises `UsageError` that names the line and the column.
+    """
+    entries: list[Entry] = []
+    seen: dict[str, int] = {}
+    place = os.fspath(path)
+    for line, entry in scan_manifest(path):
+        if isinstance(entry, BadRow):
+            raise UsageError(entry.message)
+        if entry.slide in seen:
+            raise UsageError(
+                f"{place}, line {line}: slide {entry.slide!r} stands in line "
+                f"{seen[entry.slide]} already"
+            )
+        seen[entry.slide] = line
+        entries.append(entry)
+    return entries
+
+
+def scan_manifest(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[int, Entry | BadRow]]:
+    """Every row with its line, bad ones and repeated slides among them.
+
+    Raises `UsageError` where there are no rows: no such file, no CSV, a wrong header.
     """
     place = os.fspath(path)
     try:
@@ -73,31 +104,25 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
         raise UsageError(f"{place}, line {line}: is not UTF-8") from error
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     folder = Path(path).resolve().parent
-    entries: list[Entry] = []
     header: list[str] | None = None
-    seen: dict[str, int] = {}
     line = 1
     try:
         for row in rows:
             here, line = line, rows.line_num + 1
             if not any(cell.strip() for cell in row):
                 continue
+            where = f"{place}, line {here}"
             if header is None:
-                header = _header(row, f"{place}, line {here}")
+                header = _header(row, where)
                 continue
-            entry = _entry(header, row, folder, f"{place}, line {here}")
-            if entry.slide in seen:
-                raise UsageError(
-                    f"{place}, line {here}: slide {entry.slide!r} stands in line "
-                    f"{seen[entry.slide]} already"
-                )
-            seen[entry.slide] = here
-            entries.append(entry)
+            try:
+                yield here, _entry(header, row, folder, where)
+            except UsageError as error:
+                yield here, BadRow(here, str(error))
     except csv.Error as error:
         raise UsageError(f"{place}, line {rows.line_num}: {error}") from error
     if header is None:
         raise UsageError(f"{place}: is empty; need a header with at least: slide")
-    return entries
 
 
 def _header(row: list[str], place: str) -> list[str]:

@@ -140,6 +140,7 @@ def empty_slide(name: str | None = None) -> Record:
         "name": name,
         "size_px": None,
         "fingerprint": None,
+        "sha256": None,
         "spacing_um": None,
         "spacing_source": None,
         "format": None,

@@ -63,6 +63,7 @@ class RunOptions:
     batch_size: int | None = None
     overwrite: bool = False
     allow_unknown_model: bool = False
+    full_hash: bool = False
     exports: ExportOptions = field(default_factory=ExportOptions)
 
 
@@ -211,18 +212,21 @@ def _score_locked(
             }
             settings = settings_for(method_record(package), **inputs)
             mpp = options.mpp if options.mpp is not None else entry.mpp
-            opened = open_input(entry.slide, mpp, slide_record)
+            opened = open_input(
+                entry.slide, mpp, slide_record, full_hash=options.full_hash
+            )
             source = scorer.provenance(opened)
             key = source.measurement_key
             decision_key = settings.key(key) if key else None
-            if not options.overwrite and folder.is_finished(
+            again = options.overwrite or not _same_bytes(folder, name, slide_record)
+            if not again and folder.is_finished(
                 name, key, decision_key, asdict(options.exports)
             ):
                 record = folder.read_record(name)
                 if record is not None:
                     return record, "kept"
             check_roi(settings.roi, opened.size_px)
-            core = None if options.overwrite else folder.read_measurement(name, key)
+            core = None if again else folder.read_measurement(name, key)
             work = "measured" if core is None else "decided"
             if core is None:
                 measurement = scorer.measure(opened, on_progress=_changes(report))
@@ -255,6 +259,19 @@ def _score_locked(
         record = failed_record(source, nameless(error, entry.slide))
         write_failed(folder, name, record, options.exports, inputs)
         return record, "none"
+
+
+def _same_bytes(folder: ResultsFolder, name: str, slide: Record) -> bool:
+    """False where every byte was hashed now, and was not so, or otherwise, before.
+
+    What was measured then may be of a file that differs between the fingerprint's
+    samples.
+    """
+    if slide["sha256"] is None:
+        return True
+    record = folder.read_record(name)
+    before = None if record is None else record["slide"].get("sha256")
+    return bool(before == slide["sha256"])
 
 
 def write_failed(

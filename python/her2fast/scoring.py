@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
+from her2fast.full_hash import full_sha256
 from her2fast.measure import (
     Models,
     OnProgress,
@@ -169,11 +170,16 @@ def open_core(path: str | os.PathLike[str]) -> _core.Slide:
 
 
 def open_input(
-    path: str | os.PathLike[str], mpp: float | None = None, record: Record | None = None
+    path: str | os.PathLike[str],
+    mpp: float | None = None,
+    record: Record | None = None,
+    *,
+    full_hash: bool = False,
 ) -> OpenedSlide:
     """Opens a slide and settles its frame; raises `SlideError` with an input code.
 
-    `record` is filled as far as the slide was understood, also where it is refused.
+    `record` is filled as far as the slide was understood, also where it is refused;
+    with `full_hash` by the SHA-256 of all of its bytes, too.
     """
     record = empty_slide() if record is None else record
     text = os.fspath(path)
@@ -186,6 +192,8 @@ def open_input(
     record["format"] = core.format
     record["reader"] = core.reader
     record["fingerprint"] = core.fingerprint()
+    if full_hash:
+        record["sha256"] = full_sha256(text)
     spacing_um, source, warning = _core.resolve_frame(core, mpp)
     record["spacing_um"] = list(spacing_um)
     record["spacing_source"] = source

@@ -64,6 +64,8 @@ class SlideInfo:
             yield f"spacing:     {x_um:g} x {y_um:g} um/px ({source})"
         if self.record["fingerprint"] is not None:
             yield f"fingerprint: {self.record['fingerprint']}"
+        if self.record["sha256"] is not None:
+            yield f"sha256:      {self.record['sha256']}"
         for key, value in self.properties.items():
             yield f"  {key}: {value}"
         for warning in self.warnings:
@@ -73,12 +75,15 @@ class SlideInfo:
 
 
 def describe_slide(
-    slide: str | os.PathLike[str], mpp: float | None = None
+    slide: str | os.PathLike[str],
+    mpp: float | None = None,
+    *,
+    full_hash: bool = False,
 ) -> SlideInfo:
     """Opens a slide and says what is known; never raises `SlideError`."""
     info = SlideInfo(record=empty_slide(display_name(slide)))
     try:
-        info.opened = open_input(slide, mpp, info.record)
+        info.opened = open_input(slide, mpp, info.record, full_hash=full_hash)
         info.warnings = list(info.opened.warnings)
     except SlideError as error:
         info.status, info.code, info.message = error.status, error.code, str(error)

@@ -72,3 +72,8 @@ palette = click.option(
     show_default=True,
     help="Colors of the classes.",
 )
+full_hash = click.option(
+    "--full-hash",
+    is_flag=True,
+    help="Hash every byte of a slide, not samples; slower.",
+)

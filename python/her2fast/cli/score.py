@@ -29,6 +29,7 @@ from her2fast.cli import options
 @options.reading
 @options.geojson
 @options.palette
+@options.full_hash
 @click.option("--overwrite", is_flag=True, help="Score again what is finished.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first bad slide.")
 @click.option("--dry-run", is_flag=True, help="List what would be scored; no model.")
@@ -48,6 +49,7 @@ def score(
     reading: str,
     geojson: str,
     palette: str,
+    full_hash: bool,
     overwrite: bool,
     fail_fast: bool,
     dry_run: bool,
@@ -76,6 +78,7 @@ def score(
         batch_size=batch_size,
         overwrite=overwrite,
         allow_unknown_model=allow_unknown_model,
+        full_hash=full_hash,
         exports=ExportOptions(geojson=geojson, palette=palette),
     )
     check_options(run_options)
