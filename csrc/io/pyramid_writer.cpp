@@ -4,19 +4,16 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <numeric>
 #include <stdexcept>
-#include <thread>
 
 #include "her2fast/error.h"
 #include "io/codec/jpeg_encode.h"
 #include "io/container/tiff_directory.h"
+#include "io/parallel.h"
 
 namespace her2fast::io {
 namespace {
@@ -227,32 +224,14 @@ std::vector<std::vector<std::byte>> PyramidWriter::encode_band(
     const LevelWriter& level) const {
   const std::int64_t tile = options_.tile_px;
   std::vector<std::vector<std::byte>> tiles(static_cast<std::size_t>(level.columns));
-  std::atomic<std::int64_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    try {
-      for (std::int64_t i = next.fetch_add(1); i < level.columns; i = next.fetch_add(1)) {
-        if (level.lost[static_cast<std::size_t>(i)] != 0) continue;  // stays empty
-        const ImageView<const std::uint8_t> view(level.band.data() + i * tile * 3, tile,
-                                                 tile, 3, level.columns * tile * 3);
-        tiles[static_cast<std::size_t>(i)] =
-            options_.jpeg_quality > 0 ? encode_jpeg(view, options_.jpeg_quality)
-                                      : deflate_tile(view);
-      }
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      failure = std::current_exception();
-      next = level.columns;
-    }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    const std::int64_t workers = std::min<std::int64_t>(options_.workers, level.columns);
-    for (std::int64_t i = 1; i < workers; ++i) helpers.emplace_back(work);
-    work();
-  }
-  if (failure) std::rethrow_exception(failure);
+  parallel_for(level.columns, options_.workers, [&](std::int64_t column) {
+    const auto i = static_cast<std::size_t>(column);
+    if (level.lost[i] != 0) return;  // stays empty
+    const ImageView<const std::uint8_t> view(level.band.data() + column * tile * 3, tile,
+                                             tile, 3, level.columns * tile * 3);
+    tiles[i] = options_.jpeg_quality > 0 ? encode_jpeg(view, options_.jpeg_quality)
+                                         : deflate_tile(view);
+  });
   return tiles;
 }
 

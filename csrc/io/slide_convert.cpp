@@ -2,17 +2,13 @@
 #include "her2fast/slide_convert.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
 #include <optional>
-#include <span>
 #include <stdexcept>
-#include <thread>
 #include <vector>
 
 #include "her2fast/error.h"
 #include "her2fast/tile_reader.h"
+#include "io/parallel.h"
 #include "io/pyramid_writer.h"
 
 namespace her2fast {
@@ -52,31 +48,6 @@ TileReader make_reader(const std::shared_ptr<const Slide>& slide, const Level& f
                                  static_cast<std::size_t>(full.tile_height_px) * 3;
   options.cache_bytes = std::max(options.cache_bytes, 2 * columns * tile_bytes);
   return TileReader(slide, {full.width_px, full.height_px, kUnit, kUnit}, options);
-}
-
-/// Runs `work` for 0 to `count` - 1 on threads; rethrows the first failure.
-void for_each(std::int64_t count, int workers,
-              const std::function<void(std::int64_t)>& work) {
-  std::atomic<std::int64_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto loop = [&] {
-    try {
-      for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) work(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      if (!failure) failure = std::current_exception();
-      next = count;
-    }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    for (std::int64_t i = 1; i < std::min<std::int64_t>(workers, count); ++i) {
-      helpers.emplace_back(loop);
-    }
-    loop();
-  }
-  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace
@@ -121,7 +92,7 @@ ConvertReport convert_slide(const std::shared_ptr<const Slide>& slide,
   for (std::int64_t y = 0; y < height; y += tile) {
     const std::int64_t rows = std::min(tile, height - y);
     const ImageView<std::uint8_t> band(pixels.data(), rows, width, 3);
-    for_each(columns, options.pyramid.workers, [&](std::int64_t column) {
+    io::parallel_for(columns, options.pyramid.workers, [&](std::int64_t column) {
       const auto i = static_cast<std::size_t>(column);
       const std::int64_t x = column * tile, part = std::min(tile, width - x);
       statuses[i] =
