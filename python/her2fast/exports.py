@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.export.atomic import atomic_write
+from her2fast.export.atomic import Together, atomic_write
 from her2fast.export.class_map import class_picture, with_legend
 from her2fast.export.geojson import patch_tiles, regions
 from her2fast.export.palettes import DEFAULT_PALETTE
@@ -77,7 +77,6 @@ class Written:
 class _Drawn:
     """What the report shares with the other files of a measured slide."""
 
-    files: list[Path]
     picture: Image.Image
     gallery: Gallery
 
@@ -90,12 +89,24 @@ def write_exports(
     options: ExportOptions,
     open_reader: OpenReader | None = None,
 ) -> Written:
-    """Writes every file for people.
+    """Writes every file for people; an error on the way leaves the old ones whole.
 
     A slide that failed or was refused has a report only: classes of a wrong stain, say,
     mean nothing, and a map of them would look as if they did.
     `open_reader` is called where the report needs pictures that are not kept.
     """
+    with Together() as files:
+        return _write_all(files, root, name, result, options, open_reader)
+
+
+def _write_all(
+    files: Together,
+    root: Path,
+    name: str,
+    result: Result,
+    options: ExportOptions,
+    open_reader: OpenReader | None,
+) -> Written:
     drawn = None
     told = result.status in AREAS_MEAN_SOMETHING
     if (
@@ -103,20 +114,20 @@ def write_exports(
         and result.measurement is not None
         and result.record["class_px"] is not None
     ):
-        drawn = _write_measured(root, name, result, options, open_reader)
+        drawn = _write_measured(files, root, name, result, options, open_reader)
     page = report_html(
         result.record,
         drawn.picture if drawn else None,
         gallery=drawn.gallery if drawn else None,
         palette=options.palette,
     )
-    report = _write(root / REPORTS / f"{name}.html", page)
-    if drawn is None:
-        return Written([report])
-    return Written([*drawn.files, report], drawn.gallery.pictures.unopened)
+    files.add(root / REPORTS / f"{name}.html", page)
+    missing = drawn is not None and drawn.gallery.pictures.unopened
+    return Written(files.paths, missing)
 
 
 def _write_measured(
+    files: Together,
     root: Path,
     name: str,
     result: Result,
@@ -173,18 +184,17 @@ def _write_measured(
     )
     choices = choose_patches(outcomes, grid)
     pictures = _patch_pictures(
-        folder.patches_path(name), choices, grid, core.key, open_reader
+        files, folder.patches_path(name), choices, grid, core.key, open_reader
     )
     gallery = Gallery(choices, pictures, names, result.record["class_patches"])
-    files = [
-        _write(root / PATCH_TABLES / f"{name}.csv", table),
-        _write(root / REGIONS / f"{name}.geojson", shapes),
-        _write(root / CLASS_MAPS / f"{name}.png", class_map),
-    ]
-    return _Drawn(files, picture, gallery)
+    files.add(root / PATCH_TABLES / f"{name}.csv", table)
+    files.add(root / REGIONS / f"{name}.geojson", shapes)
+    files.add(root / CLASS_MAPS / f"{name}.png", class_map)
+    return _Drawn(picture, gallery)
 
 
 def _patch_pictures(
+    files: Together,
     path: Path,
     choices: Sequence[Choice],
     grid: PatchGrid,
@@ -200,7 +210,7 @@ def _patch_pictures(
     pictures = collect(places, view, kept, open_reader)
     # Without the slide nothing that is kept is given up: another decision may need it.
     if not pictures.unopened:
-        _write(path, pack(pictures.jpegs, key))
+        files.add(path, pack(pictures.jpegs, key))
     return pictures
 
 
@@ -251,9 +261,3 @@ def _palette_of(folder: ResultsFolder, records: Sequence[Record]) -> str:
     } - {None}
     (palette,) = looks if len(looks) == 1 else (DEFAULT_PALETTE,)
     return str(palette)
-
-
-def _write(path: Path, data: bytes | Iterable[bytes]) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    atomic_write(path, data)
-    return path

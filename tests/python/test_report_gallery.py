@@ -335,3 +335,24 @@ def test_a_place_of_odd_bytes_is_found_again(
     assert cli.run(["score", str(slide), "-o", str(out), "-m", str(method)]) == 0
     assert cli.run(["rescore", str(out), "--roi", str(region(tmp_path))]) == 0
     assert "no picture" not in report(out).text
+
+
+def test_an_error_while_writing_leaves_the_old_files_whole(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from her2fast import exports
+
+    def files() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in sorted(scored.rglob("*")) if p.is_file()}
+
+    def full(*_: object, **__: object) -> bytes:
+        raise SlideError("no room", "DISK_FULL")
+
+    before = files()
+    monkeypatch.setattr(exports, "report_html", full)  # comes after maps and tables
+    cli.run(["rescore", str(scored), "--roi", str(region(tmp_path))])
+    assert files() == before
+    monkeypatch.undo()
+    assert cli.run(["rescore", str(scored), "--roi", str(region(tmp_path))]) == 0
+    changed = {p.name for p, data in files().items() if before[p] != data}
+    assert changed >= {"a.html", "a.png", "a.csv", "a.geojson", "a.patches.zip"}

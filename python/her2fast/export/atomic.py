@@ -12,7 +12,7 @@ from pathlib import Path
 
 from her2fast.errors import SlideError
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_write"]
+__all__ = ["TEMPORARY_PREFIX", "Together", "atomic_write"]
 
 #: Begins the name of every unfinished file; a killed run may leave some behind. The
 #: name is not derived from the target's, which may be as long as the system allows.
@@ -39,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | Iterable[bytes]) ->
     """
     target = Path(path)
     chunks = [data] if isinstance(data, bytes) else data
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+    temporary = _temporary(target)
     try:
         size = _write(temporary, chunks)
         os.replace(temporary, target)
@@ -55,6 +55,47 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | Iterable[bytes]) ->
         )
         raise SlideError(message, code) from error
     return size
+
+
+class Together:
+    """Files that take their names one right after the other, once all are written.
+
+    In a `with`: an error leaves every old file as it was. Only a kill within the
+    renames, which take milliseconds, can leave some old and some new.
+    """
+
+    def __init__(self) -> None:
+        self._staged: list[tuple[Path, Path]] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files' names, in the order of `add`."""
+        return [path for _, path in self._staged]
+
+    def add(self, path: Path, data: bytes | Iterable[bytes]) -> None:
+        """Write a file under a temporary name, its folder being made where it lacks."""
+        path.parent.mkdir(exist_ok=True)
+        staged = _temporary(path)
+        atomic_write(staged, data)
+        self._staged.append((staged, path))
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for staged, _path in self._staged:
+                with contextlib.suppress(OSError):
+                    staged.unlink(missing_ok=True)
+            return
+        for staged, path in self._staged:
+            os.replace(staged, path)
+        for folder in dict.fromkeys(path.parent for path in self.paths):
+            _flush_folder(folder)
+
+
+def _temporary(target: Path) -> Path:
+    return target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> int:
