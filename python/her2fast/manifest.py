@@ -82,13 +82,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def scan_manifest(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[int, Entry | BadRow]]:
-    """Every row with its line, bad ones and repeated slides among them.
-
-    Raises `UsageError` where there are no rows: no such file, no CSV, a wrong header.
-    """
+def read_utf8(path: str | os.PathLike[str]) -> str:
+    """A small text file of the user's; raises `UsageError` that names the line."""
     place = os.fspath(path)
     try:
         with open(path, "rb") as file:
@@ -102,6 +97,18 @@ def scan_manifest(
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{place}, line {line}: is not UTF-8") from error
+    return text
+
+
+def scan_manifest(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[int, Entry | BadRow]]:
+    """Every row with its line, bad ones and repeated slides among them.
+
+    Raises `UsageError` where there are no rows: no such file, no CSV, a wrong header.
+    """
+    place = os.fspath(path)
+    text = read_utf8(path)
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     folder = Path(path).resolve().parent
     header: list[str] | None = None

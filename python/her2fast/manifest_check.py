@@ -14,7 +14,7 @@ from typing import Any
 
 from her2fast.errors import REASON_CODES, SlideError, UsageError
 from her2fast.manifest import BadRow, Entry, scan_manifest
-from her2fast.scoring import nameless, open_input
+from her2fast.scoring import display_name, nameless, open_input
 
 __all__ = ["PROBLEMS", "ManifestReport", "Problem", "check_manifest"]
 
@@ -107,6 +107,7 @@ def check_manifest(
             fingerprint = str(open_input(entry.slide, entry.mpp).record["fingerprint"])
         except SlideError as error:
             text = str(nameless(error, entry.slide))
+            text = text.removeprefix(f"{display_name(entry.slide)}: ")
             problems.append(Problem(error.code, line, entry.slide, text))
             continue
         finally:

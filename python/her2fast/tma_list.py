@@ -9,15 +9,14 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from her2fast.errors import UsageError
+from her2fast.manifest import read_utf8
 from her2fast.tma_grid import Core
 
 __all__ = ["read_cores"]
 
-MAX_BYTES = 64 << 20
 MAX_CORES = 10_000
 #: Ways to state a core, by the columns of a CSV or of QuPath's measurement table.
 BOX = ("x0_px", "y0_px", "width_px", "height_px")
@@ -41,16 +40,7 @@ def read_cores(
     Raises `UsageError` that names the line or feature.
     """
     place = os.fspath(path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{place}: {error.strerror or error}") from error
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{place}: need at most {MAX_BYTES} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{place}: is not UTF-8") from error
+    text = read_utf8(path)
     if text.lstrip()[:1] in ("{", "["):
         cores = _of_geojson(text, place)
     else:
