@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from packages import write_method
 from slides import paint, write_slide
 from training_cohort import (
     config_text,
@@ -104,7 +105,7 @@ def _same_weights(a: Path, b: Path) -> None:
 
 def test_patches_are_those_that_scoring_keeps(cohort: Path, tmp_path: Path) -> None:
     """Grid, tissue, segmenter, region and the 10 % rule, against the scorer itself."""
-    package = load_package("constrained-tiny")
+    package = load_package(write_method(tmp_path / "package"))
     roi = tmp_path / "roi.geojson"
     ring = [[33.3, 20.1], [371.9, 51.7], [260.4, 377.2], [33.3, 20.1]]
     roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
