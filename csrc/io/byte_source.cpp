@@ -74,11 +74,13 @@ class FileSource final : public ByteSource {
     }
   }
 
+#ifdef POSIX_FADV_WILLNEED
   void expect(std::uint64_t offset, std::uint64_t size) const override {
     // A hint that fails is none: reading itself says what is wrong.
     static_cast<void>(::posix_fadvise(descriptor_, static_cast<off_t>(offset),
                                       static_cast<off_t>(size), POSIX_FADV_WILLNEED));
   }
+#endif
 
  private:
   void check_regular(const struct stat& status) const {

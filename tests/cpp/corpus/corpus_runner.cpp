@@ -154,9 +154,10 @@ struct Ending {
   long rss_kib = 0;
 };
 
-void limit(int resource, rlim_t value) {
+template <typename Resource>  // an enumeration or a number, as the C library likes
+void limit(Resource resource, rlim_t value) {
   const rlimit limits{value, value};
-  setrlimit(static_cast<__rlimit_resource_t>(resource), &limits);
+  setrlimit(resource, &limits);
 }
 
 Ending run_in_child(const std::string& path, const Levels& sound) {
