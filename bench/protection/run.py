@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +27,15 @@ from her2fast.scoring import Scorer, decide, open_input
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from cases import Case, artifact_cases, blur_cases, control_cases  # noqa: E402
+from cases import GROUPS, Case  # noqa: E402
 from figures import Row, summarize  # noqa: E402
 from perfect import measure as measure_perfectly  # noqa: E402
 
 RULES = "asco-cap-2018"
 
 
-def score_case(scorer: Scorer, case: Case, folder: Path) -> Row:
-    """One slide through a file, as a user would: truth beside what the scorer says."""
-    path = folder / f"{case.group}-{case.index}.svs"
+def prepare(case: Case, path: Path) -> Row:
+    """Writes the slide and returns its truth."""
     height = case.slide.spec.size_px[1]
     camera = Camera(case.slide)
     bands = [camera.rows(y, min(256, height - y)) for y in range(0, height, 256)]
@@ -48,17 +47,6 @@ def score_case(scorer: Scorer, case: Case, folder: Path) -> Row:
         jpeg_quality=case.slide.look.jpeg_quality or DEFAULT_JPEG_QUALITY,
         aperio=True,
     )
-    try:
-        begun = time.process_time()
-        measurement = scorer.measure(open_input(path))
-        result = decide(measurement, guideline=RULES)
-        seconds = time.process_time() - begun
-    finally:
-        path.unlink()
-    record = result.record
-    perfect = None
-    if case.group == "control":
-        perfect = perfect_row(case, rgb)
     own = case.slide.class_px()
     control = case.slide.class_px(control=True)
     both = [a + b for a, b in zip(own, control, strict=True)]
@@ -71,16 +59,54 @@ def score_case(scorer: Scorer, case: Case, folder: Path) -> Row:
         "truth_with_control": guidelines.decide(both, RULES).score,
         "tumor_mm2": round(sum(own) / 1e6, 4),
         "control_mm2": round(sum(control) / 1e6, 4),
+        "true_fractions": [round(n / max(sum(own), 1), 4) for n in own],
+        "perfect": perfect_row(case, rgb) if case.group == "control" else None,
+    }
+
+
+def prepared(group: str, index: int, folder: Path) -> list[tuple[Row, Path]]:
+    """Truth and file of every slide of a case; what `folder` holds is used again."""
+    stored = folder / f"{group}-{index}.json"
+    key = drawn_by()
+    if stored.is_file():
+        value = json.loads(stored.read_text(encoding="utf-8"))
+        if value["key"] == key:
+            return [(row, folder / file) for row, file in value["slides"]]
+    slides: list[tuple[Row, Path]] = []
+    for number, case in enumerate(GROUPS[group](index)):
+        path = folder / f"{group}-{index}-{number}.svs"
+        slides.append((prepare(case, path), path))
+    value = {"key": key, "slides": [(row, path.name) for row, path in slides]}
+    stored.write_text(json.dumps(value), encoding="utf-8")
+    return slides
+
+
+@cache
+def drawn_by() -> str:
+    """A hash of the code that the slides depend on."""
+    digest = hashlib.sha256()
+    folder = Path(her2fast.__file__).parent / "phantom"
+    for file in [*sorted(folder.glob("*.py")), HERE / "cases.py", HERE / "perfect.py"]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def score(scorer: Scorer, truth: Row, path: Path) -> Row:
+    """What the scorer says of a file, as a user would ask it, beside the truth."""
+    begun = time.process_time()
+    result = decide(scorer.measure(open_input(path)), guideline=RULES)
+    record = result.record
+    return {
+        **truth,
         "status": result.status,
         "code": result.code,
         "score": result.score,
         "flags": list(record["review_flags"]),
-        "true_fractions": [round(n / max(sum(own), 1), 4) for n in own],
         "fractions": record["fractions"],
-        "out_of_focus_share": out_of_focus(record),
-        "islands": record.get("islands"),
-        "perfect": perfect,
-        "score_cpu_s": round(seconds, 2),
+        "out_of_focus_share": record["out_of_focus_share"],
+        "islands": record["islands"],
+        "domain": record["domain"],
+        "score_cpu_s": round(time.process_time() - begun, 2),
     }
 
 
@@ -95,17 +121,11 @@ def perfect_row(case: Case, rgb: npt.NDArray[np.uint8]) -> Row:
     }
 
 
-def out_of_focus(record: dict[str, Any]) -> float | None:
-    """The record's share of tissue out of focus."""
-    value = record.get("out_of_focus_share")
-    return None if value is None else round(float(value), 4)
-
-
-def all_cases(counts: dict[str, int]) -> Iterator[Case]:
-    """Every case of the bench."""
-    yield from control_cases(counts["control"])
-    yield from blur_cases(counts["blur"])
-    yield from artifact_cases(counts["artifact"])
+def line(row: Row) -> str:
+    """One slide, for who waits."""
+    what = f"{row['truth']} -> {row['score'] or row['code']}"
+    flags = " ".join(row["flags"])
+    return f"{row['group']} {row['index']} {row['name']}: {what} {flags}\n"
 
 
 def main() -> None:
@@ -114,20 +134,28 @@ def main() -> None:
     parser.add_argument("--control", type=int, default=100, help="slides")
     parser.add_argument("--blur", type=int, default=6, help="slides, each often")
     parser.add_argument("--artifact", type=int, default=6, help="slides, as above")
+    parser.add_argument("--keep", type=Path, help="keep slides here, to score again")
+    parser.add_argument("--draw-only", action="store_true", help="fill --keep")
     options = parser.parse_args()
     package = load_package(None)
     scorer = Scorer(package, workers=1)
     counts = {name: getattr(options, name) for name in ("control", "blur", "artifact")}
     rows: list[Row] = []
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        for case in all_cases(counts):
-            rows.append(score_case(scorer, case, Path(folder)))
-            row = rows[-1]
-            sys.stderr.write(
-                f"{row['group']} {row['index']} {row['name']}: {row['truth']} -> "
-                f"{row['score'] or row['code']} {' '.join(row['flags'])}\n"
-            )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for group, count in counts.items():
+            for index in range(count):
+                for truth, path in prepared(group, index, folder):
+                    if options.draw_only:
+                        continue
+                    rows.append(score(scorer, truth, path))
+                    sys.stderr.write(line(rows[-1]))
+                    if options.keep is None:
+                        path.unlink()
+    if options.draw_only:
+        return
     report = {
         "question": "Does a score that must not be trusted carry a flag?",
         "synthetic": True,
