@@ -48,7 +48,9 @@ const std::int64_t* counts_of(const Array<std::int64_t>& counts, const char* nam
 
 std::vector<Island> islands_of(const Array<std::int64_t>& counts) {
   const std::int64_t* at = counts_of(counts, "islands");
-  if (counts.shape(1) != 8) throw std::invalid_argument("need islands of four classes");
+  if (counts.shape(1) != 9) {
+    throw std::invalid_argument("need islands of four classes, and their tissue");
+  }
   std::vector<Island> islands(static_cast<std::size_t>(counts.shape(0)));
   for (Island& island : islands) {
     for (std::size_t c = 0; c < 4; ++c) {
@@ -58,7 +60,11 @@ std::vector<Island> islands_of(const Array<std::int64_t>& counts) {
         throw std::invalid_argument("need island areas in [0, 2^40), patches >= 0");
       }
     }
-    at += 8;
+    island.tissue = at[8];
+    if (at[8] < 0 || at[8] >= std::int64_t{1} << 40) {
+      throw std::invalid_argument("need island tissue in [0, 2^40) patches");
+    }
+    at += 9;
   }
   return islands;
 }
@@ -107,9 +113,9 @@ void bind_review(py::module_& m) {
       "compare_islands",
       [](const Array<std::int64_t>& islands, const std::string& rule_set,
          int floor_percent, std::int64_t min_px) {
-        const IslandLimits limits{min_px, kLimits.island_min_percent,
-                                  kLimits.island_scores_apart,
-                                  kLimits.island_mix_apart_percent};
+        const IslandLimits limits{
+            min_px, kLimits.island_min_percent, kLimits.island_scores_apart,
+            kLimits.island_mix_apart_percent, kLimits.island_quiet_percent};
         return islands_to_dict(
             compare_islands(islands_of(islands), rule_set, floor_percent, limits));
       },

@@ -50,6 +50,7 @@ Island sum(const Island& a, const Island& b) {
     both.px[c] = a.px[c] + b.px[c];
     both.patches[c] = a.patches[c] + b.patches[c];
   }
+  both.tissue = a.tissue + b.tissue;
   return both;
 }
 
@@ -59,6 +60,7 @@ Island difference(const Island& a, const Island& b) {
     rest.px[c] = a.px[c] - b.px[c];
     rest.patches[c] = a.patches[c] - b.patches[c];
   }
+  rest.tissue = a.tissue - b.tissue;
   return rest;
 }
 
@@ -170,6 +172,19 @@ IslandFinding compare_islands(const std::vector<Island>& islands,
         finding.suspected = true;
       }
     }
+  }
+  // The patient's tumor may be too small to be compared, or not have been found at all;
+  // then all that was scored is the control.
+  const int score = all.total() > 0 ? score_of(all) : 0;
+  std::int64_t quiet = 0;
+  for (const Island& island : islands) {
+    const bool shares =
+        island.total() > 0 && score - score_of(island) < limits.scores_apart;
+    if (!shares) quiet += island.tissue;
+  }
+  if (score >= limits.scores_apart && quiet > 0 &&
+      100 * quiet >= limits.quiet_percent * all.tissue) {
+    finding.suspected = true;
   }
   return finding;
 }

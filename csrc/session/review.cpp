@@ -87,6 +87,9 @@ IslandFinding ReviewEvidence::find_islands() const {
   const std::int32_t count = label_islands({tissue_.data(), rows_, columns_}, radius,
                                            {labels.data(), rows_, columns_});
   std::vector<Island> islands(static_cast<std::size_t>(count));
+  for (const std::int32_t label : labels) {
+    if (label >= 0) ++islands[static_cast<std::size_t>(label)].tissue;
+  }
   for (const KeptPatch& patch : kept_) {
     const std::int64_t place = patch.row * columns_ + patch.column;
     Island& island =
@@ -97,7 +100,7 @@ IslandFinding ReviewEvidence::find_islands() const {
   const IslandLimits limits{
       static_cast<std::int64_t>(std::ceil(kLimits.island_min_mm2 / m_.pixel_mm2())),
       kLimits.island_min_percent, kLimits.island_scores_apart,
-      kLimits.island_mix_apart_percent};
+      kLimits.island_mix_apart_percent, kLimits.island_quiet_percent};
   return compare_islands(islands, *options_.rule_set, options_.floor_percent, limits);
 }
 

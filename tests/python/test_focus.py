@@ -82,6 +82,20 @@ def jpeg(rgb, quality):
 
 
 @pytest.mark.parametrize("name", CORES)
+def test_noise_on_blurred_tissue_is_no_detail(shared_data, name):
+    """Full size alone took up to all of these patches for sharp."""
+    rgb = np.ascontiguousarray(core(shared_data, name)[400:976, 100:676])
+    mask = tissue_mask(rgb)
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0.0, 2.5, rgb.shape)
+    soft = np.clip(blurred(rgb, 6.0) + noise + 0.5, 0, 255).astype(np.uint8)
+    told = focus(soft, mask, patch_px=64, stride_px=64)
+    told = told[told > 0]
+    assert told.size > 10
+    assert (told < FOCUS_LIMIT).mean() > 0.75
+
+
+@pytest.mark.parametrize("name", CORES)
 def test_sharp_and_blurred_cores_separate(shared_data, name):
     rgb = np.ascontiguousarray(core(shared_data, name)[400:976, 100:676])
     mask = tissue_mask(rgb)

@@ -60,7 +60,8 @@ def test_comparing_equals_reference(count, rule_set, floor, seed):
     patches = rng.integers(0, 9, (count, 4)) * rng.integers(0, 2, (count, 4))
     patches *= rng.choice([1, 1, 20], (count, 1))
     patches[0, 0] += 1
-    made = np.concatenate([patches * 3000, patches], axis=1)
+    tissue = patches.sum(1, keepdims=True) + rng.integers(0, 30, (count, 1))
+    made = np.concatenate([patches * 3000, patches, tissue], axis=1)
     got = _core.compare_islands(
         made, rule_set=rule_set, floor_percent=floor, min_px=50_000
     )
@@ -124,6 +125,29 @@ def test_small_strips_are_seen_together():
     assert "CONTROL_SUSPECTED" in decision["review_flags"]
 
 
+def compared(*islands: list[int]) -> bool:
+    """Suspected? Each island: patches of 0, 1+, 2+, 3+ (full ones), and of tissue."""
+    rows = [[*(4096 * n for n in row[:4]), *row] for row in islands]
+    made = np.array(rows, np.int64)
+    return bool(_core.compare_islands(made, min_px=50_000)["suspected"])
+
+
+def test_tissue_that_has_no_part_in_a_high_score_is_suspicious():
+    """The control alone was scored: the patient's tumor is tiny, or was not found."""
+    control = [0, 0, 0, 60, 100]
+    assert compared(control, [0, 0, 0, 0, 100])
+    assert compared(control, [5, 0, 0, 0, 100])
+    assert compared(control, [0, 0, 0, 0, 13], [2, 0, 0, 0, 12])
+    # 19 of 119 patches of tissue are under a fifth: a piece of fat beside a tumor
+    assert not compared(control, [0, 0, 0, 0, 19])
+    assert compared(control, [0, 0, 0, 0, 25])
+    # what has a part in the score may be one below it
+    assert not compared(control, [0, 0, 8, 0, 100])
+    # with a low score nothing can have been raised
+    assert not compared([60, 0, 0, 0, 100], [0, 0, 0, 0, 100])
+    assert not compared([0, 60, 0, 0, 100], [0, 0, 0, 0, 100])
+
+
 def test_a_near_fragment_is_no_island():
     field = slide(np.zeros((12, 12), int), np.full((12, 4), 3), gap=3)
     decision = _core.decide(measure(field), check_stain=False)
@@ -164,11 +188,12 @@ def test_bad_input():
     with pytest.raises(ValueError, match="radius"):
         _core.label_islands(np.zeros((2, 2), np.uint8), -1)
     for made, text in [
-        (np.zeros((2, 6), np.int64), "four classes"),
-        (np.full((1, 8), -1, np.int64), "areas"),
-        (np.full((1, 8), 1 << 40, np.int64), "areas"),
+        (np.zeros((2, 8), np.int64), "four classes"),
+        (np.full((1, 9), -1, np.int64), "areas"),
+        (np.full((1, 9), 1 << 40, np.int64), "areas"),
+        (np.array([[1] * 8 + [-1]], np.int64), "tissue"),
     ]:
         with pytest.raises(ValueError, match=text):
             _core.compare_islands(made, min_px=1)
     with pytest.raises(ValueError, match="rule set"):
-        _core.compare_islands(np.ones((1, 8), np.int64), rule_set="x", min_px=1)
+        _core.compare_islands(np.ones((1, 9), np.int64), rule_set="x", min_px=1)

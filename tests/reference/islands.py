@@ -14,6 +14,7 @@ Counts = npt.NDArray[np.int64]
 SCORES_APART = 2
 MIX_APART_PERCENT = 40
 MIN_PERCENT = 10
+QUIET_PERCENT = 20
 PARTS = 2**20  # shares are compared in parts of this
 
 
@@ -50,7 +51,19 @@ def compare_islands(
     islands: Counts, rule_set: str, floor_percent: int, min_px: int
 ) -> tuple[bool, int, list[int]]:
     """Suspected, islands with tumor, compared tumor by the score each has alone."""
-    islands = islands[islands[:, :4].sum(axis=1) > 0]
+    tissue, islands = islands[:, 8], islands[:, :8]
+    with_tumor = islands[:, :4].sum(axis=1) > 0
+    whole = islands.sum(axis=0)
+    quiet = 0
+    slide_score = _score(whole, rule_set, floor_percent) if with_tumor.any() else 0
+    for island, patches in zip(islands, tissue.tolist(), strict=True):
+        alone = island[:4].any()
+        score_alone = _score(island, rule_set, floor_percent) if alone else 0
+        if slide_score - score_alone >= SCORES_APART:
+            quiet += patches
+    suspected = slide_score >= SCORES_APART and quiet > 0
+    suspected &= 100 * quiet >= QUIET_PERCENT * tissue.sum()
+    islands = islands[with_tumor]
     everything = islands.sum(axis=0)
     all_px = everything[:4].sum()
 
@@ -64,7 +77,6 @@ def compare_islands(
     large = [island for island in islands if is_large(island)]
     small = [island for island in islands if not is_large(island)]
     groups: Sequence[Counts] = [*large, *([np.sum(small, axis=0)] if small else [])]
-    suspected = False
     for island in [*small, *groups]:
         rest = everything - island
         if rest[:4].sum() >= island[:4].sum() and rest[:4].sum() > 0:

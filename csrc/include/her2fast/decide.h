@@ -35,7 +35,8 @@ struct Limits {
   int island_min_percent = 10;    ///< it holds this share; small ones together as one
   int island_scores_apart = 2;    ///< islands with scores that far apart and
   int island_mix_apart_percent =  ///< so much of the area of other classes set
-      40;                         ///< CONTROL_SUSPECTED
+      40;                         ///< CONTROL_SUSPECTED; so do islands with
+  int island_quiet_percent = 20;  ///< so much tissue that have no part in the score
 };
 inline constexpr Limits kLimits{};
 

@@ -28,9 +28,10 @@ namespace her2fast {
 std::int32_t label_islands(ImageView<const std::uint8_t> tissue, std::int32_t radius,
                            ImageView<std::int32_t> out);
 
-/// Kept tumor of one island.
+/// Kept tumor of one island, and how many patches of tissue it has.
 struct Island {
   std::array<std::int64_t, 4> px{}, patches{};
+  std::int64_t tissue = 0;
   std::int64_t total() const { return px[0] + px[1] + px[2] + px[3]; }
 };
 
@@ -40,6 +41,7 @@ struct IslandLimits {
   int min_percent = 0;        ///< or with this share of all; smaller ones as one
   int scores_apart = 0;       ///< scores that far apart are not one tumor's
   int mix_apart_percent = 0;  ///< and so much of the area is of other classes
+  int quiet_percent = 0;      ///< of the tissue in islands that do not share the score
 };
 
 struct IslandFinding {
@@ -51,7 +53,9 @@ struct IslandFinding {
 
 /// Suspected where (a) islands put together by the score that each has alone are
 /// `scores_apart` or more apart and `mix_apart_percent` different in mix, or (b) an
-/// island with at most half of the tumor moves the slide's score that far by being there.
+/// island with at most half of the tumor moves the slide's score that far by being there,
+/// or (c) islands with `quiet_percent` of the tissue hold no tumor, or tumor that scores
+/// that far below the slide.
 /// @throws std::invalid_argument  an unknown rule set.
 IslandFinding compare_islands(const std::vector<Island>& islands,
                               std::string_view rule_set, int floor_percent,
