@@ -14,12 +14,13 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
     """All figures."""
     by = {
         group: [row for row in rows if row["group"] == group]
-        for group in ("control", "blur", "artifact")
+        for group in ("control", "blur", "artifact", "pieces")
     }
     return {
         "control": control_figures(by["control"]),
         "blur": blur_figures(by["blur"]),
         "artifact": artifact_figures(by["artifact"]),
+        "pieces_without_control": piece_figures(by["pieces"]),
     }
 
 
@@ -105,6 +106,18 @@ def artifact_figures(rows: list[Row]) -> dict[str, Any]:
             else None,
         }
     return out
+
+
+def piece_figures(rows: list[Row]) -> dict[str, Any]:
+    """How often a control is suspected where there is none."""
+    ideal = [row["perfect"] for row in rows]
+    return {
+        "slides": len(rows),
+        "control_suspected": sum("CONTROL_SUSPECTED" in row["flags"] for row in rows),
+        "control_suspected_by_a_perfect_scorer": sum(
+            "CONTROL_SUSPECTED" in p["flags"] for p in ideal
+        ),
+    }
 
 
 def _level(row: Row) -> int:

@@ -30,7 +30,12 @@ sys.path[:0] = [str(HERE)]
 from cases import GROUPS, Case  # noqa: E402
 from figures import Row, summarize  # noqa: E402
 from perfect import measure as measure_perfectly  # noqa: E402
+from pieces import piece_cases  # noqa: E402
 
+#: What draws the slides of a group, by number.
+ALL_GROUPS = {**GROUPS, "pieces": piece_cases}
+#: Groups that a scorer without mistakes sees too.
+IDEAL = ("control", "pieces")
 RULES = "asco-cap-2018"
 
 
@@ -60,7 +65,7 @@ def prepare(case: Case, path: Path) -> Row:
         "tumor_mm2": round(sum(own) / 1e6, 4),
         "control_mm2": round(sum(control) / 1e6, 4),
         "true_fractions": [round(n / max(sum(own), 1), 4) for n in own],
-        "perfect": perfect_row(case, rgb) if case.group == "control" else None,
+        "perfect": perfect_row(case, rgb) if case.group in IDEAL else None,
     }
 
 
@@ -73,7 +78,7 @@ def prepared(group: str, index: int, folder: Path) -> list[tuple[Row, Path]]:
         if value["key"] == key:
             return [(row, folder / file) for row, file in value["slides"]]
     slides: list[tuple[Row, Path]] = []
-    for number, case in enumerate(GROUPS[group](index)):
+    for number, case in enumerate(ALL_GROUPS[group](index)):
         path = folder / f"{group}-{index}-{number}.svs"
         slides.append((prepare(case, path), path))
     value = {"key": key, "slides": [(row, path.name) for row, path in slides]}
@@ -136,10 +141,11 @@ def main() -> None:
     parser.add_argument("--artifact", type=int, default=6, help="slides, as above")
     parser.add_argument("--keep", type=Path, help="keep slides here, to score again")
     parser.add_argument("--draw-only", action="store_true", help="fill --keep")
+    parser.add_argument("--pieces", type=int, default=8, help="slides")
     options = parser.parse_args()
     package = load_package(None)
     scorer = Scorer(package, workers=1)
-    counts = {name: getattr(options, name) for name in ("control", "blur", "artifact")}
+    counts = {name: getattr(options, name) for name in ALL_GROUPS}
     rows: list[Row] = []
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:

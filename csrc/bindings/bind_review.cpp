@@ -47,10 +47,10 @@ const std::int64_t* counts_of(const Array<std::int64_t>& counts, const char* nam
 }
 
 std::vector<Island> islands_of(const Array<std::int64_t>& counts) {
-  const std::int64_t* at = counts_of(counts, "islands");
-  if (counts.shape(1) != 9) {
+  if (counts.ndim() != 2 || counts.shape(1) != 9) {
     throw std::invalid_argument("need islands of four classes, and their tissue");
   }
+  const std::int64_t* at = counts.data();
   std::vector<Island> islands(static_cast<std::size_t>(counts.shape(0)));
   for (Island& island : islands) {
     for (std::size_t c = 0; c < 4; ++c) {

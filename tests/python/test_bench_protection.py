@@ -83,7 +83,14 @@ def test_blur_and_artifact_figures_by_hand():
         row("artifact", "pen", "1+", fractions=[0.7, 0.1, 0.1, 0.1]),
         row("artifact", "dust", "1+", "BORDERLINE", fractions=[0.9, 0.1, 0.0, 0.0]),
     ]
+    rows += [row("pieces", "cores", "3+", "CONTROL_SUSPECTED"), row("pieces", "x", "0")]
+    rows[-1]["perfect"] = {"status": "scored", "score": "0", "flags": []}
     got = load("figures").summarize(rows)
+    assert got["pieces_without_control"] == {
+        "slides": 2,
+        "control_suspected": 1,
+        "control_suspected_by_a_perfect_scorer": 1,
+    }
     assert got["blur"]["0"]["out_of_focus"] == 0
     three = got["blur"]["3"]
     assert (three["slides"], three["out_of_focus"], three["not_scored"]) == (3, 1, 1)
