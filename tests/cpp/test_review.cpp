@@ -78,5 +78,27 @@ TEST(Islands, RefuseViewsThatAreNotDense) {
                std::invalid_argument);
 }
 
+TEST(Islands, TissueWithoutAPartInAHighScoreIsSuspicious) {
+  const IslandLimits limits{50'000, 10, 2, 40, 20};
+  Island control, patient;
+  control.px = {0, 0, 0, 60 * 4096};
+  control.patches = {0, 0, 0, 60};
+  control.tissue = 100;
+  patient.tissue = 25;  // a fifth of all, no tumor found
+  const auto suspected = [&](const Island& other) {
+    return compare_islands({control, other}, "asco-cap-2018", 1, limits).suspected;
+  };
+  EXPECT_TRUE(suspected(patient));
+  patient.tissue = 24;
+  EXPECT_FALSE(suspected(patient));
+  patient.tissue = 100;
+  patient.px = {5 * 4096, 0, 0, 0};  // a 0 too small to be compared
+  patient.patches = {5, 0, 0, 0};
+  EXPECT_TRUE(suspected(patient));
+  patient.px = {0, 0, 5 * 4096, 0};  // 2+: one below, it shares the score
+  patient.patches = {0, 0, 5, 0};
+  EXPECT_FALSE(suspected(patient));
+}
+
 }  // namespace
 }  // namespace her2fast
