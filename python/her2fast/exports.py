@@ -115,9 +115,13 @@ def _write_all(
         and result.record["class_px"] is not None
     ):
         drawn = _write_measured(files, root, name, result, options, open_reader)
+    picture = drawn.picture if drawn else None
+    if drawn is None and result.measurement is not None:
+        # What was refused for its looks is shown as it looks, without any class.
+        picture = _stored_overview(ResultsFolder(root).overview_path(name))
     page = report_html(
         result.record,
-        drawn.picture if drawn else None,
+        picture,
         gallery=drawn.gallery if drawn else None,
         palette=options.palette,
     )
@@ -229,6 +233,12 @@ def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
     out = io.BytesIO()
     Image.fromarray(rgb).save(out, "JPEG", quality=OVERVIEW_QUALITY)
     atomic_write(path, out.getvalue())
+
+
+def _stored_overview(path: Path) -> Image.Image | None:
+    from PIL import Image
+
+    return Image.fromarray(read_overview(path)) if path.is_file() else None
 
 
 def read_overview(path: Path) -> npt.NDArray[np.uint8]:

@@ -97,6 +97,9 @@ def test_demo_shows_six_slides(tmp_path: Path, capsys) -> None:
     page = Page((out / "cohort.html").read_bytes())
     assert "4 of 6 slides scored" in page.text
     assert len(page.all("a")) == 6
+    refused = Page((out / "reports/phantom-f.html").read_bytes())
+    assert len(refused.all("image")) == 1  # the slide as it looks
+    assert not (out / "class-maps/phantom-f.png").exists()
     schema = json.loads(
         resources.files("her2fast").joinpath("data/schemas/result.json").read_text()
     )

@@ -191,7 +191,12 @@ def test_no_score_says_why(status, code):
 
 
 def test_no_areas_of_a_slide_that_must_not_be_read():
-    refused = page(unscored("refused", "WRONG_STAIN", "", "a.svs")).text
+    got = page(unscored("refused", "WRONG_STAIN", "", "a.svs"), picture(40, 30))
+    refused = got.text
+    assert "The slide" in refused  # as it looks
+    assert embedded(got).size == (40, 30)
+    assert "Class map" not in refused
+    assert "no staining" not in refused
     assert "No class areas to show." in refused
     assert "61.27 %" not in refused
     assert "Tumor left out" not in refused
