@@ -78,7 +78,12 @@ def render(
 def measure(package: MethodPackage, rgb: npt.NDArray[np.uint8]) -> Any:
     """Push a picture at 1 um/px through her2fast's session."""
     height, width = rgb.shape[:2]
-    session = Session(package, extent_px=(width, height), level0_spacing_um=(1.0, 1.0))
+    session = Session(
+        package,
+        extent_px=(width, height),
+        level0_spacing_um=(1.0, 1.0),
+        allow_unknown_model=True,  # who names a folder with --model trusts it
+    )
     while requests := session.wanted(32):
         for request in requests:
             crop = np.full((request.height_px, request.width_px, 3), 255, np.uint8)
@@ -177,9 +182,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="slides per cohort")
     parser.add_argument("--side-px", type=int, default=SIDE_PX)
     parser.add_argument("--cohort", choices=COHORTS, action="append")
+    parser.add_argument("--model", help="a package's folder, not the shipped one")
     parser.add_argument("--rows", type=Path, help="keep rows here, to go on later")
     options = parser.parse_args()
-    package = load_package(None)
+    package = load_package(options.model)
     cohorts: dict[str, Any] = {}
     for cohort in options.cohort or COHORTS:
         rows = cohort_rows(

@@ -3,7 +3,7 @@
 
     python -m her2fast.training.tiny_recipe --out DIR --seed 0
 
-One thread, no GPU, a fixed order of everything: on one machine and torch version the
+One thread a network, no GPU, a fixed order: on one machine and torch version the
 same seed gives the same package, byte for byte.
 """
 
