@@ -108,15 +108,15 @@ def raised(plain: Row, changed: Row) -> bool | None:
     return bool(grown > MAX_GROWTH or order[1] > order[0])
 
 
-def find_data() -> Path:
-    """The folder of real images."""
+def find_data() -> Path | None:
+    """The folder of real images; never part of the repository."""
     for candidate in (
         os.environ.get("HER2FAST_TEST_DATA"),
         str(HERE.parents[2] / "shared/data"),
     ):
         if candidate and (Path(candidate) / "her2_cores").is_dir():
             return Path(candidate)
-    raise SystemExit("the folder of real images is absent: set HER2FAST_TEST_DATA")
+    return None
 
 
 def main() -> None:
@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = find_data()
+    if data is None:  # `make bench` goes on with the others
+        print("skipped: the folder of real images is absent (set HER2FAST_TEST_DATA)")
+        return
     package = load_package(None)
     cores: dict[str, Row] = {}
     additions: list[Row] = []
