@@ -75,6 +75,17 @@ bool mixes_apart(const Island& a, const Island& b, int percent) {
   return 50 * apart >= static_cast<std::int64_t>(percent) << 20;
 }
 
+/// Islands this far apart in their mean class are not one tumor's, whatever they score:
+/// patches that are taken for 3+ by mistake lift a 0 tissue's score next to a control's,
+/// not its mean. In halves of a class.
+constexpr std::int64_t kMeanApartHalves = 3;
+
+/// Mean class, 0 to 3, in parts of 2^20.
+std::int64_t mean_class(const Island& island) {
+  const std::int64_t sum = island.px[1] + 2 * island.px[2] + 3 * island.px[3];
+  return (sum << 18) / island.total() * 4;
+}
+
 }  // namespace
 
 std::int32_t label_islands(ImageView<const std::uint8_t> tissue, std::int32_t radius,
@@ -155,6 +166,13 @@ IslandFinding compare_islands(const std::vector<Island>& islands,
     }
   }
   if (small.total() > 0) compared.push_back(small);
+  std::int64_t lowest = std::int64_t{3} << 20, highest = 0;
+  for (const Island& island : islands) {
+    if (!is_large(island)) continue;
+    lowest = std::min(lowest, mean_class(island));
+    highest = std::max(highest, mean_class(island));
+  }
+  if (2 * (highest - lowest) >= kMeanApartHalves << 20) finding.suspected = true;
   std::array<Island, 4> by_score;
   for (const Island& island : compared) {
     const Island rest = difference(all, island);

@@ -148,6 +148,18 @@ def test_tissue_that_has_no_part_in_a_high_score_is_suspicious():
     assert not compared([0, 60, 0, 0, 100], [0, 0, 0, 0, 100])
 
 
+def test_islands_far_apart_in_the_mean_class_are_suspicious():
+    """A few patches of 0 tissue taken for 3+ bring its score next to a control's."""
+    control = [0, 0, 0, 60, 70]
+    assert compared(control, [54, 4, 2, 5, 70])  # 2+ by the few 3+: one below 3+
+    assert compared([50, 0, 0, 10, 70], control)  # 3+ itself, but mostly 0
+    # half 2+, half 3+ beside all 3+: one tumor may be so
+    assert not compared(control, [0, 0, 30, 30, 70])
+    # by hand: means 3 and 1.5 are on the limit, 3 and 1.525 are not
+    assert compared(control, [30, 0, 0, 30, 70])
+    assert not compared(control, [29, 1, 0, 30, 70])
+
+
 def test_a_near_fragment_is_no_island():
     field = slide(np.zeros((12, 12), int), np.full((12, 4), 3), gap=3)
     decision = _core.decide(measure(field), check_stain=False)

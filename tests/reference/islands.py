@@ -75,6 +75,15 @@ def compare_islands(
         return _score(island, rule_set, floor_percent)
 
     large = [island for island in islands if is_large(island)]
+    # In quarters of 2^-18, as the core rounds.
+    means = [
+        (int(island[1] + 2 * island[2] + 3 * island[3]) << 18)
+        // int(island[:4].sum())
+        * 4
+        for island in large
+    ]
+    if means:
+        suspected |= 2 * (max(means) - min(means)) >= 3 * PARTS
     small = [island for island in islands if not is_large(island)]
     groups: Sequence[Counts] = [*large, *([np.sum(small, axis=0)] if small else [])]
     for island in [*small, *groups]:

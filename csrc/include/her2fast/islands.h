@@ -54,8 +54,9 @@ struct IslandFinding {
 /// Suspected where (a) islands put together by the score that each has alone are
 /// `scores_apart` or more apart and `mix_apart_percent` different in mix, or (b) an
 /// island with at most half of the tumor moves the slide's score that far by being there,
-/// or (c) islands with `quiet_percent` of the tissue hold no tumor, or tumor that scores
-/// that far below the slide.
+/// or two large ones lie one and a half classes apart in the mean, or (c) islands with
+/// `quiet_percent` of the tissue hold no tumor, or tumor that scores that far below the
+/// slide.
 /// @throws std::invalid_argument  an unknown rule set.
 IslandFinding compare_islands(const std::vector<Island>& islands,
                               std::string_view rule_set, int floor_percent,
