@@ -56,6 +56,7 @@ pybind11::dict islands_to_dict(const IslandFinding& finding);
 void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_training_kernels(pybind11::module_& m);
+void bind_membrane(pybind11::module_& m);
 void bind_guideline(pybind11::module_& m);
 void bind_io(pybind11::module_& m);
 void bind_convert(pybind11::module_& m);

@@ -33,7 +33,7 @@ H_DAB.setflags(write=False)
 White = tuple[int, int, int]
 
 
-def _bytes(array: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
+def as_bytes(array: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
     """Check the type here; shapes and values are the core's business."""
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
         kind = getattr(array, "dtype", type(array).__name__)
@@ -78,7 +78,7 @@ def tumor_count(
     >>> tumor_count(mask, patch_px=2, stride_px=2).tolist()
     [[3, 1]]
     """
-    return _core.tumor_count(_bytes(mask, "mask"), patch_px, stride_px, device)
+    return _core.tumor_count(as_bytes(mask, "mask"), patch_px, stride_px, device)
 
 
 def tissue_mask(
@@ -126,7 +126,7 @@ def tissue_mask(
     >>> int(mask[32, 32]), int(mask[0, 0])
     (1, 0)
     """
-    return _core.tissue_mask(_bytes(rgb, "rgb"), white_rgb, device)
+    return _core.tissue_mask(as_bytes(rgb, "rgb"), white_rgb, device)
 
 
 def focus(
@@ -188,7 +188,7 @@ def focus(
     True
     """
     return _core.focus(
-        _bytes(rgb, "rgb"), _bytes(mask, "mask"), patch_px, stride_px, device
+        as_bytes(rgb, "rgb"), as_bytes(mask, "mask"), patch_px, stride_px, device
     )
 
 
@@ -242,7 +242,7 @@ def stain_unmix(
     rows = np.asarray(H_DAB if stains is None else stains, np.float64)
     if rows.shape != (3, 3):
         raise ValueError(f"need stains of shape (3, 3), got {rows.shape}")
-    return _core.stain_unmix(_bytes(rgb, "rgb"), white_rgb, rows.tolist(), device)
+    return _core.stain_unmix(as_bytes(rgb, "rgb"), white_rgb, rows.tolist(), device)
 
 
 def stain_census(
@@ -289,5 +289,5 @@ def stain_census(
     (1600, True, False)
     """
     return _core.stain_census(
-        _bytes(rgb, "rgb"), _bytes(mask, "mask"), white_rgb, device
+        as_bytes(rgb, "rgb"), as_bytes(mask, "mask"), white_rgb, device
     )

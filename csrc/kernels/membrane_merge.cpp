@@ -1,0 +1,585 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/membrane_tile.h"
+
+namespace her2fast {
+namespace {
+
+constexpr std::int64_t kMaxSlidePx = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxTilePx = 8192;
+constexpr std::int64_t kMaxTiles = std::int64_t{1} << 28;
+
+/// A pixel of a seam: n >= 0 for mask of node n, ~n for a gap, or kNothing.
+using SeamPixel = std::int32_t;
+constexpr SeamPixel kNothing = std::numeric_limits<std::int32_t>::min();
+constexpr bool is_mask(SeamPixel pixel) { return pixel >= 0; }
+constexpr std::int32_t node_of(SeamPixel pixel) { return pixel >= 0 ? pixel : ~pixel; }
+
+/// A component on a seam that waits, in a union-find forest. A node is given back as soon
+/// as nothing points at it: a component that runs through the whole slide must not keep
+/// a node for every tile.
+struct Node {
+  std::int32_t parent = 0, members = 1;
+  std::int32_t refs = 0;  ///< seam pixels, children and gaps below that point here
+  bool mask = false, live = false;
+  bool done = false;        ///< no pixel of it waits for a neighbor
+  bool cut = false;         ///< mask: reaches the slide's edge
+  bool incomplete = false;  ///< mask: reaches a tile that never came
+  bool outside = false;     ///< gap: open to the slide's edge or to a missing tile
+  std::int32_t above = -1;  ///< gap: the membrane above its first pixel
+  std::int32_t compartment_head = -1, compartment_tail = -1;
+  std::int32_t compartments = 0;
+  std::int64_t waiting = 0;  ///< seam pixels whose other side is not known
+  std::int64_t enclosed_px = 0;
+  MembraneSums sums{};  ///< gap: first, box and px
+  std::unique_ptr<DensityHistogram> histogram;
+};
+
+/// A compartment whose membrane is not finished.
+struct WaitingCompartment {
+  GapSums sums;
+  std::int32_t next;
+};
+static_assert(sizeof(WaitingCompartment) <= 128);
+
+/// Sides and corners of a tile that wait for neighbors.
+struct WaitingTile {
+  std::array<std::vector<SeamPixel>, 4> sides;
+  std::array<bool, 4> side_waits{true, true, true, true};
+  std::array<SeamPixel, 4> corners{};  ///< top left, top right, bottom left, bottom right
+  std::array<bool, 4> corner_waits{true, true, true, true};
+
+  bool waits() const {
+    return std::ranges::any_of(side_waits, std::identity{}) ||
+           std::ranges::any_of(corner_waits, std::identity{});
+  }
+};
+
+template <typename T>
+void sort_by_pixel(std::vector<T>& rows) {
+  std::ranges::sort(rows, [](const T& a, const T& b) {
+    return std::pair(a.y, a.x) < std::pair(b.y, b.x);
+  });
+}
+
+std::string place(std::int64_t column, std::int64_t row) {
+  return "tile (" + std::to_string(column) + ", " + std::to_string(row) + ")";
+}
+
+}  // namespace
+
+struct MembraneMerge::State {
+  std::int64_t width, height;
+  std::int32_t tile_width, tile_height;
+  std::int64_t columns, rows;
+  std::vector<bool> arrived;
+  bool any = false, has_density = false, finished = false;
+
+  std::vector<Node> nodes;
+  std::vector<std::int32_t> free_nodes;
+  std::vector<WaitingCompartment> compartments;
+  std::vector<std::int32_t> free_compartments;
+  std::unordered_map<std::int64_t, WaitingTile> tiles;
+  MembraneTable table;
+  std::vector<std::int32_t> touched;  // scratch: roots that a seam may have finished
+
+  // --- the forest
+
+  std::int32_t find(std::int32_t i) {
+    while (nodes[i].parent != i) {
+      const std::int32_t up = nodes[i].parent, top = nodes[up].parent;
+      if (up != top) {
+        nodes[i].parent = top;
+        ++nodes[top].refs;
+        drop_ref(up);
+      }
+      i = top;
+    }
+    return i;
+  }
+
+  void drop_ref(std::int32_t i) {
+    while (--nodes[i].refs == 0) {
+      const std::int32_t up = nodes[i].parent;
+      if (up == i && nodes[i].live) return;  // a root stays until it is finished
+      give_back(i);
+      if (up == i) return;
+      i = up;
+    }
+  }
+
+  void give_back(std::int32_t i) {
+    nodes[i].live = false;
+    nodes[i].histogram.reset();
+    free_nodes.push_back(i);
+  }
+
+  std::int32_t new_node(bool mask) {
+    std::int32_t i;
+    if (free_nodes.empty()) {
+      i = static_cast<std::int32_t>(nodes.size());
+      nodes.emplace_back();
+    } else {
+      i = free_nodes.back();
+      free_nodes.pop_back();
+      nodes[i] = Node{};
+    }
+    nodes[i].parent = i;
+    nodes[i].mask = mask;
+    nodes[i].live = true;
+    return i;
+  }
+
+  /// The root's component is finished; gaps that looked at it on the way may still.
+  void release(std::int32_t root) {
+    set_above(root, -1);
+    if (nodes[root].refs == 0) return give_back(root);
+    nodes[root].live = false;
+    nodes[root].histogram.reset();
+  }
+
+  void set_above(std::int32_t gap, std::int32_t membrane) {
+    const std::int32_t old = std::exchange(nodes[gap].above, membrane);
+    if (membrane >= 0) ++nodes[membrane].refs;
+    if (old >= 0) drop_ref(old);
+  }
+
+  void unite_nodes(std::int32_t a, std::int32_t b) {
+    a = find(a);
+    b = find(b);
+    if (a == b) return;
+    if (nodes[a].members < nodes[b].members) std::swap(a, b);
+    Node &into = nodes[a], &from = nodes[b];
+    from.parent = a;
+    ++into.refs;
+    into.members += from.members;
+    into.waiting += from.waiting;
+    into.cut |= from.cut;
+    into.incomplete |= from.incomplete;
+    into.outside |= from.outside;
+    if (from.sums.first < into.sums.first) std::swap(into.above, from.above);
+    set_above(b, -1);
+    into.sums += from.sums;
+    into.enclosed_px += from.enclosed_px;
+    into.compartments += from.compartments;
+    if (from.compartment_head >= 0) {
+      if (into.compartment_head < 0) {
+        into.compartment_head = from.compartment_head;
+      } else {
+        compartments[into.compartment_tail].next = from.compartment_head;
+      }
+      into.compartment_tail = from.compartment_tail;
+    }
+    if (from.histogram) {
+      for (std::size_t bin = 0; bin < kDensityBins; ++bin) {
+        (*into.histogram)[bin] += (*from.histogram)[bin];
+      }
+      from.histogram.reset();
+    }
+  }
+
+  void enclose(std::int32_t root, const GapSums& gap) {
+    std::int32_t i;
+    if (free_compartments.empty()) {
+      i = static_cast<std::int32_t>(compartments.size());
+      compartments.emplace_back();
+    } else {
+      i = free_compartments.back();
+      free_compartments.pop_back();
+    }
+    compartments[i] = {gap, -1};
+    Node& node = nodes[root];
+    if (node.compartment_head < 0) {
+      node.compartment_head = i;
+    } else {
+      compartments[node.compartment_tail].next = i;
+    }
+    node.compartment_tail = i;
+    ++node.compartments;
+    node.enclosed_px += gap.px;
+  }
+
+  // --- what is finished
+
+  void emit(std::int32_t root) {
+    const Node& node = nodes[root];
+    Membrane membrane = describe_membrane(node.sums, node.histogram.get(),
+                                          node.compartments, node.enclosed_px);
+    membrane.cut = node.cut;
+    membrane.incomplete = node.incomplete;
+    table.membranes.push_back(membrane);
+    for (std::int32_t i = node.compartment_head; i >= 0; i = compartments[i].next) {
+      const GapSums& gap = compartments[i].sums;
+      table.compartments.push_back(
+          {key_x(gap.first), key_y(gap.first), gap.box, gap.px, membrane.x, membrane.y});
+      free_compartments.push_back(i);
+    }
+    release(root);
+  }
+
+  /// A membrane is finished when its pixels are and every gap round which it goes is:
+  /// the Euler number says how many those are.
+  void try_emit(std::int32_t root) {
+    const Node& node = nodes[root];
+    if (node.done && node.compartments == 1 - node.sums.windows.euler4 / 4) emit(root);
+  }
+
+  /// Finish the roots in `touched` that wait for nothing any more.
+  void settle() {
+    std::ranges::sort(touched);
+    const auto repeated = std::ranges::unique(touched);
+    touched.erase(repeated.begin(), repeated.end());
+    for (const std::int32_t root : touched) {
+      Node& node = nodes[root];
+      if (!node.live || node.waiting != 0 || node.done) continue;
+      node.done = true;
+      if (node.mask) {
+        try_emit(root);
+        continue;
+      }
+      if (!node.outside) {
+        if (node.above < 0) throw std::logic_error("a gap has no membrane above it");
+        const std::int32_t owner = find(node.above);
+        enclose(owner, {node.sums.first, node.sums.box, node.sums.px});
+        try_emit(owner);
+      }
+      release(root);
+    }
+    touched.clear();
+  }
+
+  void touch(SeamPixel pixel) {
+    if (pixel == kNothing) return;
+    const std::int32_t node = node_of(pixel), root = find(node);
+    if (--nodes[root].waiting == 0) touched.push_back(root);
+    drop_ref(node);
+  }
+
+  // --- seams
+
+  enum class Beyond { kTile, kEdge, kMissing };
+
+  void meet_nothing(SeamPixel pixel, Beyond beyond) {
+    if (pixel == kNothing) return;
+    Node& node = nodes[find(node_of(pixel))];
+    if (!node.mask) {
+      node.outside = true;
+    } else if (beyond == Beyond::kEdge) {
+      node.cut = true;
+    } else {
+      node.incomplete = true;
+    }
+  }
+
+  void count_window(SeamPixel a, SeamPixel b, SeamPixel c, SeamPixel d) {
+    const std::int32_t any = std::max({a, b, c, d});
+    if (!is_mask(any)) return;
+    nodes[find(any)].sums.windows.add_window(is_mask(a), is_mask(b), is_mask(c),
+                                             is_mask(d));
+  }
+
+  /// Join pixel i of `a` (left or above) with pixels i - 1 to i + 1 of `b`.
+  /// @param below  pixel (x, y) of b's first pixel where `a` lies above it.
+  void join_sides(const std::vector<SeamPixel>& a, const std::vector<SeamPixel>& b,
+                  bool stacked, std::int32_t below_x, std::int32_t below_y) {
+    const std::size_t count = a.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const bool repeats = i > 0 && a[i] == a[i - 1] && b[i] == b[i - 1];
+      if (is_mask(a[i]) && is_mask(b[i])) {
+        if (!repeats) unite_nodes(a[i], b[i]);
+      } else if (!is_mask(a[i]) && !is_mask(b[i])) {
+        if (!repeats) unite_nodes(~a[i], ~b[i]);
+      } else if (stacked && is_mask(a[i])) {
+        const std::int32_t gap = find(~b[i]);
+        const auto x = static_cast<std::int32_t>(below_x + static_cast<std::int64_t>(i));
+        if (nodes[gap].sums.first == pixel_key(below_y, x)) set_above(gap, a[i]);
+      }
+      if (i + 1 == count) break;
+      if (is_mask(a[i]) && is_mask(b[i + 1])) unite_nodes(a[i], b[i + 1]);
+      if (is_mask(a[i + 1]) && is_mask(b[i])) unite_nodes(a[i + 1], b[i]);
+    }
+    for (std::size_t i = 0; i + 1 < count; ++i) {
+      count_window(a[i], a[i + 1], b[i], b[i + 1]);
+    }
+    for (const SeamPixel pixel : a) touch(pixel);
+    for (const SeamPixel pixel : b) touch(pixel);
+  }
+
+  void close_side(const std::vector<SeamPixel>& a, Beyond beyond) {
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      meet_nothing(a[i], beyond);
+      if (i + 1 < a.size()) count_window(a[i], a[i + 1], kNothing, kNothing);
+    }
+    for (const SeamPixel pixel : a) touch(pixel);
+  }
+
+  std::int64_t index(std::int64_t column, std::int64_t row) const {
+    return row * columns + column;
+  }
+  bool in_grid(std::int64_t column, std::int64_t row) const {
+    return column >= 0 && row >= 0 && column < columns && row < rows;
+  }
+  WaitingTile* waiting(std::int64_t column, std::int64_t row) {
+    if (!in_grid(column, row)) return nullptr;
+    const auto at = tiles.find(index(column, row));
+    return at == tiles.end() ? nullptr : &at->second;
+  }
+
+  /// @param last  no more tiles come: a place without one is missing.
+  void resolve_side(std::int64_t column, std::int64_t row, Side side, bool last) {
+    static constexpr std::array<std::pair<int, int>, 4> kStep{
+        {{0, -1}, {1, 0}, {0, 1}, {-1, 0}}};
+    WaitingTile& tile = *waiting(column, row);
+    if (!tile.side_waits[side]) return;
+    const auto [dx, dy] = kStep[side];
+    WaitingTile* other = waiting(column + dx, row + dy);
+    if (other != nullptr) {
+      const int facing = (side + 2) % 4;
+      const bool first = side == kRight || side == kBottom;
+      const auto& a = first ? tile.sides[side] : other->sides[facing];
+      const auto& b = first ? other->sides[facing] : tile.sides[side];
+      join_sides(a, b, dy != 0, static_cast<std::int32_t>(column * tile_width),
+                 static_cast<std::int32_t>((row + (side == kBottom)) * tile_height));
+      other->side_waits[facing] = false;
+      other->sides[facing] = {};
+    } else if (!in_grid(column + dx, row + dy)) {
+      close_side(tile.sides[side], Beyond::kEdge);
+    } else if (last) {
+      close_side(tile.sides[side], Beyond::kMissing);
+    } else {
+      return;
+    }
+    tile.side_waits[side] = false;
+    tile.sides[side] = {};
+    settle();
+  }
+
+  /// The point where tiles (column - 1 | column, row - 1 | row) meet.
+  void resolve_corner(std::int64_t column, std::int64_t row, bool last) {
+    std::array<SeamPixel, 4> pixel;
+    std::array<WaitingTile*, 4> around;
+    Beyond beyond = Beyond::kTile;
+    for (int k = 0; k < 4; ++k) {
+      const std::int64_t x = column - 1 + k % 2, y = row - 1 + k / 2;
+      around[k] = waiting(x, y);
+      const int mine = 3 - k;  // the tile at the top left meets with its bottom right
+      if (around[k] != nullptr && !around[k]->corner_waits[mine]) return;
+      pixel[k] = around[k] == nullptr ? kNothing : around[k]->corners[mine];
+      if (around[k] != nullptr) continue;
+      if (in_grid(x, y)) {
+        if (!last) return;
+        beyond = Beyond::kMissing;
+      } else if (beyond != Beyond::kMissing) {
+        beyond = Beyond::kEdge;
+      }
+    }
+    if (is_mask(pixel[0]) && is_mask(pixel[3])) unite_nodes(pixel[0], pixel[3]);
+    if (is_mask(pixel[1]) && is_mask(pixel[2])) unite_nodes(pixel[1], pixel[2]);
+    count_window(pixel[0], pixel[1], pixel[2], pixel[3]);
+    for (int k = 0; k < 4; ++k) {
+      // A gap passes on across sides alone; a membrane also meets what is diagonal.
+      if (beyond == Beyond::kMissing && is_mask(pixel[k])) meet_nothing(pixel[k], beyond);
+      if (around[k] != nullptr) around[k]->corner_waits[3 - k] = false;
+    }
+    for (const SeamPixel p : pixel) touch(p);
+    settle();
+  }
+
+  void resolve(std::int64_t column, std::int64_t row, bool last) {
+    for (const Side side : {kTop, kRight, kBottom, kLeft}) {
+      resolve_side(column, row, side, last);
+    }
+    for (int k = 0; k < 4; ++k) resolve_corner(column + k % 2, row + k / 2, last);
+  }
+
+  void drop_resolved(std::int64_t column, std::int64_t row) {
+    const WaitingTile* tile = waiting(column, row);
+    if (tile != nullptr && !tile->waits()) tiles.erase(index(column, row));
+  }
+
+  void check_tile(std::int64_t column, std::int64_t row, const MembraneTile& tile) const {
+    if (finished) throw std::invalid_argument("no tile can come after finish()");
+    if (!in_grid(column, row)) {
+      throw std::invalid_argument("need a tile of the grid of " +
+                                  std::to_string(columns) + " x " + std::to_string(rows) +
+                                  ", got " + place(column, row));
+    }
+    const std::int64_t w =
+        std::min<std::int64_t>(tile_width, width - column * tile_width);
+    const std::int64_t h =
+        std::min<std::int64_t>(tile_height, height - row * tile_height);
+    if (tile.width() != w || tile.height() != h) {
+      throw std::invalid_argument(
+          "need " + std::to_string(w) + " x " + std::to_string(h) + " pixels for " +
+          place(column, row) + ", got " + std::to_string(tile.width()) + " x " +
+          std::to_string(tile.height()));
+    }
+    if (arrived[static_cast<std::size_t>(index(column, row))]) {
+      throw std::invalid_argument(place(column, row) + " was there before");
+    }
+    if (any && tile.has_density() != has_density) {
+      throw std::invalid_argument("need densities for all tiles or for none, got " +
+                                  place(column, row) + " otherwise than those before");
+    }
+  }
+
+  void add_inner(const TileLabels& tile, std::int32_t x, std::int32_t y) {
+    for (Membrane membrane : tile.inner) {
+      membrane.x += x;
+      membrane.y += y;
+      membrane.box = moved(membrane.box, x, y);
+      table.membranes.push_back(membrane);
+    }
+    for (Compartment gap : tile.inner_compartments) {
+      gap.x += x;
+      gap.y += y;
+      gap.membrane_x += x;
+      gap.membrane_y += y;
+      gap.box = moved(gap.box, x, y);
+      table.compartments.push_back(gap);
+    }
+  }
+
+  /// Nodes for the components on the tile's border; all their seam pixels wait.
+  WaitingTile open_tile(const TileLabels& tile, std::int32_t x, std::int32_t y) {
+    const PixelKey origin = pixel_key(y, x);
+    std::vector<std::int32_t> mask_node, gap_node;
+    for (std::size_t i = 0; i < tile.open.size(); ++i) {
+      const std::int32_t n = new_node(true);
+      nodes[n].sums = tile.open[i];
+      nodes[n].sums.first += origin;
+      nodes[n].sums.box = moved(tile.open[i].box, x, y);
+      if (tile.has_density) {
+        nodes[n].histogram = std::make_unique<DensityHistogram>(tile.histograms[i]);
+      }
+      mask_node.push_back(n);
+    }
+    const auto at_slide = [&](const GapSums& gap) {
+      return GapSums{gap.first + origin, moved(gap.box, x, y), gap.px};
+    };
+    for (std::size_t i = 0; i < tile.gaps.size(); ++i) {
+      const std::int32_t n = new_node(false);
+      const GapSums gap = at_slide(tile.gaps[i]);
+      nodes[n].sums = {gap.first, gap.box, gap.px, {}};
+      if (tile.gap_above[i] >= 0) set_above(n, mask_node[tile.gap_above[i]]);
+      gap_node.push_back(n);
+    }
+    for (std::size_t i = 0; i < tile.enclosed.size(); ++i) {
+      enclose(mask_node[tile.enclosed_by[i]], at_slide(tile.enclosed[i]));
+    }
+    WaitingTile out;
+    const auto translate = [&](std::int32_t label) {
+      const SeamPixel pixel = label >= 0 ? mask_node[label] : ~gap_node[~label];
+      ++nodes[node_of(pixel)].waiting;
+      ++nodes[node_of(pixel)].refs;
+      return pixel;
+    };
+    for (int side = 0; side < 4; ++side) {
+      out.sides[side].resize(tile.sides[side].size());
+      std::ranges::transform(tile.sides[side], out.sides[side].begin(), translate);
+    }
+    out.corners = {
+        translate(tile.sides[kTop].front()), translate(tile.sides[kTop].back()),
+        translate(tile.sides[kBottom].front()), translate(tile.sides[kBottom].back())};
+    return out;
+  }
+};
+
+MembraneMerge::MembraneMerge(std::int64_t width, std::int64_t height,
+                             std::int32_t tile_width, std::int32_t tile_height)
+    : state_(std::make_unique<State>()) {
+  if (width < 1 || height < 1 || width > kMaxSlidePx || height > kMaxSlidePx) {
+    throw std::invalid_argument("need a slide of 1 to 2^30 pixels a side, got " +
+                                std::to_string(width) + " x " + std::to_string(height));
+  }
+  if (tile_width < 1 || tile_height < 1 || tile_width > kMaxTilePx ||
+      tile_height > kMaxTilePx) {
+    throw std::invalid_argument("need tiles of 1 to " + std::to_string(kMaxTilePx) +
+                                " pixels a side, got " + std::to_string(tile_width) +
+                                " x " + std::to_string(tile_height));
+  }
+  State& s = *state_;
+  s.width = width;
+  s.height = height;
+  s.tile_width = tile_width;
+  s.tile_height = tile_height;
+  s.columns = (width + tile_width - 1) / tile_width;
+  s.rows = (height + tile_height - 1) / tile_height;
+  if (s.columns * s.rows > kMaxTiles) {
+    throw std::invalid_argument("need at most 2^28 tiles, got " +
+                                std::to_string(s.columns * s.rows));
+  }
+  s.arrived.resize(static_cast<std::size_t>(s.columns * s.rows));
+}
+
+MembraneMerge::~MembraneMerge() = default;
+MembraneMerge::MembraneMerge(MembraneMerge&&) noexcept = default;
+MembraneMerge& MembraneMerge::operator=(MembraneMerge&&) noexcept = default;
+
+void MembraneMerge::add(std::int64_t column, std::int64_t row, const MembraneTile& tile) {
+  State& s = *state_;
+  s.check_tile(column, row, tile);
+  s.any = true;
+  s.has_density = tile.has_density();
+  s.arrived[static_cast<std::size_t>(s.index(column, row))] = true;
+  const auto x = static_cast<std::int32_t>(column * s.tile_width);
+  const auto y = static_cast<std::int32_t>(row * s.tile_height);
+  s.add_inner(tile.labels(), x, y);
+  s.tiles.emplace(s.index(column, row), s.open_tile(tile.labels(), x, y));
+  s.resolve(column, row, false);
+  for (std::int64_t dy = -1; dy <= 1; ++dy) {
+    for (std::int64_t dx = -1; dx <= 1; ++dx) s.drop_resolved(column + dx, row + dy);
+  }
+}
+
+void MembraneMerge::finish() {
+  State& s = *state_;
+  if (s.finished) return;
+  s.finished = true;
+  std::vector<std::int64_t> left;
+  for (const auto& [at, tile] : s.tiles) left.push_back(at);
+  for (const std::int64_t at : left) s.resolve(at % s.columns, at / s.columns, true);
+  s.tiles.clear();
+  for (std::size_t i = 0; i < s.nodes.size(); ++i) {
+    Node& node = s.nodes[i];
+    const bool is_root = node.parent == static_cast<std::int32_t>(i);
+    if (!node.live || !node.mask || !is_root) continue;
+    node.incomplete = true;  // it goes round a tile that never came
+    s.emit(static_cast<std::int32_t>(i));
+  }
+}
+
+MembraneTable MembraneMerge::take() {
+  MembraneTable out = std::exchange(state_->table, {});
+  sort_by_pixel(out.membranes);
+  sort_by_pixel(out.compartments);
+  return out;
+}
+
+std::int64_t MembraneMerge::open_components() const {
+  return static_cast<std::int64_t>(state_->nodes.size() - state_->free_nodes.size());
+}
+
+std::int64_t MembraneMerge::memory_bytes() const {
+  const State& s = *state_;
+  std::size_t bytes = s.nodes.capacity() * sizeof(Node) +
+                      (s.free_nodes.capacity() + s.free_compartments.capacity()) * 4 +
+                      s.compartments.capacity() * sizeof(WaitingCompartment) +
+                      s.arrived.capacity() / 8;
+  for (const Node& node : s.nodes) bytes += node.histogram ? sizeof(DensityHistogram) : 0;
+  for (const auto& [at, tile] : s.tiles) {
+    bytes += sizeof(WaitingTile);
+    for (const auto& side : tile.sides) bytes += side.capacity() * sizeof(SeamPixel);
+  }
+  return static_cast<std::int64_t>(bytes);
+}
+
+}  // namespace her2fast

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Membranes of a whole slide from the masks of its tiles.
+
+A membrane is an 8-connected component of the mask. A compartment is a 4-connected piece
+of what is not mask, enclosed by one membrane: where stained cells are packed, each cell
+is a compartment of the same membrane (decisions K6, K9).
+
+Research use only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from her2fast import _core
+from her2fast._core import MembraneTile
+from her2fast.kernels.image import as_bytes
+
+__all__ = [
+    "Compartments",
+    "MembraneMerge",
+    "MembraneTile",
+    "Membranes",
+    "find_membranes",
+    "membrane_label",
+]
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Membranes:
+    """One element per membrane, sorted by (y, x). Pixels of the slide's spacing.
+
+    Attributes
+    ----------
+    x, y : (n,) ndarray of int32
+        First pixel, row by row: the identity of the membrane.
+    box : (n, 4) ndarray of int32
+        x0, y0, x1, y1; the latter two exclusive.
+    px : (n,) ndarray of int64
+        Area.
+    compartments : (n,) ndarray of int32
+        How many it encloses.
+    enclosed_px : (n,) ndarray of int64
+        Area of its compartments together.
+    perimeter_px : (n,) ndarray of float64
+        Outer and inner, from 2 x 2 windows.
+    length_px, width_px : (n,) ndarray of float64
+        L = P / 2 - 1.732 * euler * w and w = px / L (decision K10).
+    density_mean, density_p10, density_p50, density_p90 : (n,) ndarray of float64
+        Optical density, 0 to 2.55 in steps of 0.01; percentiles by nearest rank. NaN
+        where the tiles came without densities.
+    closed : (n,) ndarray of bool
+        It encloses something.
+    cut : (n,) ndarray of bool
+        It reaches the slide's edge.
+    incomplete : (n,) ndarray of bool
+        It borders on a tile that never came, or goes round one.
+    """
+
+    x: Ints
+    y: Ints
+    box: Ints
+    px: Longs
+    compartments: Ints
+    enclosed_px: Longs
+    perimeter_px: Doubles
+    length_px: Doubles
+    width_px: Doubles
+    density_mean: Doubles
+    density_p10: Doubles
+    density_p50: Doubles
+    density_p90: Doubles
+    closed: Bools
+    cut: Bools
+    incomplete: Bools
+
+    def __len__(self) -> int:
+        return len(self.px)
+
+
+@dataclass(frozen=True)
+class Compartments:
+    """One element per compartment, sorted by (y, x).
+
+    Attributes
+    ----------
+    x, y, box, px
+        As for `Membranes`.
+    membrane_x, membrane_y : (n,) ndarray of int32
+        Identity of the membrane round it.
+    """
+
+    x: Ints
+    y: Ints
+    box: Ints
+    px: Longs
+    membrane_x: Ints
+    membrane_y: Ints
+
+    def __len__(self) -> int:
+        return len(self.px)
+
+
+def _rows(array: Bytes, name: str) -> Bytes:
+    """A tile cut out of a larger mask is read where it lies."""
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 2:
+        step, next_px = array.strides
+        if next_px == 1 and step >= array.shape[1]:
+            return array
+    return as_bytes(array, name)
+
+
+def membrane_label(
+    mask: Bytes, density: Bytes | None = None, *, device: str = "cpu"
+) -> MembraneTile:
+    """Label the components of one tile (Khameneh et al., section 3.4).
+
+    Parameters
+    ----------
+    mask : (H, W) ndarray of uint8
+        Any value but 0 is membrane. 1 to 8192 pixels a side.
+    density : (H, W) ndarray of uint8, optional
+        DAB optical density in hundredths, 255 for 2.55 and above.
+    device : {"cpu", "cuda"}
+        Where to run.
+
+    Returns
+    -------
+        What `MembraneMerge.add` takes.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ or are out of range.
+    her2fast.DeviceError
+        This build or this machine lacks the device.
+    """
+    hundredths = None if density is None else _rows(density, "density")
+    return _core.membrane_label(_rows(mask, "mask"), hundredths, device=device)
+
+
+class MembraneMerge:
+    """Joins tiles over four sides and four corners, in any order.
+
+    Memory follows the seams that wait for a neighbor. What `take` gives over time is
+    the table of the mask in one piece, for every tiling and every order.
+
+    Parameters
+    ----------
+    width, height : int
+        Size of the slide in pixels, 1 to 2**30.
+    tile_px : int or (int, int)
+        Side, or width and height, of the tiles, 1 to 8192; the last are cut to fit.
+
+    Raises
+    ------
+    ValueError
+        A size out of range, or over 2**28 tiles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ring = np.pad(np.zeros((2, 2), np.uint8), 1, constant_values=1)
+    >>> merge = MembraneMerge(4, 4, tile_px=2)
+    >>> for row in (1, 0):
+    ...     for column in (0, 1):
+    ...         at = np.s_[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+    ...         merge.add(column, row, membrane_label(ring[at]))
+    >>> membranes, compartments = merge.finish()
+    >>> int(membranes.px[0]), bool(membranes.closed[0]), int(compartments.px[0])
+    (12, True, 4)
+    """
+
+    def __init__(
+        self, width: int, height: int, *, tile_px: int | tuple[int, int]
+    ) -> None:
+        tile = (tile_px, tile_px) if isinstance(tile_px, int) else tile_px
+        self._merge = _core.MembraneMerge(width, height, *tile)
+
+    def add(self, column: int, row: int, tile: MembraneTile) -> None:
+        """Add the tile at this place of the grid.
+
+        Raises
+        ------
+        ValueError
+            No such place, a wrong size, a tile that was there before, densities in one
+            tile and not in another, or after `finish`. Nothing has changed then.
+        """
+        self._merge.add(column, row, tile)
+
+    def take(self) -> tuple[Membranes, Compartments]:
+        """All that is finished and was not taken before."""
+        membranes, compartments = self._merge.take()
+        return Membranes(**membranes), Compartments(**compartments)
+
+    def finish(self) -> tuple[Membranes, Compartments]:
+        """Judge the seams of tiles that never came, and take what is left.
+
+        Membranes there are `incomplete`; what lies beyond encloses nothing.
+        """
+        self._merge.finish()
+        return self.take()
+
+    @property
+    def open_components(self) -> int:
+        """Components, of membrane or not, on seams that wait."""
+        return self._merge.open_components
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held now, but for what `take` would give."""
+        return self._merge.memory_bytes
+
+
+def find_membranes(
+    mask: Bytes, density: Bytes | None = None, *, tile_px: int = 512
+) -> tuple[Membranes, Compartments]:
+    """Membranes and compartments of a mask in memory.
+
+    Parameters
+    ----------
+    mask, density
+        As for `membrane_label`, but of any size up to 2**30 pixels a side.
+    tile_px : int
+        Changes the time it takes, and nothing else.
+
+    Raises
+    ------
+    ValueError
+        As `membrane_label` and `MembraneMerge`.
+    """
+    if mask.ndim != 2:
+        raise ValueError(f"need a mask of two dimensions, got {mask.ndim}")
+    if density is not None and density.shape != mask.shape:
+        raise ValueError(f"need a density of {mask.shape}, got {density.shape}")
+    height, width = mask.shape
+    merge = MembraneMerge(width, height, tile_px=tile_px)
+    for row in range(-(-height // tile_px)):
+        for column in range(-(-width // tile_px)):
+            at: Any = np.s_[
+                row * tile_px : (row + 1) * tile_px,
+                column * tile_px : (column + 1) * tile_px,
+            ]
+            part = None if density is None else density[at]
+            merge.add(column, row, membrane_label(mask[at], part))
+    return merge.finish()
