@@ -133,11 +133,11 @@ def test_openslide_reopens_after_a_damaged_tile(
     data[offsets[5] : offsets[5] + sizes[5]] = bytes(sizes[5])
     path.write_bytes(data)
     slide, sound = _core.Slide.open(path), _core.Slide.open(source)
-    places = [(column, row) for row in range(3) for column in range(5)]
+    places = [(column, row) for row in range(3) for column in range(8)]
     with ThreadPoolExecutor(4) as pool:
         tiles = list(pool.map(lambda place: slide.read_tile(0, *place), places))
     for place, (rgb, status) in zip(places, tiles, strict=True):
-        if place == (2, 0):  # 512 px tile 2 holds the slide's tile 5
+        if place == (5, 0):  # the adaptor keeps the slide's own tiles
             assert (status, rgb.min()) == ("corrupt", 255)
         else:
             assert status == "ok"
