@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cases import SEED, Case, base
+
 from her2fast.phantom.slide import draw_slide
 
 

@@ -27,11 +27,10 @@ from her2fast.scoring import Scorer, decide, open_input
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from cases import GROUPS, Case  # noqa: E402
 from figures import Row, summarize  # noqa: E402
 from perfect import measure as measure_perfectly  # noqa: E402
 from pieces import piece_cases  # noqa: E402
-
-from cases import GROUPS, Case  # noqa: E402
 
 #: What draws the slides of a group, by number.
 ALL_GROUPS = {**GROUPS, "pieces": piece_cases}

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from cases import SOURCE_TILE_PX, Case, Coords, Rgb
 from PIL import Image
 
 import her2fast
-from cases import SOURCE_TILE_PX, Case, Coords, Rgb
 
 BATCH = 32
 

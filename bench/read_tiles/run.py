@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cases import SOURCE_TILE_PX, Case, make_cases, make_slides
 from contenders import CONTENDERS, BareJpeg, Contender
 
 import her2fast
-from cases import SOURCE_TILE_PX, Case, make_cases, make_slides
 
 ROUNDS = 5
 # Contenders bring their own libjpeg; `scaled` replaces a mean by a smaller DCT.
