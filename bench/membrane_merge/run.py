@@ -21,11 +21,12 @@ import scipy
 from scipy import ndimage
 
 from her2fast import __version__
-from her2fast.kernels.membrane import MembraneMerge, Membranes, membrane_label
+from her2fast.kernels.membrane import MembraneMerge, find_membranes, membrane_label
 from her2fast.phantom import render
 
 TILE_PX = 512
 PATTERN_PX = 2048
+OURS = ("her2fast", "her2fast_2_threads")
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -52,8 +53,8 @@ def make_slide(pattern: Bytes, columns: int, rows: int) -> Bytes:
     return np.ascontiguousarray(np.tile(period, repeats)[:height, :width])
 
 
-def merge(mask: Bytes, density: Bytes | None) -> tuple[Membranes, int]:
-    """Membranes, and the highest number of bytes held between tiles."""
+def merge(mask: Bytes, density: Bytes | None) -> tuple[npt.NDArray[np.int64], int]:
+    """Areas, and the highest number of bytes held between tiles."""
     height, width = mask.shape
     merger = MembraneMerge(width, height, tile_px=TILE_PX)
     tables, peak = [], 0
@@ -69,7 +70,7 @@ def merge(mask: Bytes, density: Bytes | None) -> tuple[Membranes, int]:
         tables.append(merger.take()[0])
     tables.append(merger.finish()[0])
     areas = np.concatenate([table.px for table in tables])
-    return areas, peak  # type: ignore[return-value]
+    return areas, peak
 
 
 def label_scipy(mask: Bytes) -> npt.NDArray[Any]:
@@ -102,6 +103,7 @@ def measure(
             sys.exit(f"{label.__name__} finds other membranes")
     calls: dict[str, Callable[[], Any]] = {
         "her2fast": lambda: merge(mask, None),
+        "her2fast_2_threads": lambda: find_membranes(mask, workers=2),
         "her2fast_with_density": lambda: merge(mask, depth),
         "scipy": lambda: label_scipy(mask),
         "cc3d": lambda: label_cc3d(mask),
@@ -110,6 +112,10 @@ def measure(
     for _ in range(rounds):  # side by side, so that a noisy minute meets all
         for name, call in calls.items():
             seconds[name].append(round(timed(call)[0], 3))
+    if not np.array_equal(
+        np.sort(find_membranes(mask, workers=2)[0].px), np.sort(found)
+    ):
+        sys.exit("two threads find other membranes")
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     return {
         "tiles": columns * rows,
@@ -119,8 +125,10 @@ def measure(
         "megapixels_per_second": {
             name: round(mask.size / value / 1e6, 1) for name, value in median.items()
         },
-        "times_scipy": round(median["scipy"] / median["her2fast"], 2),
-        "times_cc3d": round(median["cc3d"] / median["her2fast"], 2),
+        "times_scipy": {
+            name: round(median["scipy"] / median[name], 2) for name in OURS
+        },
+        "times_cc3d": {name: round(median["cc3d"] / median[name], 2) for name in OURS},
         "peak_megabytes_held": round(peak / 1e6, 2),
     }
 

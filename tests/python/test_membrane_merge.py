@@ -336,6 +336,17 @@ def test_bad_input() -> None:
         MembraneMerge(2**30, 2**30, tile_px=512)
 
 
+def test_threads_change_nothing() -> None:
+    mask = noise(9, 200, 300, 0.4, 3)
+    want = find_membranes(mask, mask, tile_px=32)
+    for workers in (2, 5):
+        found = find_membranes(mask, mask, tile_px=32, workers=workers)
+        assert_same(found[0], want[0])
+        assert_same(found[1], want[1])
+    with pytest.raises(ValueError, match="workers, got 0"):
+        find_membranes(mask, workers=0)
+
+
 def test_any_layout_in_memory() -> None:
     mask = noise(3, 40, 52, 0.4, 2)
     want = find_membranes(mask)

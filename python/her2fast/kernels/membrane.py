@@ -10,7 +10,9 @@ Research use only.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,7 +225,11 @@ class MembraneMerge:
 
 
 def find_membranes(
-    mask: Bytes, density: Bytes | None = None, *, tile_px: int = 512
+    mask: Bytes,
+    density: Bytes | None = None,
+    *,
+    tile_px: int = 512,
+    workers: int = 1,
 ) -> tuple[Membranes, Compartments]:
     """Membranes and compartments of a mask in memory.
 
@@ -231,26 +237,37 @@ def find_membranes(
     ----------
     mask, density
         As for `membrane_label`, but of any size up to 2**30 pixels a side.
-    tile_px : int
-        Changes the time it takes, and nothing else.
+    tile_px, workers : int
+        Side of the tiles and threads that label them, 1 to 1024. They change the time
+        it takes, and nothing else.
 
     Raises
     ------
     ValueError
-        As `membrane_label` and `MembraneMerge`.
+        As `membrane_label` and `MembraneMerge`, or workers out of range.
     """
     if mask.ndim != 2:
         raise ValueError(f"need a mask of two dimensions, got {mask.ndim}")
     if density is not None and density.shape != mask.shape:
         raise ValueError(f"need a density of {mask.shape}, got {density.shape}")
+    if not 1 <= workers <= 1024:
+        raise ValueError(f"need 1 to 1024 workers, got {workers}")
     height, width = mask.shape
     merge = MembraneMerge(width, height, tile_px=tile_px)
-    for row in range(-(-height // tile_px)):
-        for column in range(-(-width // tile_px)):
-            at: Any = np.s_[
-                row * tile_px : (row + 1) * tile_px,
-                column * tile_px : (column + 1) * tile_px,
-            ]
-            part = None if density is None else density[at]
-            merge.add(column, row, membrane_label(mask[at], part))
+    columns = range(-(-width // tile_px))
+
+    def label(row: int, column: int) -> MembraneTile:
+        at: Any = np.s_[
+            row * tile_px : (row + 1) * tile_px,
+            column * tile_px : (column + 1) * tile_px,
+        ]
+        return membrane_label(mask[at], None if density is None else density[at])
+
+    with ThreadPoolExecutor(workers) as pool:
+        # A row at a time: what is labeled and not merged stays small.
+        for row in range(-(-height // tile_px)):
+            for column, tile in zip(
+                columns, pool.map(partial(label, row), columns), strict=True
+            ):
+                merge.add(column, row, tile)
     return merge.finish()
