@@ -340,6 +340,7 @@ def _make(
     context = multiprocessing.get_context("spawn")
     pool: dict[Connection, Any] = {}
     waiting = list(reversed(indices))
+    left = len(indices)
     try:
         for _ in range(workers):
             mine, theirs = context.Pipe()
@@ -348,7 +349,6 @@ def _make(
             theirs.close()
             pool[mine] = process
             _next(mine, waiting, tell)
-        left = len(indices)
         while left:
             for connection in wait(list(pool)):
                 assert isinstance(connection, Connection)
@@ -362,7 +362,7 @@ def _make(
                 else:
                     tell(kind, value)
     finally:
-        _end(pool)
+        _end(pool, busy=left > 0)
 
 
 def _next(connection: Connection, waiting: list[int], tell: OnEvent) -> None:
@@ -384,12 +384,15 @@ def _heard(connection: Connection) -> tuple[str, Any]:
     return kind, value
 
 
-def _end(pool: dict[Connection, Any]) -> None:
-    """Idle workers leave when their pipe closes; a busy one is interrupted."""
+def _end(pool: dict[Connection, Any], *, busy: bool) -> None:
+    """Idle workers leave when their pipe closes; busy ones are interrupted.
+
+    An idle one must not be: the signal would meet it on its way out.
+    """
     for connection in pool:
         connection.close()
     for process in pool.values():
-        if process.is_alive() and process.pid is not None:
+        if busy and process.is_alive() and process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGINT)
     for process in pool.values():
