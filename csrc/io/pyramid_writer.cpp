@@ -10,10 +10,10 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "core/parallel.h"
 #include "her2fast/error.h"
 #include "io/codec/jpeg_encode.h"
 #include "io/container/tiff_directory.h"
-#include "io/parallel.h"
 
 namespace her2fast::io {
 namespace {
@@ -224,7 +224,7 @@ std::vector<std::vector<std::byte>> PyramidWriter::encode_band(
     const LevelWriter& level) const {
   const std::int64_t tile = options_.tile_px;
   std::vector<std::vector<std::byte>> tiles(static_cast<std::size_t>(level.columns));
-  parallel_for(level.columns, options_.workers, [&](std::int64_t column) {
+  parallel_for(level.columns, options_.workers, [&](std::int64_t column, int) {
     const auto i = static_cast<std::size_t>(column);
     if (level.lost[i] != 0) return;  // stays empty
     const ImageView<const std::uint8_t> view(level.band.data() + column * tile * 3, tile,

@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "core/parallel.h"
 #include "her2fast/error.h"
 #include "her2fast/tile_reader.h"
-#include "io/parallel.h"
 #include "io/pyramid_writer.h"
 
 namespace her2fast {
@@ -92,7 +92,7 @@ ConvertReport convert_slide(const std::shared_ptr<const Slide>& slide,
   for (std::int64_t y = 0; y < height; y += tile) {
     const std::int64_t rows = std::min(tile, height - y);
     const ImageView<std::uint8_t> band(pixels.data(), rows, width, 3);
-    io::parallel_for(columns, options.pyramid.workers, [&](std::int64_t column) {
+    parallel_for(columns, options.pyramid.workers, [&](std::int64_t column, int) {
       const auto i = static_cast<std::size_t>(column);
       const std::int64_t x = column * tile, part = std::min(tile, width - x);
       statuses[i] =

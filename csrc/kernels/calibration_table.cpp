@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/parallel.h"
 #include "kernels/log_odds.h"
-#include "kernels/parallel.h"
 
 namespace her2fast {
 namespace {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "core/parallel.h"
 #include "kernels/check.h"
 #include "kernels/log_odds.h"
-#include "kernels/parallel.h"
 #include "kernels/weighted_select.h"
 
 namespace her2fast {

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "core/parallel.h"
 #include "kernels/calibration_table.h"
 #include "kernels/check.h"
 #include "kernels/line_sweep.h"
-#include "kernels/parallel.h"
 
 namespace her2fast {
 namespace {

@@ -3,7 +3,6 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <span>
 #include <utility>
 
 #if defined(__SSE2__)
@@ -266,7 +265,7 @@ std::int32_t label_at(const Runs& runs, std::int32_t y, std::int32_t x) {
   return runs.label[run - runs.start.begin()];
 }
 
-/// Labels along a side, translated by `name_mask` and `name_gap`.
+/// Labels along a side: i for open membrane i, ~i for gap i of the border.
 struct SideWriter {
   const std::vector<std::int32_t>& mask_index;
   const std::vector<std::int32_t>& gap_index;

@@ -8,10 +8,10 @@
 #include <random>
 #include <vector>
 
+#include "core/parallel.h"
 #include "her2fast/constraint_select.h"
 #include "her2fast/logit_calibrate.h"
 #include "kernels/log_odds.h"
-#include "kernels/parallel.h"
 #include "kernels/weighted_select.h"
 
 namespace her2fast {
