@@ -113,9 +113,12 @@ void bind_review(py::module_& m) {
       "compare_islands",
       [](const Array<std::int64_t>& islands, const std::string& rule_set,
          int floor_percent, std::int64_t min_px) {
-        const IslandLimits limits{
-            min_px, kLimits.island_min_percent, kLimits.island_scores_apart,
-            kLimits.island_mix_apart_percent, kLimits.island_quiet_percent};
+        const IslandLimits limits{min_px,
+                                  kLimits.island_min_percent,
+                                  kLimits.island_scores_apart,
+                                  kLimits.island_mix_apart_percent,
+                                  kLimits.island_quiet_percent,
+                                  kLimits.island_means_apart_halves};
         return islands_to_dict(
             compare_islands(islands_of(islands), rule_set, floor_percent, limits));
       },

@@ -75,11 +75,6 @@ bool mixes_apart(const Island& a, const Island& b, int percent) {
   return 50 * apart >= static_cast<std::int64_t>(percent) << 20;
 }
 
-/// Islands this far apart in their mean class are not one tumor's, whatever they score:
-/// patches that are taken for 3+ by mistake lift a 0 tissue's score next to a control's,
-/// not its mean. In halves of a class.
-constexpr std::int64_t kMeanApartHalves = 3;
-
 /// Mean class, 0 to 3, in parts of 2^20.
 std::int64_t mean_class(const Island& island) {
   const std::int64_t sum = island.px[1] + 2 * island.px[2] + 3 * island.px[3];
@@ -172,7 +167,11 @@ IslandFinding compare_islands(const std::vector<Island>& islands,
     lowest = std::min(lowest, mean_class(island));
     highest = std::max(highest, mean_class(island));
   }
-  if (2 * (highest - lowest) >= kMeanApartHalves << 20) finding.suspected = true;
+  // Patches taken for 3+ by mistake lift a 0 tissue's score next to a control's, not its
+  // mean.
+  if (2 * (highest - lowest) >= std::int64_t{limits.means_apart_halves} << 20) {
+    finding.suspected = true;
+  }
   std::array<Island, 4> by_score;
   for (const Island& island : compared) {
     const Island rest = difference(all, island);

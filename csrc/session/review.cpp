@@ -99,8 +99,11 @@ IslandFinding ReviewEvidence::find_islands() const {
   }
   const IslandLimits limits{
       static_cast<std::int64_t>(std::ceil(kLimits.island_min_mm2 / m_.pixel_mm2())),
-      kLimits.island_min_percent, kLimits.island_scores_apart,
-      kLimits.island_mix_apart_percent, kLimits.island_quiet_percent};
+      kLimits.island_min_percent,
+      kLimits.island_scores_apart,
+      kLimits.island_mix_apart_percent,
+      kLimits.island_quiet_percent,
+      kLimits.island_means_apart_halves};
   return compare_islands(islands, *options_.rule_set, options_.floor_percent, limits);
 }
 

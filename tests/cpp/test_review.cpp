@@ -79,7 +79,7 @@ TEST(Islands, RefuseViewsThatAreNotDense) {
 }
 
 TEST(Islands, TissueWithoutAPartInAHighScoreIsSuspicious) {
-  const IslandLimits limits{50'000, 10, 2, 40, 20};
+  const IslandLimits limits{50'000, 10, 2, 40, 20, 3};
   Island control, patient;
   control.px = {0, 0, 0, 60 * 4096};
   control.patches = {0, 0, 0, 60};

@@ -36,7 +36,9 @@ struct Limits {
   int island_scores_apart = 2;    ///< islands with scores that far apart and
   int island_mix_apart_percent =  ///< so much of the area of other classes set
       40;                         ///< CONTROL_SUSPECTED; so do islands with
-  int island_quiet_percent = 20;  ///< so much tissue that have no part in the score
+  int island_quiet_percent = 20;  ///< so much tissue that have no part in the score, and
+  int island_means_apart_halves =
+      3;  ///< two islands whose mean classes are so many halves of a class apart
 };
 inline constexpr Limits kLimits{};
 

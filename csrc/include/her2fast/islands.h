@@ -37,11 +37,12 @@ struct Island {
 
 /// What decide() takes from kLimits, where each has its one definition.
 struct IslandLimits {
-  std::int64_t min_px = 0;    ///< an island with at least this much tumor is compared
-  int min_percent = 0;        ///< or with this share of all; smaller ones as one
-  int scores_apart = 0;       ///< scores that far apart are not one tumor's
-  int mix_apart_percent = 0;  ///< and so much of the area is of other classes
-  int quiet_percent = 0;      ///< of the tissue in islands that do not share the score
+  std::int64_t min_px = 0;     ///< an island with at least this much tumor is compared
+  int min_percent = 0;         ///< or with this share of all; smaller ones as one
+  int scores_apart = 0;        ///< scores that far apart are not one tumor's
+  int mix_apart_percent = 0;   ///< and so much of the area is of other classes
+  int quiet_percent = 0;       ///< of the tissue in islands that do not share the score
+  int means_apart_halves = 0;  ///< mean classes, in halves of a class
 };
 
 struct IslandFinding {
@@ -54,9 +55,9 @@ struct IslandFinding {
 /// Suspected where (a) islands put together by the score that each has alone are
 /// `scores_apart` or more apart and `mix_apart_percent` different in mix, or (b) an
 /// island with at most half of the tumor moves the slide's score that far by being there,
-/// or two large ones lie one and a half classes apart in the mean, or (c) islands with
-/// `quiet_percent` of the tissue hold no tumor, or tumor that scores that far below the
-/// slide.
+/// or two large ones lie `means_apart_halves` apart in the mean class, or (c) islands
+/// with `quiet_percent` of the tissue hold no tumor, or tumor that scores that far below
+/// the slide.
 /// @throws std::invalid_argument  an unknown rule set.
 IslandFinding compare_islands(const std::vector<Island>& islands,
                               std::string_view rule_set, int floor_percent,
