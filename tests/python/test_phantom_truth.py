@@ -138,6 +138,7 @@ def test_oversampling_is_the_scenes_own():
     picture = phantom.develop(drawn, phantom.PROFILES[0], 2, spacing_um=1.0)
     assert picture.rgb.shape == (48, 64, 3)
     assert picture.class_map.shape == picture.membrane_mask.shape == (48, 64)
+    assert np.array_equal(picture.tissue, drawn.tissue[::2, ::2])
     with pytest.raises(ValueError, match="oversampling=2"):
         phantom.develop(drawn, phantom.PROFILES[0], 2, spacing_um=1.0, oversampling=1)
 

@@ -117,7 +117,7 @@ def develop(
         rgb,
         class_map >= 0,
         class_map,
-        np.ascontiguousarray(scene.tissue[::oversampling, ::oversampling]),
+        np.ascontiguousarray(scene.tissue[::step, ::step]),
         (shares[0], shares[1], shares[2], shares[3]),
         spacing_um,
         look,
