@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "fake_slide.h"
+#include "her2fast/error.h"
+#include "her2fast/tile_reader.h"
+#include "io/tile_cache.h"
+
+namespace her2fast {
+namespace {
+
+constexpr Spacing kOneUm{1'000'000};
+
+TEST(PlanRead, TakesTheCoarsestLevelWithinOnePercentThenTheLargestDenominator) {
+  const FakeSlide slide(4096, 4096, {1, 4, 16}, 256, true);
+  const auto plan = [&](std::int64_t level0_pm, std::int64_t target_pm,
+                        ReadingMode mode) {
+    const ReadPlan p =
+        plan_read(slide, slide.frame(level0_pm, level0_pm), {target_pm}, mode);
+    return std::pair(p.level, p.denominator);
+  };
+  EXPECT_EQ(plan(250000, 1000000, ReadingMode::kExact), std::pair(1, 1));
+  EXPECT_EQ(plan(252500, 1000000, ReadingMode::kExact), std::pair(1, 1));  // 1.01 exactly
+  EXPECT_EQ(plan(252501, 1000000, ReadingMode::kExact), std::pair(0, 1));
+  EXPECT_EQ(plan(252501, 1000000, ReadingMode::kScaled), std::pair(0, 2));
+  EXPECT_EQ(plan(250000, 2000000, ReadingMode::kScaled), std::pair(1, 2));
+  EXPECT_EQ(plan(250000, 8000000, ReadingMode::kScaled), std::pair(2, 2));
+  EXPECT_EQ(plan(250000, 100000000, ReadingMode::kScaled), std::pair(2, 8));
+  EXPECT_EQ(plan(500000, 496000, ReadingMode::kScaled), std::pair(0, 1));
+}
+
+TEST(PlanRead, BothAxesMustPassAndTooFineIsRefused) {
+  const FakeSlide slide(4096, 4096, {1, 4}, 256, true);
+  EXPECT_EQ(
+      plan_read(slide, slide.frame(250000, 252501), kOneUm, ReadingMode::kExact).level,
+      0);
+  EXPECT_EQ(
+      plan_read(slide, slide.frame(252501, 250000), kOneUm, ReadingMode::kExact).level,
+      0);
+  try {
+    plan_read(slide, slide.frame(500000, 500000), {495000}, ReadingMode::kScaled);
+    FAIL() << "level 0 is more than 1 % too coarse";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kNoLevel);
+  }
+}
+
+TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {
+  constexpr std::size_t kTile = 8 * 8 * 3;
+  TileCache cache(3 * kTile);
+  int decodes = 0;
+  const auto get = [&](std::int64_t column) {
+    return cache.get({0, 1, column, 0}, 8, 8, [&](ImageView<std::uint8_t> rgb) {
+      ++decodes;
+      std::fill_n(rgb.data, kTile, static_cast<std::uint8_t>(column));
+      return TileStatus::kOk;
+    });
+  };
+  {
+    const TileCache::Held first = get(100);
+    for (std::int64_t column = 0; column < 50; ++column) {
+      EXPECT_EQ(get(column).rgb().data[5], column);
+      EXPECT_LE(cache.bytes(), 3 * kTile);
+    }
+    EXPECT_EQ(first.rgb().data[kTile - 1], 100);
+  }
+  EXPECT_EQ(decodes, 51);
+  for (const std::int64_t column : {49, 100, 49, 48}) get(column);
+  EXPECT_EQ(decodes, 51);
+  get(7);  // the oldest is 100 now
+  EXPECT_TRUE(cache.has({0, 1, 49, 0}));
+  EXPECT_FALSE(cache.has({0, 1, 100, 0}));
+}
+
+}  // namespace
+}  // namespace her2fast
