@@ -16,7 +16,8 @@ Command = Callable[..., Any]
 def train() -> None:
     """Train segmenter and patch classifier from slide labels (docs/guide/train.md).
 
-    In this order: splits, segment, pretrain, constrained, calibrate. Research use only.
+    In this order: splits, segment, pretrain, constrained, calibrate; membrane stands
+    alone. Research use only.
     """
 
 
@@ -54,6 +55,7 @@ _stage("segment", "Learn to find tumor, from drawn areas.")
 _stage("pretrain", "Learn the classes, every patch with its slide's label.")
 _stage("constrained", "Make patches obey the limits of their slides' labels.")
 _stage("calibrate", "One value per class on the logits; writes the package.")
+_stage("membrane", "Learn to find stained membrane, from masks; writes the package.")
 
 
 @train.command("splits")

@@ -17,7 +17,7 @@ from her2fast import _core
 #: Layout version of a package; part of every measurement's key.
 PACKAGE_LAYOUT_VERSION = 1
 #: Items a batch where the package does not say: one fixed shape on every machine.
-DEFAULT_BATCH_SIZE = {"classify": 32, "segment": 8}
+DEFAULT_BATCH_SIZE = {"classify": 32, "segment": 8, "membrane": 4}
 #: Side of the inner tile, and what a segmenter sees beyond it (docs/design).
 DEFAULT_TILE_PX = 256
 DEFAULT_HALO_PX = 32
@@ -41,7 +41,9 @@ class Her2fastKeys(BaseModel):
     """Our keys of `config.json`; a bare WSInfer package has none of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    task: Literal["classify", "segment"] = "classify"
+    #: "segment": tumor per pixel. "membrane": stained membrane per pixel, and where
+    #: there are two outputs, its edge.
+    task: Literal["classify", "segment", "membrane"] = "classify"
     #: The function that turns the model's outputs into probabilities. "softmax" and
     #: "sigmoid": the outputs are logits. "none": they are probabilities already.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
@@ -86,8 +88,13 @@ class ModelConfig(BaseModel):
                 "need 1 or 2 output channels of a segmenter (tumor; background and "
                 f"tumor), got num_classes={self.num_classes}"
             )
+        if self.her2fast.task == "membrane" and self.num_classes > 2:
+            raise ValueError(
+                "need 1 or 2 output channels of membranes (membrane; membrane and "
+                f"edge), got num_classes={self.num_classes}"
+            )
         distances = self.her2fast.distance_names
-        if distances and self.her2fast.task == "segment":
+        if distances and self.her2fast.task != "classify":
             raise ValueError(f"need no distance_names of a segmenter, got {distances}")
         if len(set(distances)) != len(distances):
             raise ValueError(f"need distinct distance_names, got {distances}")

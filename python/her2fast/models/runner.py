@@ -226,7 +226,7 @@ class TorchScriptRunner:
         config = self.package.config
         shape = tuple(outputs.shape)
         side = self._side_px
-        if config.her2fast.task == "segment":
+        if config.her2fast.task != "classify":
             if config.num_classes == 1 and shape == (batch, side, side):
                 return outputs
             need: tuple[int, ...] = (batch, config.num_classes, side, side)

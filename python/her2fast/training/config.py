@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-STAGES = ("segment", "pretrain", "constrained", "calibrate")
+STAGES = ("segment", "pretrain", "constrained", "calibrate", "membrane")
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -63,6 +63,21 @@ class Data(Section):
     def _one_source_of_tumor(self) -> Self:
         if self.annotations is not None and self.segmenter is not None:
             raise ValueError("need annotations or segmenter, got both")
+        return self
+
+
+class MembraneData(Data):
+    """`[data]` of membranes: masks of stained membrane, and a finer spacing."""
+
+    #: At 1 um/px a faint membrane of 0.64 um is not resolved.
+    spacing_um: Annotated[float, Field(ge=0.1, le=0.5)] = 0.25
+    tile_px: Annotated[int, Field(ge=32, le=4096, multiple_of=16)] = 512
+
+    @model_validator(mode="after")
+    def _nothing_of_tumor(self) -> Self:
+        for name in ("segmenter", "labels", "max_patches"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"need no {name}: membranes are trained on masks")
         return self
 
 
@@ -145,6 +160,37 @@ class Focal(Section):
     gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
 
 
+class MembraneAugment(Augment):
+    """`[augment]` of membranes."""
+
+    #: Other stains and scanners by Beer and Lambert (looks.py); needs SciPy.
+    looks: bool = False
+
+
+class MembraneLoss(Section):
+    """`[loss]` of membranes: Eq. 1 to 3 of Khameneh et al., read by K1, K2, K5."""
+
+    #: Weight of membrane; "balanced" is the share of background among the pixels.
+    beta: Fraction | Literal["balanced"] = "balanced"
+    #: Lambda: weight of the edges' Dice.
+    edge_weight: Annotated[float, Field(ge=0.0, le=100.0)] = 1.1
+    #: Width of the edge map, odd.
+    edge_px: Annotated[int, Field(ge=1, le=15)] = 3
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.edge_px % 2 == 0:
+            raise ValueError(f"need an odd edge_px, got {self.edge_px}")
+        return self
+
+
+class Histogram(Section):
+    """`[histogram]`: tiles are given the colors of a reference, as the paper does."""
+
+    #: A picture (PNG, JPEG); none: tiles stay as they are.
+    reference: Path | None = None
+
+
 class Compute(Section):
     """`[compute]`: a device is a promise."""
 
@@ -208,6 +254,15 @@ class MethodPackage(Package):
     segmenter: Path | None = None
     #: Say that a package without segmenter, which takes all tissue for tumor, is meant.
     tissue_is_tumor: bool = False
+
+
+class MembranePackage(Package):
+    """`[package]` of a membrane network."""
+
+    #: Where membrane begins: "best" has the best Dice on the validation tiles, "half"
+    #: is a probability of 0.5. `beta` moves probabilities; "best" moves the cut along.
+    cut: Literal["best", "half"] = "best"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
 
 
 class Stage(Section):
@@ -322,10 +377,32 @@ class CalibrateConfig(Stage):
         return self
 
 
-StageConfig = SegmentConfig | PretrainConfig | ConstrainedConfig | CalibrateConfig
+class MembraneConfig(Stage):
+    """`her2fast train membrane`: Khameneh et al. (2019), section 2.5 and 2.6."""
+
+    run: Run = Run()
+    data: MembraneData
+    model: Model = Model(backbone="khameneh_unet")
+    optimizer: Optimizer = Optimizer(lr=0.01, nesterov=False)
+    train: Train = Train(batch_size=2, epochs=50)
+    loss: MembraneLoss = MembraneLoss()
+    histogram: Histogram = Histogram()
+    augment: MembraneAugment = MembraneAugment()
+    compute: Compute = Compute()
+    package: MembranePackage
+
+
+StageConfig = (
+    SegmentConfig
+    | PretrainConfig
+    | ConstrainedConfig
+    | CalibrateConfig
+    | MembraneConfig
+)
 CONFIGS: dict[str, type[StageConfig]] = {
     "segment": SegmentConfig,
     "pretrain": PretrainConfig,
     "constrained": ConstrainedConfig,
     "calibrate": CalibrateConfig,
+    "membrane": MembraneConfig,
 }

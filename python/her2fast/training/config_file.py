@@ -23,6 +23,7 @@ PATH_KEYS = frozenset(
         ("data", "segmenter"),
         ("data", "cache"),
         ("package", "segmenter"),
+        ("histogram", "reference"),
         ("start",),
     ]
 )

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 
-#: Labels of a segmentation tile's pixels.
+#: Labels of a segmentation tile's pixels; of membranes 1 is stained membrane.
 NOT_TUMOR, TUMOR, IGNORED = 0, 1, 255
+#: What `her2fast phantom` calls its masks.
+TUMOR_MASK, MEMBRANE_MASK = "tumor_mask.png", "membrane_mask.png"
 #: A tile is trained on with at least this share of tissue, and of labelled pixels.
 MIN_TISSUE = 0.05
 MIN_LABELLED = 0.10
@@ -61,10 +63,16 @@ class Cutting:
     segmenter: ModelPackage | None = None
     device: str = "cpu"
     max_patches: int = 0
+    tile_px: int = TILE_PX
+    mask_name: str = TUMOR_MASK
+
+    def annotation(self, source: TrainingSlide) -> Path | None:
+        """The slide's drawing, if there is one."""
+        return annotation_of(source.entry.slide, self.annotations, self.mask_name)
 
     def settings(self, slide: OpenedSlide, source: TrainingSlide) -> dict[str, Any]:
         """What decides the pixels, for the key."""
-        place = annotation_of(source.entry.slide, self.annotations)
+        place = self.annotation(source)
         roi = region_of(source.entry, None)
         return {
             "fingerprint": slide.record["fingerprint"],
@@ -75,6 +83,8 @@ class Cutting:
             "segmenter": None if self.segmenter is None else self.segmenter.sha256,
             "roi": None if roi is None else _digest(Path(roi)),
             "max_patches": self.max_patches,
+            # Entries of the usual tiles keep the key they had.
+            **({"tile_px": self.tile_px} if self.tile_px != TILE_PX else {}),
         }
 
 
@@ -164,12 +174,17 @@ class Cutter:
     def tiles(
         self, slide: OpenedSlide, source: TrainingSlide
     ) -> dict[str, npt.NDArray[Any]]:
-        """rgb (n, 256, 256, 3) and mask (n, 256, 256): 1 tumor, 0 not, 255 ignored."""
-        place = annotation_of(source.entry.slide, self.cutting.annotations)
+        """rgb (n, T, T, 3) and mask (n, T, T): 1 drawn, 0 not, 255 ignored.
+
+        T is `tile_px`, 256 for tumor.
+        """
+        side_px = self.cutting.tile_px
+        place = self.cutting.annotation(source)
         if place is None:
             raise UsageError(
-                f"{source.id}: no <slide>.geojson or <slide>.png in "
-                f"{self.cutting.annotations}"
+                f"{source.id}: no <slide>.geojson, <slide>.png or "
+                f"<slide>/{self.cutting.mask_name} in "
+                f"{self.cutting.annotations or 'the folder truth beside its folder'}"
             )
         rgbs, masks, damaged = [], [], 0
         spacing = self.cutting.spacing_um
@@ -177,22 +192,22 @@ class Cutter:
             tumor = DrawnArea(pixels, spacing, place)
             roi = region_of(source.entry, None)
             region = None if roi is None else DrawnArea(pixels, spacing, Path(roi))
-            columns, rows = _tiles_along(pixels, spacing)
+            columns, rows = _tiles_along(pixels, spacing, side_px)
             places = [(row, column) for row in range(rows) for column in range(columns)]
             index = iter(places)
             for batch in pixels.tiles(
-                TILE_PX, spacing, batch_size=8, workers=self.cutting.workers
+                side_px, spacing, batch_size=8, workers=self.cutting.workers
             ):
                 for rgb, status in zip(batch.rgb, batch.status, strict=True):
                     row, column = next(index)
                     damaged += status != "ok"
-                    if tissue_mask(rgb).astype(bool).mean() < MIN_TISSUE:
+                    if _tissue_share(rgb, spacing) < MIN_TISSUE:
                         continue
-                    x_px, y_px = column * TILE_PX, row * TILE_PX
-                    mask = tumor.mask(x_px, y_px, TILE_PX, TILE_PX)
+                    x_px, y_px = column * side_px, row * side_px
+                    mask = tumor.mask(x_px, y_px, side_px, side_px)
                     label = np.where(mask > 0, TUMOR, NOT_TUMOR).astype(np.uint8)
                     if region is not None:
-                        inside = region.mask(x_px, y_px, TILE_PX, TILE_PX) > 0
+                        inside = region.mask(x_px, y_px, side_px, side_px) > 0
                         label[~inside] = IGNORED
                     if (label != IGNORED).mean() < MIN_LABELLED:
                         continue
@@ -241,7 +256,7 @@ class Cutter:
         """Tumor pixels of every patch of the grid, region and drawing applied."""
         width_px = core.tiles_x * TILE_PX
         areas: list[DrawnArea] = []
-        place = annotation_of(source.entry.slide, self.cutting.annotations)
+        place = self.cutting.annotation(source)
         if self.cutting.annotations is not None and place is None:
             raise UsageError(
                 f"{source.id}: no <slide>.geojson or <slide>.png in "
@@ -302,19 +317,25 @@ class Cutter:
         return out
 
 
-def annotation_of(slide: str, folder: Path | None) -> Path | None:
+def annotation_of(
+    slide: str, folder: Path | None, mask_name: str = TUMOR_MASK
+) -> Path | None:
     """The drawing of a slide: <stem>.geojson, or a mask: <stem>.png, or what `her2fast
-    phantom` writes, <stem>/tumor_mask.png.
+    phantom` writes, <stem>/`mask_name`. Membranes of phantoms, whose folders share
+    names, are also found without `folder`, in the folder `truth` beside the slide's.
     """
     if folder is None:
-        return None
+        beside = Path(slide).resolve().parent.parent / "truth"
+        if mask_name != MEMBRANE_MASK or not beside.is_dir():
+            return None
+        folder = beside
     if not folder.is_dir():
         raise UsageError(f"{folder}: need a folder of annotations")
     drawn = roi_for(slide, os.fspath(folder))
     if drawn is not None:
         return Path(drawn)
     stem = Path(slide).stem
-    for picture in (folder / f"{stem}.png", folder / stem / "tumor_mask.png"):
+    for picture in (folder / f"{stem}.png", folder / stem / mask_name):
         if picture.is_file():
             return picture
     return None
@@ -420,9 +441,19 @@ def _floors(grid_px: Longs, own_um: float, spacing_um: float) -> Longs:
     return grid_px * _pm(spacing_um) // _pm(own_um)
 
 
-def _tiles_along(slide: Slide, spacing_um: float) -> tuple[int, int]:
+def _tissue_share(rgb: npt.NDArray[np.uint8], spacing_um: float) -> float:
+    """Share of tissue; finer tiles are averaged to 1 um/px, for which the rule is."""
+    step = max(1, round(1.0 / spacing_um))
+    side = rgb.shape[0] // step
+    if step > 1:
+        blocks = rgb[: side * step, : side * step].reshape(side, step, side, step, 3)
+        rgb = blocks.mean((1, 3)).round().astype(np.uint8)
+    return float(tissue_mask(rgb).astype(bool).mean())
+
+
+def _tiles_along(slide: Slide, spacing_um: float, tile_px: int) -> tuple[int, int]:
     counts = [
-        -(-size * _pm(own) // (_pm(spacing_um) * TILE_PX))
+        -(-size * _pm(own) // (_pm(spacing_um) * tile_px))
         for size, own in zip(slide.dimensions, slide.spacing_um, strict=True)
     ]
     return counts[0], counts[1]

@@ -18,6 +18,7 @@ from her2fast.manifest import LABELS
 from her2fast.models.package import MODEL_FILE, ModelPackage, load_package
 from her2fast.models.trust import trust
 from her2fast.training.config import HALO_PX, PATCH_PX, TILE_PX, Package
+from her2fast.training.membrane_network import OUTPUTS
 from her2fast.training.networks import fold_norms
 from her2fast.training.packages import torchscript_bytes, write_json
 
@@ -107,6 +108,52 @@ def write_method(
     return digest
 
 
+def write_membrane(
+    folder: Path,
+    network: nn.Module,
+    *,
+    package: Package,
+    backbone: str,
+    statistics: Statistics,
+    spacing_um: float,
+    tile_px: int,
+    training: Mapping[str, Any],
+) -> str:
+    """A method package of membranes; returns the SHA-256 of its one model.
+
+    The model is added to the user's trust file.
+    """
+    digest = _write_model(
+        folder / "membrane",
+        network,
+        side_px=tile_px,
+        task="membrane",
+        classes=OUTPUTS,
+        batch_size=package.batch_size,
+        package=package,
+        backbone=backbone,
+        statistics=statistics,
+        spacing_um=spacing_um,
+    )
+    method = {
+        "spec_version": "1.0",
+        "name": package.name,
+        "method": "membrane",
+        "models": {"membrane": "membrane"},
+        "tile_px": tile_px,
+        "guideline": package.guideline,
+        "stain": package.stain,
+        "synthetic": package.synthetic,
+        "intended_use": package.intended_use,
+        "description": package.training_data,
+    }
+    write_json(folder / "training.json", training)
+    # The method last: a folder without it is no package yet.
+    write_json(folder / "method.json", method)
+    trust({digest: f"{package.name}/membrane"})
+    return digest
+
+
 def _write_model(
     folder: Path,
     network: nn.Module,
@@ -140,7 +187,7 @@ def _write_model(
         ],
         "her2fast": {
             "task": task,
-            "activation": "sigmoid" if task == "segment" else "softmax",
+            "activation": "softmax" if task == "classify" else "sigmoid",
             "input_layout": "NCHW",
             "halo_px": HALO_PX if task == "segment" else 0,
             "dtype": "float32",

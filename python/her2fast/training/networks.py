@@ -10,14 +10,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ConvBlock(nn.Module):
-    """3 x 3 convolution, batch norm (folded away before export), ReLU."""
+    """Convolution, batch norm (folded away before export), ReLU."""
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int = 1,
+        dilation: int = 1,
+        size: int = 3,
     ) -> None:
         super().__init__()
+        padding = size // 2 * dilation
         self.conv = nn.Conv2d(
-            inputs, outputs, 3, stride, dilation, dilation, bias=False
+            inputs, outputs, size, stride, padding, dilation, bias=False
         )
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
 

@@ -16,8 +16,8 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.models.package import ModelPackage, load_package
 from her2fast.training.cache import Arrays, SlideCache
 from her2fast.training.cohort import TrainingSlide, check_duplicates
-from her2fast.training.config import Compute, Data, Train
-from her2fast.training.extract import Cutter, Cutting
+from her2fast.training.config import TILE_PX, Compute, Data, MembraneData, Train
+from her2fast.training.extract import MEMBRANE_MASK, TUMOR_MASK, Cutter, Cutting
 
 Longs = npt.NDArray[np.int64]
 Say = Callable[[str], None]
@@ -64,6 +64,9 @@ class Dataset:
         self._data = data
         self._say = say
         self._segmenter = segmenter_of(data.segmenter)
+        tile_px, mask_name = TILE_PX, TUMOR_MASK
+        if isinstance(data, MembraneData):
+            tile_px, mask_name = data.tile_px, MEMBRANE_MASK
         self._cutter = Cutter(
             Cutting(
                 spacing_um=data.spacing_um,
@@ -73,6 +76,8 @@ class Dataset:
                 segmenter=self._segmenter,
                 device=compute.accelerator,
                 max_patches=data.max_patches if kind == "patches" else 0,
+                tile_px=tile_px,
+                mask_name=mask_name,
             )
         )
         self.cache = SlideCache(data.cache)

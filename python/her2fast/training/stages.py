@@ -27,6 +27,7 @@ from her2fast.training.config import (
     CalibrateConfig,
     ConstrainedConfig,
     Data,
+    MembraneConfig,
     Model,
     PretrainConfig,
     SegmentConfig,
@@ -34,8 +35,15 @@ from her2fast.training.config import (
 )
 from her2fast.training.config_file import load_config
 from her2fast.training.constrained import ConstrainedWork
+from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
-from her2fast.training.method_package import write_method, write_segmenter
+from her2fast.training.membrane import MembraneWork
+from her2fast.training.membrane_network import Packaged, make_membrane_network
+from her2fast.training.method_package import (
+    write_membrane,
+    write_method,
+    write_segmenter,
+)
 from her2fast.training.networks import parameter_count
 from her2fast.training.patches import Dataset, Pieces, segmenter_of
 from her2fast.training.pretrain import PretrainWork
@@ -188,6 +196,57 @@ def _segment(
     return facts
 
 
+def _membrane(
+    fabric: Any, run: RunFolder, config: MembraneConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    if (run.root / PACKAGE).exists():
+        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    statistics = input_statistics(config.model)
+    reference = config.histogram.reference
+    match = None
+    if reference is not None:
+        match = HistogramMatch(read_reference(reference), *statistics)
+    cohort, dataset, (train, val) = _data(fabric, config, "membranes", PARTS, say)
+    environment = _environment(config, cohort, dataset)
+    if fabric.is_global_zero:
+        run.write_environment(environment)
+    torch.manual_seed(epoch_seed(config.run.seed, 0))
+    network = make_membrane_network(config.model, weights=not resume)
+    work = MembraneWork(fabric, config, train, val, statistics, match)
+    say(f"weight of membrane in the loss: {work.beta:.3f}")
+    facts = _fit(fabric, run, config, network, work, resume, say)
+    facts["beta"] = work.beta
+    facts["parameters"] = parameter_count(network)
+    if fabric.is_global_zero:
+        load_checkpoint(run.best, network)
+        best = checkpoint_state(run.best)
+        facts["cut"] = best["val_cut"] if config.package.cut == "best" else 0.0
+        facts["sha256"] = write_membrane(
+            run.root / PACKAGE,
+            Packaged(network, facts["cut"], match),
+            package=config.package,
+            backbone=config.model.backbone,
+            statistics=statistics,
+            spacing_um=config.data.spacing_um,
+            tile_px=config.data.tile_px,
+            training={
+                "stage": "membrane",
+                "checkpoint": best,
+                "cut": facts["cut"],
+                "beta": work.beta,
+                "parameters": facts["parameters"],
+                "train_tiles": len(train),
+                "val_tiles": len(val),
+                "manifest_sha256": cohort.manifest_sha256,
+                "split_sha256": cohort.split_sha256,
+                "seed": config.run.seed,
+                "torch": torch.__version__,
+            },
+        )
+        say(f"package: {run.root / PACKAGE}")
+    return facts
+
+
 def _pretrain(
     fabric: Any, run: RunFolder, config: PretrainConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
@@ -326,4 +385,5 @@ _RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "pretrain": _pretrain,
     "constrained": _constrained,
     "calibrate": _calibrate,
+    "membrane": _membrane,
 }
