@@ -41,7 +41,7 @@ class PretrainWork:
         self._config = config
         self._train, self._val = train, val
         self._statistics = statistics
-        self._augmentation = Augmentation(config.augment)
+        self._augmentation = Augmentation(config.augment, "classes")
         self._shares = np.array([slide.shares for slide in train.slides], np.float32)
         self._val_shares = np.array([slide.shares for slide in val.slides], np.float32)
 
