@@ -81,8 +81,8 @@ PRETRAIN: dict[str, Any] = {
     "compute": {"precision": "bf16-mixed", "threads": 1},
 }
 CONSTRAINED: dict[str, Any] = {
-    # AdamW with fresh moments takes steps of lr whatever the gradient: on the validation
-    # slides 3e-4 and SGD at 2e-3 threw all patches from class to class, this does not.
+    # AdamW with fresh moments steps by lr whatever the gradient: on the validation
+    # slides 3e-4, and SGD at 2e-3, threw patches from class to class; this does not.
     "optimizer": {"name": "sgd", "lr": 3e-4},
     "train": {"epochs": 10, "batch_size": 64, "patience": 0},
     "augment": AUGMENT,

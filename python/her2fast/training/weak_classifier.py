@@ -173,7 +173,7 @@ def train_weak(
     second = ConstrainedConfig(
         data=data,
         start=runs / "pretrain",
-        optimizer=Optimizer(name="adamw", lr=3e-4),
+        optimizer=Optimizer(lr=3e-4),
         train=Train(epochs=epochs[1], batch_size=64, patience=0),
         augment=AUGMENT,
         compute=compute,
