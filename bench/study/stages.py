@@ -4,6 +4,7 @@
     python stages.py WORK segment
     python stages.py WORK seed NAME SEED      pretrain, constrained, tables of logits
     python stages.py WORK upper NAME SEED     the same net on true patch labels
+    python stages.py WORK package NAME SEED   a package, and the scorer on test slides
 
 NAME is a manifest of WORK. Each call is a process of its own; what is finished is kept
 and what was killed goes on.
@@ -11,6 +12,7 @@ and what was killed goes on.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -19,14 +21,23 @@ from typing import Any
 
 import numpy as np
 from cohort import patch_areas
-from design import CONSTRAINED, MAX_PATCHES, PATCH_PX, PRETRAIN, SEGMENT
+from design import CONSTRAINED, MAX_PATCHES, PATCH_PX, PRETRAIN, SCORES, SEGMENT
 from draw import Drawn, draw_slides
 
+import her2fast
+from her2fast.export.atomic import atomic_write
 from her2fast.training.backbones import input_statistics, make_classifier
+from her2fast.training.calibrate import calibrated
 from her2fast.training.checkpoint import load_checkpoint
-from her2fast.training.classify import CLASSES, Floats, predict
+from her2fast.training.classify import (
+    CLASSES,
+    Floats,
+    class_areas,
+    predict,
+    slide_scores,
+)
 from her2fast.training.cohort import TrainingSlide, load_cohort
-from her2fast.training.config import Compute, Data, Model, PretrainConfig
+from her2fast.training.config import Calibration, Compute, Data, Model, PretrainConfig
 from her2fast.training.config_file import load_config
 from her2fast.training.loop import fit, open_fabric
 from her2fast.training.networks import fold_norms, parameter_count
@@ -175,6 +186,75 @@ def _train_upper(
     run.finish({**facts, "model": model, "parameters": parameter_count(network)})
 
 
+def check_package(work: Path, name: str, seed: int) -> None:
+    """`her2fast train calibrate` and `her2fast.score` give what the study counts.
+
+    The first test set, scored slide by slide; check.json says how many slides have the
+    same class areas, and the largest difference.
+    """
+    run = work / "runs" / name
+    package = run / f"calibrate-{seed}"
+    data = data_of(work, name, true_masks=False, most=MAX_PATCHES)
+    config = write_config(
+        work / "configs" / name / f"calibrate-{seed}.toml",
+        {
+            "start": run / f"constrained-{seed}",
+            "run": {"seed": seed},
+            "data": data,
+            "compute": {"threads": 1},
+            "package": {
+                "name": "study-constrained",
+                "synthetic": True,
+                "guideline": "pham-2022",
+            },
+        },
+    )
+    run_stage("calibrate", config, package, say=say)
+    from measures import Table
+
+    table = Table.read(run / f"constrained-{seed}" / "logits.npz")
+    fitted = table.calibration("val", Calibration(), seed)
+    classes = calibrated(table["test_logits"], fitted.values, fitted.mode).argmax(1)
+    weights = table["test_found_px"].astype(np.uint32)
+    areas = class_areas(classes, weights, table["test_offsets"])
+    scores = slide_scores(areas)
+    rows = []
+    for index, slide in enumerate(table["test_names"].tolist()):
+        if not slide.startswith("test-"):
+            continue
+        result = her2fast.score(
+            work / "slides" / f"{slide}.svs", model=package / "package"
+        )
+        found = result.record["class_px"]
+        rows.append(
+            {
+                "slide": slide,
+                "status": result.status,
+                "largest_difference_px": max(
+                    abs(a - b)
+                    for a, b in zip(areas[index].tolist(), found, strict=True)
+                ),
+                "tumor_px": int(areas[index].sum()),
+                "same_score": result.score == SCORES[scores[index]],
+            }
+        )
+    scored = [row for row in rows if row["status"] == "scored"]
+    facts = {
+        "slides": len(rows),
+        "scored": len(scored),
+        "same_areas": sum(row["largest_difference_px"] == 0 for row in scored),
+        "same_score": sum(bool(row["same_score"]) for row in scored),
+        "largest_difference_px": max(row["largest_difference_px"] for row in scored),
+        "not_scored": [row["slide"] for row in rows if row["status"] != "scored"],
+        "calibration": json.loads((package / "run.json").read_text(encoding="utf-8"))[
+            "calibration"
+        ]["values"],
+        "calibration_of_the_study": list(fitted.values),
+    }
+    atomic_write(run / "check.json", (json.dumps(facts, indent=1) + "\n").encode())
+    say(json.dumps(facts))
+
+
 def truth_by_name(work: Path) -> dict[str, Drawn]:
     """Slide -> what is true of it; nothing is drawn, all is there."""
     return {one.name: one for one in draw_slides(work, workers=1)}
@@ -312,5 +392,9 @@ if __name__ == "__main__":
         train_segmenter(root, sys.argv[3])
         cut_all(root, sys.argv[3])
     else:
-        runner = {"seed": train_seed, "upper": train_upper}[task]
+        runner = {
+            "seed": train_seed,
+            "upper": train_upper,
+            "package": check_package,
+        }[task]
         runner(root, sys.argv[3], int(sys.argv[4]))

@@ -66,6 +66,7 @@ def train_main(work: Path, drawn: list[Drawn]) -> dict[str, object]:
     jobs: list[Job] = [("seed", MAIN, str(seed)) for seed in SEEDS]
     jobs += [("upper", MAIN, str(seed)) for seed in SEEDS]
     run_jobs(work, jobs)
+    run_job(work, ("package", MAIN, str(SEEDS[0])))
     return facts
 
 

@@ -147,6 +147,9 @@ def write_study(
         "seeds": list(SEEDS),
         "panel": panel,
         "segmenter": segmenter_facts(work, known),
+        "scorer": json.loads(
+            (work / "runs" / MAIN / "check.json").read_text(encoding="utf-8")
+        ),
         **{
             stage: {key: [one[key] for one in main[stage]] for key in HEAD}
             for stage in ALL
