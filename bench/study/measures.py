@@ -23,8 +23,9 @@ from her2fast.training.patches import Pieces
 
 Longs = npt.NDArray[np.int64]
 
-#: A test set by the beginning of its slides' names; None is both together.
-TEST_SETS = {"both": None, "test": "test-", "test2": "test2-"}
+#: A test set by the beginning of its slides' names; "both" are those of the unseen
+#: scanner, "known" are of the training sites.
+TEST_SETS = {"both": "test", "test": "test-", "test2": "test2-", "known": "known-"}
 #: The mask that a patch's tumor pixels are counted in.
 MASKS = {"predicted": "test_found_px", "true": "test_true_mask_px"}
 WORKERS = 2
@@ -104,8 +105,7 @@ def figures_on_test(
     areas = class_areas(classes, weights, table["test_offsets"])
     predicted = slide_scores(areas, rule_set)
     names = [str(name) for name in table["test_names"]]
-    prefix = TEST_SETS[test_set]
-    every = [n for n in drawn if n.startswith(prefix or "test")]
+    every = [name for name in drawn if name.startswith(TEST_SETS[test_set])]
     place = {name: index for index, name in enumerate(names)}
     rows = np.array([place.get(name, -1) for name in every])
     truth = np.array(

@@ -138,13 +138,14 @@ def stage_table(results: dict[str, Any]) -> str:
 
 def difference_table(results: dict[str, Any]) -> str:
     rows = [
-        "| macro-F1, 4 classes | both sets, 250 slides | 50 slides | 200 slides |",
-        "|---|---|---|---|",
+        "| macro-F1, 4 classes | both sets, 250 slides | 50 slides | 200 slides "
+        "| known scanners, 104 slides |",
+        "|---|---|---|---|---|",
     ]
     found = results["differences"]
     for pair in found["both"]:
         cells = []
-        for test_set in ("both", "test", "test2"):
+        for test_set in ("both", "test", "test2", "known"):
             one = found[test_set][pair]
             low, high = one["interval"]
             cells.append(f"{one['macro_f1']:+.3f} ({low:+.3f} to {high:+.3f})")
@@ -167,18 +168,21 @@ def view_table(results: dict[str, Any]) -> str:
 
 def patch_table(results: dict[str, Any]) -> str:
     rows = [
-        "| patch accuracy by true class, predicted mask | 0 | 1+ | 2+ | 3+ | all |"
-        " the same, true mask: all |",
+        "| patch accuracy by true class | 0 | 1+ | 2+ | 3+ | all | error of a share |",
         "|---|---|---|---|---|---|---|",
     ]
-    for stage, words in WORDS.items():
-        views = results["stages"][stage]["views"]
-        found = views["both, predicted mask"]
-        each = np.mean([v["patch_accuracy_by_class"] for v in found], axis=0)
-        whole = np.mean([v["patch_accuracy"] for v in found])
-        true = np.mean([v["patch_accuracy"] for v in views["both, true mask"]])
-        cells = [f"{value:.3f}" for value in (*each, whole, true)]
-        rows.append(f"| {words} | {' | '.join(cells)} |")
+    for view, where in (
+        ("both, predicted mask", "unseen scanner"),
+        ("both, true mask", "unseen scanner, true mask"),
+        ("known, predicted mask", "known scanners"),
+    ):
+        for stage, words in WORDS.items():
+            found = results["stages"][stage]["views"][view]
+            each = np.mean([v["patch_accuracy_by_class"] for v in found], axis=0)
+            whole = np.mean([v["patch_accuracy"] for v in found])
+            error = np.mean([v["fraction_mae"] for v in found])
+            cells = [f"{value:.3f}" for value in (*each, whole, error)]
+            rows.append(f"| {where}: {words} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -187,11 +191,15 @@ def confusion_table(results: dict[str, Any]) -> str:
         "| truth: called 0, 1+, 2+, 3+ (all seeds) | 0 | 1+ | 2+ | 3+ |",
         "|---|---|---|---|---|",
     ]
-    for stage, words in WORDS.items():
-        found = results["stages"][stage]["views"]["both, predicted mask"]
-        table = np.sum([v["confusion"] for v in found], axis=0)
-        cells = [", ".join(str(n) for n in row) for row in table]
-        rows.append(f"| {words} | {' | '.join(cells)} |")
+    for view, where in (
+        ("both, predicted mask", "unseen scanner"),
+        ("known, predicted mask", "known scanners"),
+    ):
+        for stage, words in WORDS.items():
+            found = results["stages"][stage]["views"][view]
+            table = np.sum([v["confusion"] for v in found], axis=0)
+            cells = [", ".join(str(n) for n in row) for row in table]
+            rows.append(f"| {where}: {words} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
