@@ -64,6 +64,30 @@ class Table:
         return loss / len(labels)
 
 
+def of_test_set(table: Table, drawn: dict[str, Drawn], test_set: str) -> Table:
+    """A test set as a part "adapt" that `Table.calibration` takes, with its labels."""
+    offsets = table["test_offsets"]
+    kept = table["test_found_px"] > 0
+    logits, tumor, sizes, labels = [], [], [], []
+    for index, name in enumerate(table["test_names"].tolist()):
+        rows = slice(offsets[index], offsets[index + 1])
+        mine = kept[rows]
+        if not name.startswith(TEST_SETS[test_set]) or not mine.any():
+            continue
+        logits.append(table["test_logits"][rows][mine])
+        tumor.append(table["test_found_px"][rows][mine])
+        sizes.append(int(mine.sum()))
+        labels.append(SCORES.index(drawn[name].group.score))
+    return Table(
+        {
+            "adapt_logits": np.ascontiguousarray(np.concatenate(logits)),
+            "adapt_tumor_px": np.concatenate(tumor),
+            "adapt_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            "adapt_labels": np.array(labels, np.int64),
+        }
+    )
+
+
 class _Labelled(Pieces):
     """A stored part where `fit_calibration` wants pieces: labels and tumor pixels."""
 

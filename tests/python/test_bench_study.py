@@ -175,6 +175,26 @@ def test_figures_by_hand(study: Any) -> None:
     assert found["fraction_mae"] == pytest.approx((0.25 + 0.25 + 1.0) / 12)
 
 
+def test_slides_of_one_test_set_can_calibrate(study: Any) -> None:
+    called = table(study, [[1, 1, 0, 0], [2, 1, 0, 0]], [[0, 0, 0, 0], [1, 1, 0, 0]])
+    called.columns["test_names"] = np.array(["test-0", "test2-0"])
+    called.columns["test_found_px"][1] = 0  # only the true mask has this patch
+    truth = {
+        "test-0": drawn(study, "test-0", "0", (99, 1, 0, 0), "test"),
+        "test2-0": drawn(study, "test2-0", "1+", (1, 9, 0, 0), "test2"),
+    }
+    own = study.measures.of_test_set(called, truth, "test")
+    assert own["adapt_labels"].tolist() == [0]
+    assert own["adapt_offsets"].tolist() == [0, 3]
+    assert own["adapt_logits"].argmax(1).tolist() == [1, 0, 0]
+    fitted = own.calibration("adapt", study.summary.Calibration(), 0)
+    # a third is called 1+ where a tenth may be: 0 has to win
+    assert fitted.values[0] - fitted.values[1] > 1.0
+    assert fitted.facts["loss_after"] == 0.0
+    moved = study.measures.figures_on_test(called, truth, fitted=fitted)
+    assert moved["confusion"][0] == [1, 0, 0, 0]
+
+
 def test_differences_are_paired(study: Any) -> None:
     truth = np.arange(40) % 4
     right = {"_truth": truth, "_called": truth, "macro_f1": 1.0}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped classifier's recipe: Pham et al. on phantoms, each scene a slide.
+"""The shipped classifier's recipe: the stages of `her2fast train`, each scene a slide.
 
-What a scene's patches are is known, but not used: they learn from the label of their
-scene, as a laboratory's would. Pretraining, constrained training and calibration are
-those of `her2fast train`.
+Phantoms know the classes of every patch, so pretraining learns from these (`truth`)
+where a laboratory has the slide's label on all its patches. The constrained stage and
+the calibration see labels of scenes alone.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from her2fast.training.config import (
     Model,
     Optimizer,
     PretrainConfig,
+    Run,
     Train,
 )
 from her2fast.training.constrained import ConstrainedWork
-from her2fast.training.loop import fit, open_fabric
+from her2fast.training.loop import StageWork, fit, open_fabric
 from her2fast.training.networks import TinyClassifier, fold_norms
 from her2fast.training.packages import MEAN, STD
 from her2fast.training.patches import Pieces
@@ -57,7 +58,7 @@ STATISTICS = (MEAN, STD)
 
 
 @dataclass(frozen=True)
-class Weak:
+class Trained:
     """A trained network, batch norms folded, and its calibration."""
 
     network: TinyClassifier
@@ -65,17 +66,20 @@ class Weak:
     facts: dict[str, Any]
 
 
-def scene_pieces(pictures: Pictures, patch_px: int) -> tuple[Pieces, Pieces]:
+def scene_pieces(
+    pictures: Pictures, patch_px: int, stride_px: int
+) -> tuple[Pieces, Pieces]:
     """Patches with more than a tenth of tumor, by scene: train and val.
 
-    A scene without such a patch takes no part.
+    A scene without such a patch takes no part. Column `shares` holds the true class
+    shares of each patch's tumor.
     """
     parts: dict[str, list[tuple[TrainingSlide, dict[str, npt.NDArray[Any]]]]] = {
         "train": [],
         "val": [],
     }
     for scene, class_map in enumerate(pictures.class_map):
-        areas = patch_areas(class_map, patch_px, patch_px)
+        areas = patch_areas(class_map, patch_px, stride_px)
         tumor = areas.sum(-1)
         row, column = np.nonzero(tumor > MIN_TUMOR * patch_px * patch_px)
         if not len(row):
@@ -88,7 +92,9 @@ def scene_pieces(pictures: Pictures, patch_px: int) -> tuple[Pieces, Pieces]:
             [
                 source[y : y + patch_px, x : x + patch_px]
                 for y, x in zip(
-                    (row * patch_px).tolist(), (column * patch_px).tolist(), strict=True
+                    (row * stride_px).tolist(),
+                    (column * stride_px).tolist(),
+                    strict=True,
                 )
             ]
         )
@@ -104,6 +110,9 @@ def scene_pieces(pictures: Pictures, patch_px: int) -> tuple[Pieces, Pieces]:
         arrays = {
             "rgb": rgb,
             "tumor_px": tumor[row, column].astype(np.uint32),
+            "shares": (areas[row, column] / tumor[row, column, None]).astype(
+                np.float32
+            ),
             "row": row.astype(np.int32),
             "column": column.astype(np.int32),
         }
@@ -125,16 +134,18 @@ def _pieces(
     )
 
 
-def train_weak(
+def train_on_scenes(
     pictures: Pictures,
     runs: Path,
     *,
     patch_px: int,
+    stride_px: int,
+    truth: bool,
     seed: int,
     epochs: tuple[int, int],
     samples: int,
     say: Say,
-) -> Weak:
+) -> Trained:
     """Pretrain, train constrained, calibrate; run folders under `runs`.
 
     Parameters
@@ -142,18 +153,23 @@ def train_weak(
     pictures : Pictures
     runs : path
         `pretrain` and `constrained` are written here, as `her2fast train` does.
-    patch_px : int
+    patch_px, stride_px : int
+    truth : bool
+        Pretrain on the true classes of patches, not on the label of their scene.
     seed : int
     epochs : (int, int)
         Of pretraining and of constrained training.
     samples : int
         Patches of an epoch of pretraining; labels are drawn equally often.
     """
-    train, val = scene_pieces(pictures, patch_px)
+    train, val = scene_pieces(pictures, patch_px, stride_px)
+    targets = (train.column("shares"), val.column("shares")) if truth else None
+    torch.manual_seed(seed)
     compute = Compute(threads=1, workers=1, precision="bf16-mixed")
     fabric = open_fabric(compute)
     data = Data(manifest=runs, cache=runs)  # the pieces are here already
     first = PretrainConfig(
+        run=Run(seed=seed),
         data=data,
         model=Model(backbone="tiny"),
         optimizer=Optimizer(name="adamw", lr=3e-3, schedule="one-cycle"),
@@ -167,21 +183,27 @@ def train_weak(
         augment=AUGMENT,
         compute=compute,
     )
-    network = _run(
-        fabric, runs / "pretrain", "pretrain", first, None, train, val, seed, say
-    )
+    network = TinyClassifier(CLASSES)
+    work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
+    _run(fabric, RunFolder(runs / "pretrain", "pretrain"), first, network, work, say)
     second = ConstrainedConfig(
+        run=Run(seed=seed),
         data=data,
         start=runs / "pretrain",
-        optimizer=Optimizer(lr=3e-4),
+        optimizer=Optimizer(lr=1e-4),
         train=Train(epochs=epochs[1], batch_size=64, patience=0),
         augment=AUGMENT,
         compute=compute,
     )
-    network = _run(
-        fabric, runs / "constrained", "constrained", second, network, train, val, seed,
+    run = RunFolder(runs / "constrained", "constrained")
+    _run(
+        fabric,
+        run,
+        second,
+        network,
+        ConstrainedWork(fabric, second, train, val, STATISTICS, run),
         say,
-    )  # fmt: skip
+    )
     fold_norms(network)
     exact = open_fabric(Compute(threads=1, workers=1))
     logits = predict(exact, network, val, STATISTICS)
@@ -193,30 +215,20 @@ def train_weak(
         "train_patches": len(train),
         "calibration": fitted.facts,
     }
-    return Weak(network, fitted, facts)
+    return Trained(network, fitted, facts)
 
 
 def _run(
     fabric: Any,
-    folder: Path,
-    stage: str,
-    config: Any,
-    start: TinyClassifier | None,
-    train: Pieces,
-    val: Pieces,
-    seed: int,
+    run: RunFolder,
+    config: PretrainConfig | ConstrainedConfig,
+    network: TinyClassifier,
+    work: StageWork,
     say: Say,
-) -> TinyClassifier:
-    run = RunFolder(folder, stage)
+) -> None:
+    """Train in place, as `her2fast train` does; the best epoch's weights stay."""
     resume = run.open(config.model_dump(mode="json"), "")
     try:
-        torch.manual_seed(seed)
-        network = TinyClassifier(CLASSES) if start is None else start
-        work: Any
-        if start is None:
-            work = PretrainWork(fabric, config, train, val, STATISTICS)
-        else:
-            work = ConstrainedWork(fabric, config, train, val, STATISTICS, run)
         facts = fit(
             fabric,
             run,
@@ -224,12 +236,11 @@ def _run(
             work,
             optimizer=config.optimizer,
             train=config.train,
-            seed=seed,
+            seed=config.run.seed,
             resume=resume,
             say=say,
         )
         run.finish(facts)
         load_checkpoint(run.best, network)
-        return network
     finally:
         run.close()
