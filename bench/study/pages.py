@@ -88,8 +88,8 @@ def figures_of(
     return {
         "confusion.png": figures.confusion_matrices(unseen, "4-class"),
         "confusion_known.png": figures.confusion_matrices(_stages(known), "4-class"),
-        "f1.png": figures.f1_by_results(unseen),
-        "f1_known.png": figures.f1_by_results(_stages(known)),
+        "f1.png": figures.f1_by_results(unseen, "seeds"),
+        "f1_known.png": figures.f1_by_results(_stages(known), "seeds"),
         "fractions.png": figures.fraction_grid(calibrated),
         "reliability.png": figures.fractions_against_truth(calibrated, truth),
     }
