@@ -161,6 +161,29 @@ HER2FAST_TARGET inline void inverse_all(const std::int16_t* block, std::uint8_t*
   store(values, out, stride);
 }
 
+/// A block whose coefficients are 0 but for the first, its neighbor in the row and its
+/// neighbor in the column: most blocks of color.
+HER2FAST_TARGET inline void inverse_three(int first, int across, int down,
+                                          std::uint8_t* out, std::int64_t stride) {
+  const __m256i slope =
+      _mm256_setr_epi32(kOdd13[0].a, kOdd13[1].a, kOdd13[2].a, kOdd13[3].a, -kOdd13[3].a,
+                        -kOdd13[2].a, -kOdd13[1].a, -kOdd13[0].a);
+  // The first column after the first pass; the second is 4 times `across` in every row.
+  const __m256i column = _mm256_srai_epi32(
+      _mm256_add_epi32(_mm256_mullo_epi32(slope, _mm256_set1_epi32(down)),
+                       _mm256_set1_epi32(8192 * first + (1 << (kFirstShift - 1)))),
+      kFirstShift);
+  const __m256i even = _mm256_add_epi32(_mm256_slli_epi32(column, 13),
+                                        _mm256_set1_epi32(1 << (kSecondShift - 1)));
+  __m256i values[8];
+  for (int i = 0; i < 4; ++i) {
+    const __m256i odd = _mm256_set1_epi32(4 * across * kOdd13[i].a);
+    values[i] = _mm256_srai_epi32(_mm256_add_epi32(even, odd), kSecondShift);
+    values[7 - i] = _mm256_srai_epi32(_mm256_sub_epi32(even, odd), kSecondShift);
+  }
+  store(values, out, stride);
+}
+
 /// A block whose coefficients are 0 but for the upper left 4 x 4.
 HER2FAST_TARGET inline void inverse_low(const std::int16_t* block, std::uint8_t* out,
                                         std::int64_t stride) {

@@ -141,8 +141,8 @@ constexpr std::array<std::uint8_t, kBlockSamples> make_zigzag() {
   return out;
 }
 constexpr auto kZigzag = make_zigzag();
-// The first ten places are those of x + y < 4.
-constexpr int kLowEnd = 10;
+// The first three places are those of x + y < 2, the first ten those of x + y < 4.
+constexpr int kThreeEnd = 3, kLowEnd = 10;
 
 /// Bits of a stream, most significant first. Reads up to 8 bytes behind `next`.
 struct Bits {
@@ -273,6 +273,11 @@ HER2FAST_TARGET bool decode_all(const FullColorTables& tables, Bits& bits,
           std::uint8_t* to = &planes[c][0][left];
           if (filled == 1) {
             avx2::inverse_flat(block[0], to, kChunkPx);
+            continue;
+          }
+          if (filled <= kThreeEnd) {
+            avx2::inverse_three(block[0], block[1], block[8], to, kChunkPx);
+            block[1] = block[8] = 0;
             continue;
           }
           (filled <= kLowEnd ? avx2::inverse_low : avx2::inverse_all)(block, to,
