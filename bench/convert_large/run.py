@@ -131,7 +131,9 @@ def main() -> None:
         folder = Path(name)
         free = shutil.disk_usage(folder).free
         if free < NEEDED_BYTES:
-            raise SystemExit(f"need 5 GB of free disk in {folder}, got {free >> 20} MiB")
+            raise SystemExit(
+                f"need 5 GB of free disk in {folder}, got {free >> 20} MiB"
+            )
         for case, side_tiles in (("classic", SMALL_TILES), ("big", SIDE_TILES)):
             source, path = folder / "source.tiff", folder / f"{case}.tiff"
             write_source(source, side_tiles, jpeg)
