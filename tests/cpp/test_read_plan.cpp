@@ -93,8 +93,8 @@ class PairedSlide final : public FakeSlide {
       std::unique_lock lock(mutex_);
       ++begun_;
       changed_.notify_all();
-      met_ =
-          changed_.wait_for(lock, std::chrono::seconds(20), [&] { return begun_ > 1; });
+      const auto both = [&] { return begun_ > 1; };
+      if (!changed_.wait_for(lock, std::chrono::seconds(20), both)) met_ = false;
     }
     return FakeSlide::read_tile(level, column, row, denominator, out, scratch);
   }
@@ -104,7 +104,7 @@ class PairedSlide final : public FakeSlide {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   mutable int begun_ = 0;
-  mutable bool met_ = false;
+  mutable bool met_ = true;
 };
 
 TEST(TileReader, ThreadsDecodeTheTilesOfOneRequestSideBySide) {
