@@ -255,8 +255,9 @@ HER2FAST_TARGET inline bool take_block(Bits& stream,
 
 // MCUs decoded before their colors are converted: 3 x 4 KiB stay in the first cache.
 constexpr std::int64_t kChunkPx = 64 * kBlockPx;
-// A block takes at most 64 codes of 27 bits; the bits are checked after each MCU.
-constexpr std::size_t kSlackBytes = 3 * kBlockSamples * 27 / 8 + 16;
+// A block takes at most 64 codes of 27 bits; where they lie is checked after each MCU.
+// The window reaches 8 bytes beyond them before and after it, and is read by 8 bytes.
+constexpr std::size_t kSlackBytes = 3 * kBlockSamples * 27 / 8 + 3 * 8;
 
 HER2FAST_TARGET bool decode_all(const FullColorTables& tables, Bits& bits,
                                 const std::uint8_t* end, ImageView<std::uint8_t> out) {
