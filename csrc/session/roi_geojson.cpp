@@ -170,10 +170,10 @@ class Reader {
     for (const Json& one : items(coordinates, place, "ring")) {
       polygon.rings.push_back(ring(one, place + ", ring " + std::to_string(index++)));
     }
-    if (twice_area(polygon.rings[0]) == 0) refuse(place + ": the polygon has no area");
     if (const auto reason = why_not_simple(polygon.rings)) {
       refuse(place + ": the outline is not simple: " + *reason + " (x y in pixels)");
     }
+    if (twice_area(polygon.rings[0]) == 0) refuse(place + ": the polygon has no area");
     out_.push_back(std::move(polygon));
   }
 
