@@ -167,7 +167,10 @@ static void push(her2_session* session, const part* p, uint8_t* rgb) {
 
 /* ---- models ---- */
 
-typedef int32_t (*open_provider_fn)(const her2_package* package, her2_engine_table* out);
+/* her2_torch_open of libher2fast_torch, opened by name so that the example needs no torch */
+typedef int32_t (*open_provider_fn)(const her2_package* package, const void* options,
+                                    her2_engine_table* out);
+typedef const char* (*provider_error_fn)(void);
 
 static her2_engine* open_engine(const settings* s, const her2_package* package) {
   her2_engine_table table;
@@ -184,7 +187,12 @@ static her2_engine* open_engine(const settings* s, const her2_package* package) 
       fprintf(stderr, "%s: %s\n", s->provider, dlerror());
       exit(1);
     }
-    must(open_provider(package, &table), s->provider);
+    if (open_provider(package, NULL, &table) != HER2_OK) {
+      provider_error_fn provider_error;
+      *(void**)(&provider_error) = dlsym(library, "her2_torch_last_error");
+      fprintf(stderr, "%s: %s\n", s->provider, provider_error());
+      exit(1);
+    }
   }
   must(her2_engine_open(package, &table, &engine), "engine");
   return engine;
