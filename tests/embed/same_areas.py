@@ -33,7 +33,12 @@ def main(program: str, engine: str, slide: str) -> int:
     for order in ORDERS:
         with tempfile.TemporaryDirectory() as out:
             record = Path(out, "result.json")
-            command = [program, str(folder), "--known", str(folder.parent / "known.json")]
+            command = [
+                program,
+                str(folder),
+                "--known",
+                str(folder.parent / "known.json"),
+            ]
             command += ["--slide", slide, "--engine", engine, "--threads", "2"]
             command += ["--json", str(record), *order]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -42,7 +47,9 @@ def main(program: str, engine: str, slide: str) -> int:
             print(f"keys differ: {list(got)}")
             return 1
         differing = [
-            key for key in expected if key not in SOURCE_KEYS and got[key] != expected[key]
+            key
+            for key in expected
+            if key not in SOURCE_KEYS and got[key] != expected[key]
         ]
         for key in differing:
             print(f"{order}: {key}: need {expected[key]}, got {got[key]}")
