@@ -213,7 +213,8 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
     }
   }
   f.queue.push_back(std::move(item));
-  f.changed.notify_all();
+  lock.unlock();
+  f.changed.notify_all();  // whom it wakes finds the lock free
   return true;
 }
 
