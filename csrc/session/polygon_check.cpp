@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
+
+#include "core/number_text.h"
 
 namespace her2fast {
 namespace {
@@ -57,9 +58,7 @@ Meeting meet(const Side& s, const Side& t) {
 }
 
 std::string place_text(RoiPoint p) {
-  char text[64];
-  std::snprintf(text, sizeof text, "near %.9g %.9g", p.x0_px, p.y0_px);
-  return text;
+  return "near " + short_text(p.x0_px, 9) + " " + short_text(p.y0_px, 9);
 }
 
 /// 1 inside, 0 on a side, -1 outside.

@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
+#include "core/number_text.h"
 #include "her2fast/error.h"
 #include "session/polygon_check.h"
 
@@ -202,9 +202,8 @@ class Reader {
       const RoiPoint point{item[0].get<double>(), item[1].get<double>()};
       if (!(std::fabs(point.x0_px) <= kMaxRoiCoordinatePx) ||
           !(std::fabs(point.y0_px) <= kMaxRoiCoordinatePx)) {
-        char got[80];
-        std::snprintf(got, sizeof got, "%g, %g", point.x0_px, point.y0_px);
-        refuse(where() + ": need finite coordinates of at most 1e+09 px, got " + got);
+        refuse(where() + ": need finite coordinates of at most 1e+09 px, got " +
+               short_text(point.x0_px) + ", " + short_text(point.y0_px));
       }
       ring.push_back(point);
     }
@@ -262,9 +261,9 @@ void check_roi_inside(const std::vector<RoiPolygon>& roi, const SlideFrame& fram
     const auto [top, bottom] =
         std::minmax_element(outline.begin(), outline.end(),
                             [](RoiPoint a, RoiPoint b) { return a.y0_px < b.y0_px; });
-    char spans[160];
-    std::snprintf(spans, sizeof spans, "%g..%g x %g..%g", left->x0_px, right->x0_px,
-                  top->y0_px, bottom->y0_px);
+    const std::string spans = short_text(left->x0_px) + ".." + short_text(right->x0_px) +
+                              " x " + short_text(top->y0_px) + ".." +
+                              short_text(bottom->y0_px);
     throw Error(Code::kRoiOutside,
                 "polygon " + std::to_string(i) +
                     " of the region lies outside the slide: it spans " + spans +

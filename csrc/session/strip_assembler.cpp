@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/number_text.h"
 #include "her2fast/error.h"
 #include "session/strip_block.h"
 
@@ -177,8 +178,8 @@ void StripAssembler::Impl::setup() {
         static_cast<__int128>(101) * spacing.pm) {
       throw Error(Code::kNoLevel,
                   "need a spacing of at least that of the scan (" +
-                      std::to_string(level0.um()) + " um/px), got " +
-                      std::to_string(spacing.um()) +
+                      fixed_text(level0.um()) + " um/px), got " +
+                      fixed_text(spacing.um()) +
                       " um/px; this slide is scanned too coarsely for it");
     }
   }
@@ -214,7 +215,7 @@ void StripAssembler::Impl::index_requests() {
           "got " +
           std::to_string(r.width_px) + " x " + std::to_string(r.height_px) + " px at (" +
           std::to_string(r.x_px) + ", " + std::to_string(r.y_px) + "), " +
-          std::to_string(r.spacing.um()) + " um/px");
+          fixed_text(r.spacing.um()) + " um/px");
     }
     for_blocks(r, [&](std::int64_t b) {
       std::uint16_t& users = requests_left[static_cast<std::size_t>(b)];

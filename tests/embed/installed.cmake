@@ -16,6 +16,9 @@ run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix})
 run(${CMAKE_COMMAND} -S ${SOURCE}/examples -B ${WORK}/examples -G ${GENERATOR}
   -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_BUILD_TYPE=Release
   -DCMAKE_C_COMPILER=${C_COMPILER} -DCMAKE_CXX_COMPILER=${CXX_COMPILER})
+if(TORCH AND NOT output MATCHES "with her2fast::torch")
+  message(FATAL_ERROR "the component torch was not found:\n${output}")
+endif()
 run(${CMAKE_COMMAND} --build ${WORK}/examples)
 
 set(models ${SOURCE}/python/her2fast/data/models)
@@ -28,6 +31,11 @@ foreach(order raster random)
   endif()
 endforeach()
 run(${CMAKE_COMMAND} -E compare_files ${WORK}/raster.h2m ${WORK}/random.h2m)
+
+if(TORCH)  # installed, it finds libher2fast beside it, and libtorch
+  file(GLOB_RECURSE engine ${prefix}/*/libher2fast_torch.so)
+  run(${WORK}/examples/scan_and_score ${models}/constrained-tiny ${known} --size 600x600 --engine ${engine})
+endif()
 
 file(GLOB slides ${SOURCE}/python/her2fast/data/demo/phantom-a.svs)
 run(${WORK}/examples/score_slide ${models}/constrained-tiny ${slides} ${models}/known.json)
