@@ -10,7 +10,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ SIDE_PX, TILE_PX, STEP, SPACING_UM = 1024, 512, 2, 0.25
 GRID_UM = STEP * SPACING_UM
 TRUTH_UM = 3.0
 CELL_UM2 = (20.0, 600.0)
+MIXED = 4
 
 Mask = npt.NDArray[np.uint8]
 Find = Callable[[Any], Mask]
@@ -142,9 +143,12 @@ def _rounded(values: npt.NDArray[Any]) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def scenes(count: int, profile: str) -> Any:
-    for kind in range(4):
+def scenes(count: int, profile: str, kinds: Sequence[int]) -> Any:
+    """Pictures of one class each; kind 4 is a mixture of all."""
+    for kind in kinds:
         mixture = tuple(float(kind == other) for other in range(4))
+        if kind == MIXED:
+            mixture = (0.25, 0.25, 0.25, 0.25)
         for index in range(count):
             yield phantom.render(
                 FIRST_SEED + 100 * kind + index,
@@ -237,12 +241,16 @@ def main() -> None:
         finders["network"] = network_of(chosen.package)
     tallies = {name: Tally() for name in finders}
     times = []
-    for index, picture in enumerate(scenes(chosen.scenes, chosen.profile)):
+    for index, picture in enumerate(scenes(chosen.scenes, chosen.profile, range(4))):
         for name, find in finders.items():
             tallies[name].add(picture, find(picture))
         if index % 3 == 0:
             mask = picture.membrane_mask.astype(np.uint8)
             times.append(speed(picture.rgb, mask, chosen.rounds))
+    mixed = {name: Tally() for name in finders}
+    for picture in scenes(chosen.scenes, chosen.profile, (MIXED,)):
+        for name, find in finders.items():
+            mixed[name].add(picture, find(picture))
     result = {
         "question": "Which class does each cell get, and how complete is its membrane?",
         "synthetic": True,
@@ -250,6 +258,7 @@ def main() -> None:
         "scenes_per_class": chosen.scenes,
         "cuts": CELL_CUTS,
         **{name: tally.figures() for name, tally in tallies.items()},
+        "mixed_pictures": {name: tally.figures() for name, tally in mixed.items()},
         "speed_cpu": {
             key: round(statistics.median(t[key] for t in times), 2) for key in times[0]
         },

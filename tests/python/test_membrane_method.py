@@ -279,7 +279,7 @@ def lattice() -> Bytes:
     rgb[:] = (176, 162, 190)
     away = np.hypot(y % pitch - pitch / 2, x % pitch - pitch / 2)
     rgb[away < 13] = (112, 98, 160)
-    rgb[(np.abs(away - 24) < 4) & (x < side // 2)] = (150, 96, 52)
+    rgb[(np.abs(away - 24) < 4) & (x < 420)] = (150, 96, 52)
     rgb += np.random.default_rng(0).integers(-5, 6, rgb.shape, np.int16)
     return np.clip(rgb, 0, 255).astype(np.uint8)
 
@@ -337,13 +337,15 @@ def test_a_slide_is_scored_cell_by_cell(folder: Path) -> None:
     assert (record["status"], record["message"]) == ("scored", "")
     assert result.score == "3+"
     cells = record["cells"]
-    # 25 x 25 cells; rings up to x = 800, which cuts those of one column in two.
+    # 25 x 25 cells, six columns of them ringed.
     assert cells["count"] == pytest.approx(25 * 25, rel=0.03)
-    assert cells["class_cells"][3] == pytest.approx(12 * 25, rel=0.05)
-    assert cells["class_cells"][0] == pytest.approx(12 * 25, rel=0.05)
-    assert cells["mean_completeness"] > 0.94
+    assert cells["class_cells"][3] == pytest.approx(6 * 25, rel=0.05)
+    assert cells["class_cells"][0] == pytest.approx(18 * 25, rel=0.05)
+    # The column beside the rings has its neighbors' membrane on one side.
+    assert cells["unusual_cells"] == pytest.approx(25, abs=2)
+    assert cells["mean_completeness"] == pytest.approx((6 + 0.15) / 7, abs=0.02)
     membranes = cells["membranes"]
-    assert membranes["compartments"]["one_nucleus"] == pytest.approx(13 * 26, rel=0.08)
+    assert membranes["compartments"]["one_nucleus"] == pytest.approx(7 * 26, rel=0.08)
     assert membranes["compartments"]["artifact_share"] < 0.05
     # Every ring stands alone, 2 pi 6 um long: nothing reaches beyond one cell.
     assert membranes["connectivity"] == 0.0
@@ -354,7 +356,7 @@ def test_a_slide_is_scored_cell_by_cell(folder: Path) -> None:
     assert record["area_reading"]["method"] == "test-method"
     assert record["class_px"] is None
 
-    part = score(folder, roi=box(840, 60, 1560, 1560), workers=1)
+    part = score(folder, roi=box(482, 0, 1600, 1600), workers=1)
     assert part.score == "0"
     assert part.record["guideline"]["ihc0_membrane_staining"] == "null"
     assert part.record["measurement_key"] == record["measurement_key"]
