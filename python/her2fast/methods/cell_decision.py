@@ -61,8 +61,8 @@ def level0_px(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Middles of the seeds in level-0 pixels."""
     grid = measured.grid_um
-    x_px = (measured.cells.x + 0.5) * (grid / slide_spacing_um[0])
-    y_px = (measured.cells.y + 0.5) * (grid / slide_spacing_um[1])
+    x_px = (measured.cells.x.astype(np.float64) + 0.5) * (grid / slide_spacing_um[0])
+    y_px = (measured.cells.y.astype(np.float64) + 0.5) * (grid / slide_spacing_um[1])
     return x_px, y_px
 
 
