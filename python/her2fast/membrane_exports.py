@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +19,21 @@ from her2fast.membranes import MembraneResult
 from her2fast.methods.cell_decision import CLASS_NAMES
 from her2fast.methods.cell_file import to_bytes
 from her2fast.record import Roi
+from her2fast.report.cells import (
+    CellPicture,
+    cells_html,
+    choose_cells,
+    picture_cells,
+)
 from her2fast.scoring import OpenedSlide
 from her2fast.store import ResultsFolder
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CELLS = "cells"
 CLASS_MAPS = "class-maps"
+REPORTS = "reports"
 #: The map shows squares of this side, by the cells in them.
 MAP_UM = 64.0
 #: A square with fewer cells is left open: two cells are no region.
@@ -92,13 +103,20 @@ def write_membranes(
         atomic_write(folder.measurement_path(name), result.tumor.to_bytes())
         if slide is not None:
             write_overview(folder.overview_path(name), slide, workers=1)
+    page_parts: dict[str, Any] = {}
     if result.cells is not None and result.decision is not None:
         path = cells_path(root, name)
         atomic_write(path, to_bytes(result.cells, str(record["measurement_key"])))
         stored.append(path)
         with files:
             _add_cells(files, root, name, result, palette)
-            _add_map(files, folder, name, result, palette)
+            page_parts["picture"] = _add_map(files, folder, name, result, palette)
+        if slide is not None:
+            page_parts["gallery"] = _gallery(result, slide)
+    report = root / REPORTS / f"{name}.html"
+    report.parent.mkdir(exist_ok=True)
+    atomic_write(report, cells_html(record, palette=palette, **page_parts))
+    stored.append(report)
     asked = inputs or MembraneInputs()
     folder.write_record(
         name,
@@ -138,7 +156,7 @@ def _add_map(
     name: str,
     result: MembraneResult,
     palette: str,
-) -> None:
+) -> Image.Image:
     assert result.decision is not None
     record = result.record
     spacing = record["slide"]["spacing_um"]
@@ -165,6 +183,23 @@ def _add_map(
         palette=palette,
     )
     files.add(folder.root / CLASS_MAPS / f"{name}.png", page)
+    return picture
+
+
+def _gallery(result: MembraneResult, slide: OpenedSlide) -> list[CellPicture]:
+    assert result.cells is not None
+    assert result.decision is not None
+    cells = result.cells.cells.take(result.decision.chosen)
+    classes = result.decision.classes
+    return picture_cells(
+        cells,
+        classes,
+        choose_cells(cells, classes),
+        slide.reader(workers=1, reading="scaled"),
+        grid_um=result.cells.grid_um,
+        spacing_um=result.cells.spacing_um,
+        slide_spacing_um=slide.spacing_um,
+    )
 
 
 __all__ = [

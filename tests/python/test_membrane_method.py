@@ -398,6 +398,8 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
         "measurements/lattice.h2c",
         "cells/lattice.geojson",
         "class-maps/lattice.png",
+        "reports/lattice.html",
+        "reports/gone.html",
         "results.csv",
     } <= names
     record = json.loads(files["a"]["results/lattice.json"])
@@ -406,6 +408,11 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
     schema = json.loads(SCHEMA.read_text())
     for name in ("lattice", "gone"):
         jsonschema.validate(json.loads(files["a"][f"results/{name}.json"]), schema)
+    page = files["a"]["reports/lattice.html"].decode()
+    assert page.count("data:image/jpeg") == 1 + 3 * 6  # the map; class 1+ has no cell
+    assert "tumor cells with a nucleus" in page
+    assert "research use only" in page.casefold()
+    assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
     # One finished file gone: the slide is done again, to the same bytes.
     (tmp_path / "a/cells/lattice.geojson").unlink()
     assert "(measured" in run("a")
