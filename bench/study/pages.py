@@ -49,10 +49,10 @@ def results_of(name: str, found: dict[str, Any]) -> Results:
     return Results(name, cases, (), "pham-2022", ())
 
 
-def figures_of(main: dict[str, Sequence[dict[str, Any]]]) -> dict[str, bytes]:
-    """File name -> PNG; slides of all seeds together in the matrices."""
+def _stages(seeds_of: dict[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """What the figures of `her2fast evaluate` take; slides of all seeds together."""
     content: dict[str, Any] = {"results": {}}
-    for stage, seeds in main.items():
+    for stage, seeds in seeds_of.items():
         table = np.sum([one["confusion"] for one in seeds], axis=0)
         f1 = np.mean([one["f1_by_class"] for one in seeds], axis=0)
         spread = [one["macro_f1"] for one in seeds]
@@ -70,6 +70,15 @@ def figures_of(main: dict[str, Sequence[dict[str, Any]]]) -> dict[str, bytes]:
                 }
             }
         }
+    return content
+
+
+def figures_of(
+    main: dict[str, Sequence[dict[str, Any]]],
+    known: dict[str, Sequence[dict[str, Any]]],
+) -> dict[str, bytes]:
+    """File name -> PNG, of the unseen scanner and of the known ones."""
+    unseen = _stages(main)
     first = main["calibrated"][0]
     calibrated = results_of("calibrated", first)
     truth = {
@@ -77,8 +86,10 @@ def figures_of(main: dict[str, Sequence[dict[str, Any]]]) -> dict[str, bytes]:
         for name, shares in zip(first["_names"], first["_shares"], strict=True)
     }
     return {
-        "confusion.png": figures.confusion_matrices(content, "4-class"),
-        "f1.png": figures.f1_by_results(content),
+        "confusion.png": figures.confusion_matrices(unseen, "4-class"),
+        "confusion_known.png": figures.confusion_matrices(_stages(known), "4-class"),
+        "f1.png": figures.f1_by_results(unseen, "seeds"),
+        "f1_known.png": figures.f1_by_results(_stages(known), "seeds"),
         "fractions.png": figures.fraction_grid(calibrated),
         "reliability.png": figures.fractions_against_truth(calibrated, truth),
     }
@@ -251,20 +262,23 @@ def segmenter_table(results: dict[str, Any]) -> str:
 
 def curve_table(curves: dict[str, Any]) -> str:
     rows = [
-        "| readers disagree | part of the cohort | train, val slides | consensus wrong "
-        "| baseline | baseline, calibrated | constrained | calibrated |",
-        "|---|---|---|---|---|---|---|---|",
+        "| scanner | readers disagree | part of the cohort | train, val slides "
+        "| consensus wrong | baseline | baseline, calibrated | constrained "
+        "| constrained, calibrated |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for point in curves["points"]:
-        cells = [
-            f"{point[s]['macro_f1']:.3f} / {point[s]['patch_accuracy']:.3f}"
-            for s in STAGES
-        ]
-        rows.append(
-            f"| {100 * point['noise']:.0f} % | {100 * point['size']:.0f} % "
-            f"| {point['train_slides']}, {point['val_slides']} "
-            f"| {100 * point['consensus_wrong']:.0f} % | {' | '.join(cells)} |"
-        )
+    for test_set, where in (("known", "known"), ("both", "unseen")):
+        for point in curves["points"]:
+            cells = []
+            for stage in STAGES:
+                one = point[stage][test_set]
+                cells.append(f"{one['macro_f1']:.3f} / {one['patch_accuracy']:.3f}")
+            rows.append(
+                f"| {where} | {100 * point['noise']:.0f} % "
+                f"| {100 * point['size']:.0f} % "
+                f"| {point['train_slides']}, {point['val_slides']} "
+                f"| {100 * point['consensus_wrong']:.0f} % | {' | '.join(cells)} |"
+            )
     return "\n".join(rows)
 
 

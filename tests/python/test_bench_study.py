@@ -218,14 +218,20 @@ def test_tables_replace_their_place_and_nothing_else(
     point = {
         "noise": 0.3, "size": 1.0, "train_slides": 16, "val_slides": 4,
         "consensus_wrong": 0.1,
-        **{s: {"macro_f1": 0.5, "patch_accuracy": 0.25} for s in study.design.STAGES},
+        **{
+            stage: {
+                "known": {"macro_f1": 0.5, "patch_accuracy": 0.25},
+                "both": {"macro_f1": 0.4, "patch_accuracy": 0.2},
+            }
+            for stage in study.design.STAGES
+        },
     }  # fmt: skip
     study.pages.write_tables(tmp_path, None, {"points": [point]})
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert text.count("0.500 / 0.250") == 4
+    assert text.count("0.500 / 0.250") == text.count("0.400 / 0.200") == 4
 
 
 def test_stored_results_hold_what_the_page_says() -> None:
