@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A simulated scanner: pixels of level 0 come at a set rate, in strips or tiles, and are
- * scored while they come. Prints how long pushes took, how much memory the process grew by,
- * and how long after the last strip the result was there.
+ * scored while they come. Prints how long pushes took, how much memory the process grew
+ * by, and how long after the last strip the result was there.
  *
- * Pixels come from a slide file, or are drawn (synthetic tissue of arbitrary size). Models
- * are computed by the example's own rule on colors, or by a provider's library.
+ * Pixels come from a slide file, or are drawn (synthetic tissue of arbitrary size).
+ * Models are computed by the example's own rule on colors, or by a provider's library.
  */
 #include <dlfcn.h>
 #include <her2fast/her2fast.h>
@@ -67,7 +67,8 @@ static void draw(int64_t x0, int64_t y0, int64_t width, int64_t height, uint8_t*
   int64_t x, y;
   for (y = y0; y < y0 + height; ++y) {
     for (x = x0; x < x0 + width; ++x, rgb += 3) {
-      const uint32_t grain = ((uint32_t)x * 2654435761u ^ (uint32_t)y * 2246822519u) >> 28;
+      const uint32_t grain =
+          ((uint32_t)x * 2654435761u ^ (uint32_t)y * 2246822519u) >> 28;
       const int64_t field = (x / 2900 + y / 2300) % 4;
       const int tissue = x % 2900 > 400 && y % 2300 > 300 && field != 3;
       rgb[0] = (uint8_t)(tissue ? 120 + 25 * (int)field + (int)grain : 238 + (int)grain);
@@ -133,7 +134,8 @@ static double percentile_ms(const float* sorted, double share) {
 static void print_percentiles(const char* what, float* times) {
   qsort(times, (size_t)pushes, sizeof times[0], by_length);
   printf("%s: p50 %.3f ms, p99 %.3f ms, longest %.3f ms\n", what,
-         percentile_ms(times, 0.5), percentile_ms(times, 0.99), percentile_ms(times, 1.0));
+         percentile_ms(times, 0.5), percentile_ms(times, 0.99),
+         percentile_ms(times, 1.0));
 }
 
 static void print_histogram(void) {
@@ -184,7 +186,7 @@ static void push(her2_session* session, const part* p, uint8_t* rgb) {
 
 /* ---- models ---- */
 
-/* her2_torch_open of libher2fast_torch, opened by name so that the example needs no torch */
+/* her2_torch_open, found by name: the example needs no torch */
 typedef int32_t (*open_provider_fn)(const her2_package* package, const void* options,
                                     her2_engine_table* out);
 typedef const char* (*provider_error_fn)(void);
@@ -296,8 +298,8 @@ static void scan(const settings* s, const her2_package* package,
   report(decision, package);
   printf("scanned %lld x %lld px at %.1f Mpx/s\n", (long long)s->width,
          (long long)s->height, 1e-6 * (double)pushed_px / (last - begin));
-  printf("tiles done at the last strip: %lld of %lld\n",
-         (long long)at_end.tiles_answered, (long long)at_end.tiles_planned);
+  printf("tiles done at the last strip: %lld of %lld\n", (long long)at_end.tiles_answered,
+         (long long)at_end.tiles_planned);
   print_histogram();
   printf("pushes: %lld, would block %lld\n", (long long)pushes,
          (long long)at_end.would_block);
@@ -325,7 +327,8 @@ static void scan(const settings* s, const her2_package* package,
 
 static const char kUsage[] =
     "usage: scan_and_score PACKAGE [--known FILE] [--slide FILE] [--engine LIBRARY]\n"
-    "         [--size WIDTHxHEIGHT] [--spacing UM] [--strip WIDTHxHEIGHT] [--rate MPX_S]\n"
+    "         [--size WIDTHxHEIGHT] [--spacing UM] [--strip WIDTHxHEIGHT] [--rate "
+    "MPX_S]\n"
     "         [--order raster|serpentine|column|random] [--threads N] [--memory MIB]\n"
     "         [--json FILE] [--save FILE]\n";
 

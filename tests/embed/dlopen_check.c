@@ -13,7 +13,10 @@ typedef int32_t (*open_session_fn)(const her2_engine*, const her2_session_option
                                    her2_session**);
 typedef int32_t (*push_fn)(her2_session*, const her2_pixels*);
 typedef int32_t (*finish_fn)(her2_session*, her2_measurement**);
-typedef void (*close_fn)(void*);
+typedef void (*close_package_fn)(her2_package*);
+typedef void (*close_engine_fn)(her2_engine*);
+typedef void (*close_session_fn)(her2_session*);
+typedef void (*close_measurement_fn)(her2_measurement*);
 
 static int32_t no_run(void* context, int32_t model, int64_t batch_id, const uint8_t* rgb,
                       int32_t n, int32_t height_px, int32_t width_px, float* output,
@@ -43,10 +46,10 @@ static const char* one_session(void* library, const char* folder) {
   LOAD(open_session_fn, open_session, "her2_session_open");
   LOAD(push_fn, push, "her2_session_push");
   LOAD(finish_fn, finish, "her2_session_finish");
-  LOAD(close_fn, close_package, "her2_package_close");
-  LOAD(close_fn, close_engine, "her2_engine_close");
-  LOAD(close_fn, close_session, "her2_session_close");
-  LOAD(close_fn, close_measurement, "her2_measurement_close");
+  LOAD(close_package_fn, close_package, "her2_package_close");
+  LOAD(close_engine_fn, close_engine, "her2_engine_close");
+  LOAD(close_session_fn, close_session, "her2_session_close");
+  LOAD(close_measurement_fn, close_measurement, "her2_measurement_close");
   memset(&package_options, 0, sizeof package_options);
   package_options.struct_size = sizeof package_options;
   package_options.folder = folder;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* her2fast.h as a C host uses it: any order and shape of pixels gives the same bytes, every
- * failure a code, and nothing leaks. Built as C99, run plain and under sanitizers. */
+/* her2fast.h as a C host uses it: any order and shape of pixels gives the same bytes,
+ * every failure a code, and nothing leaks. Built as C99, run plain and under sanitizers.
+ */
 #include <pthread.h>
 #include <sched.h>
 
@@ -43,7 +44,8 @@ static int32_t push_rect(her2_session* session, rect r, int32_t format, int zero
     pixels.release = release_pixels;
     pixels.release_context = &released;
   }
-  while ((status = her2_session_push(session, &pixels)) == HER2_WOULD_BLOCK) sched_yield();
+  while ((status = her2_session_push(session, &pixels)) == HER2_WOULD_BLOCK)
+    sched_yield();
   if (!zero_copy || status != HER2_OK) free((void*)(uintptr_t)pixels.data);
   return status;
 }
@@ -161,7 +163,8 @@ static void test_threads(her2_engine* engine, const her2_buffer* expected) {
   pthread_t threads[16];
   pusher pushers[16];
   int s, i;
-  for (s = 0; s < 2; ++s) { /* two sessions share the engine, eight threads push to each */
+  for (s = 0; s < 2;
+       ++s) { /* two sessions share the engine, eight threads push to each */
     NEED(her2_session_open(engine, &options, &sessions[s]) == HER2_OK);
     for (i = 0; i < 8; ++i) {
       pusher* p = &pushers[s * 8 + i];
@@ -208,7 +211,8 @@ static her2_decision_info decided(const her2_measurement* measurement, const cha
 }
 
 static const char kHalf[] =
-    "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[1150,0],[1150,1900],[0,1900],[0,0]]]}";
+    "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[1150,0],[1150,1900],[0,1900],[0,0]]]"
+    "}";
 static const char kBowTie[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[900,900],[900,0],[0,900],[0,0]]]}";
 static const char kElsewhere[] =
@@ -243,10 +247,12 @@ static void test_decisions(const her2_package* package, const her2_buffer* bytes
   CHECK(her2_measurement_decide(measurement, &options, &decision) == HER2_ROI_INVALID);
   options.roi_geojson = NULL;
   options.guideline = "no-such";
-  CHECK(her2_measurement_decide(measurement, &options, &decision) == HER2_INVALID_ARGUMENT);
+  CHECK(her2_measurement_decide(measurement, &options, &decision) ==
+        HER2_INVALID_ARGUMENT);
   options.guideline = NULL;
   options.ish = 7;
-  CHECK(her2_measurement_decide(measurement, &options, &decision) == HER2_INVALID_ARGUMENT);
+  CHECK(her2_measurement_decide(measurement, &options, &decision) ==
+        HER2_INVALID_ARGUMENT);
   her2_measurement_close(measurement);
   measurement = NULL;
   CHECK(her2_measurement_load(package, her2_buffer_data(bytes), 40, &measurement) > 0);

@@ -11,13 +11,13 @@
 
 static int failures = 0;
 
-#define CHECK(condition)                                                    \
-  do {                                                                      \
-    if (!(condition)) {                                                     \
-      ++failures;                                                           \
-      fprintf(stderr, "%s:%d: %s (last error: %s)\n", __FILE__, __LINE__,   \
-              #condition, her2_last_error());                               \
-    }                                                                       \
+#define CHECK(condition)                                                              \
+  do {                                                                                \
+    if (!(condition)) {                                                               \
+      ++failures;                                                                     \
+      fprintf(stderr, "%s:%d: %s (last error: %s)\n", __FILE__, __LINE__, #condition, \
+              her2_last_error());                                                     \
+    }                                                                                 \
   } while (0)
 
 #define NEED(condition)                      \
@@ -35,9 +35,21 @@ static void slide_pixel(int64_t x, int64_t y, uint8_t* rgb) {
   const uint32_t grain = (uint32_t)((x * 2654435761u) ^ (y * 40503u)) >> 7 & 15u;
   const int64_t cell = (x / 300 + y / 260) % 4;
   const int inside = (x % 300) > 40 && (y % 260) > 30 && cell != 3;
-  rgb[0] = (uint8_t)(inside ? (cell == 0 ? 150 : cell == 1 ? 170 : 120) + grain : 240 + grain);
-  rgb[1] = (uint8_t)(inside ? (cell == 0 ? 100 : cell == 1 ? 140 : 80) + grain : 240 + grain);
-  rgb[2] = (uint8_t)(inside ? (cell == 0 ? 70 : cell == 1 ? 190 : 50) + grain : 240 + grain);
+  rgb[0] = (uint8_t)(inside ? (cell == 0   ? 150
+                               : cell == 1 ? 170
+                                           : 120) +
+                                  grain
+                            : 240 + grain);
+  rgb[1] = (uint8_t)(inside ? (cell == 0   ? 100
+                               : cell == 1 ? 140
+                                           : 80) +
+                                  grain
+                            : 240 + grain);
+  rgb[2] = (uint8_t)(inside ? (cell == 0   ? 70
+                               : cell == 1 ? 190
+                                           : 50) +
+                                  grain
+                            : 240 + grain);
 }
 
 /* A rectangle of the slide in a format; the caller frees it. */
@@ -102,7 +114,9 @@ static int32_t color_run(void* context, int32_t model, int64_t batch_id,
 
 static void color_close(void* context) { ++((color_engine*)context)->closed; }
 
-static const char* color_message(void* context) { return ((color_engine*)context)->words; }
+static const char* color_message(void* context) {
+  return ((color_engine*)context)->words;
+}
 
 static her2_package* open_package(const char* folder) {
   her2_package_options options;

@@ -8,6 +8,7 @@ libher2fast, models by libher2fast_torch; the record must be that of
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -22,6 +23,70 @@ SOURCE_KEYS = {"slide", "reading_mode", "measurement_key", "decision_key", "devi
 ORDERS = (["--strip", "2000x300"], ["--strip", "333x450", "--order", "random"])
 
 
+INVALID_ARGUMENT, NO_DEVICE = -1, -5
+
+
+class PackageOptions(ctypes.Structure):
+    """her2_package_options."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint64),
+        ("folder", ctypes.c_char_p),
+        ("known_models", ctypes.c_char_p),
+        ("allow_unknown", ctypes.c_int32),
+    ]
+
+
+class TorchOptions(ctypes.Structure):
+    """her2_torch_options."""
+
+    _fields_ = [("struct_size", ctypes.c_uint64), ("device", ctypes.c_char_p)]
+
+
+class EngineTable(ctypes.Structure):
+    """her2_engine_table."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("run", ctypes.c_void_p),
+        ("close", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
+        ("message", ctypes.c_void_p),
+    ]
+
+
+def refusals(engine: str, folder: Path) -> list[str]:
+    """What the provider should have refused and did not, or the other way round."""
+    c = ctypes.CDLL(engine)  # libher2fast comes with it
+    c.her2_torch_last_error.restype = ctypes.c_char_p
+    package = ctypes.c_void_p()
+    options = PackageOptions(
+        ctypes.sizeof(PackageOptions), str(folder).encode(), None, 1
+    )
+    wrong = []
+    if c.her2_package_open(ctypes.byref(options), ctypes.byref(package)) != 0:
+        return ["the package was refused"]
+    for device in (b"abacus", b"mps"):
+        torch_options = TorchOptions(ctypes.sizeof(TorchOptions), device)
+        table = EngineTable(ctypes.sizeof(EngineTable))
+        arguments = (package, ctypes.byref(torch_options), ctypes.byref(table))
+        status = c.her2_torch_open(*arguments)
+        if status != NO_DEVICE or device not in c.her2_torch_last_error():
+            wrong.append(f"{device!r}: {status}, {c.her2_torch_last_error()!r}")
+    table = EngineTable(8)
+    if c.her2_torch_open(package, None, ctypes.byref(table)) != INVALID_ARGUMENT:
+        wrong.append("a table of 8 bytes was taken")
+    table = EngineTable(ctypes.sizeof(EngineTable))
+    if c.her2_torch_open(None, None, ctypes.byref(table)) != INVALID_ARGUMENT:
+        wrong.append("no package was taken")
+    if c.her2_torch_open(package, None, ctypes.byref(table)) != 0 or not table.run:
+        wrong.append(f"the package: {c.her2_torch_last_error()!r}")
+    else:
+        table.close(table.context)
+    c.her2_package_close(package)
+    return wrong
+
+
 def main(program: str, engine: str, slide: str) -> int:
     """Returns 1 and says what differs where anything does."""
     package = load_package(None)
@@ -29,6 +94,10 @@ def main(program: str, engine: str, slide: str) -> int:
     expected = her2fast.score(slide, reading="exact", workers=2).record
     if expected["status"] != "scored":
         print(f"need a slide that is scored, got {expected['status']}")
+        return 1
+    wrong = refusals(engine, folder)
+    if wrong:
+        print("\n".join(wrong))
         return 1
     for order in ORDERS:
         with tempfile.TemporaryDirectory() as out:

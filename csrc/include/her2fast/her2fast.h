@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HER2 scoring of whole slides for C: pixels in while a slide is scanned, or a slide file;
- * a measurement and decisions out. docs/guide/embedding.md tells how the parts fit.
+ * HER2 scoring of whole slides for C: pixels in while a slide is scanned, or a slide
+ * file; a measurement and decisions out. docs/guide/embedding.md tells how the parts fit.
  *
- *   package -> engine -> session -> (push ...) -> finish -> measurement -> decide -> result
+ *   package -> engine -> session -> push ... -> finish -> measurement -> decision
  *
  * Status codes: 0 is success; above 0 a reason code, with which a slide ends
  * (docs/guide/reason-codes.md); below 0 a fault of the call. What failed is told in words
@@ -13,11 +13,12 @@
  * for the close functions: close a handle when nobody uses it any more. Handles keep what
  * they need, so they may be closed in any order.
  *
- * Memory: what a her2_*_open or a call with an `out` handle gives is the caller's to close.
- * Texts and arrays in info structs live as long as their handle. Closing null does nothing.
+ * Memory: what a her2_*_open or a call with an `out` handle gives is the caller's to
+ * close. Texts and arrays in info structs live as long as their handle. Closing null does
+ * nothing.
  *
- * Structs: `struct_size` first. The caller sets it to the struct's size as it knows it; the
- * library reads and writes no byte beyond. A field of value 0 asks for the default.
+ * Structs: `struct_size` first. The caller sets it to the struct's size as it knows it;
+ * the library reads and writes no byte beyond. A field of value 0 asks for the default.
  *
  * The library does not print, abort, exit, read the environment, set a locale or a signal
  * handler, or keep state outside of its handles (but for each thread's last error); no
@@ -54,11 +55,11 @@ extern "C" {
 enum {
   HER2_OK = 0,
   HER2_INVALID_ARGUMENT = -1,
-  HER2_WOULD_BLOCK = -2,    /* nothing was taken; push again later */
+  HER2_WOULD_BLOCK = -2, /* nothing was taken; push again later */
   HER2_INVALID_PACKAGE = -3,
   HER2_OUT_OF_MEMORY = -4,
   HER2_NO_DEVICE = -5,
-  HER2_INTERNAL = -6        /* a bug of the library; please report its message */
+  HER2_INTERNAL = -6 /* a bug of the library; please report its message */
 };
 
 /* Reason codes that a host may want to tell apart; her2_status_name() names all. */
@@ -105,11 +106,11 @@ HER2_API void her2_buffer_close(her2_buffer* buffer);
 typedef struct her2_package_options {
   uint64_t struct_size;
   const char* folder;       /* UTF-8; holds method.json, or config.json of a bare model */
-  const char* known_models; /* JSON list of {"<sha256>": "<name>"} that may run; or null */
+  const char* known_models; /* JSON {"<sha256>": "<name>"} of what may run; or null */
   int32_t allow_unknown;    /* 1: also run models of no list; recorded as not known */
 } her2_package_options;
 
-/* Reads, checks and hashes; parses no model file. HER2_INVALID_PACKAGE, HER2_MODEL_HASH. */
+/* Checks and hashes; parses no model file. HER2_INVALID_PACKAGE, HER2_MODEL_HASH. */
 HER2_API int32_t her2_package_open(const her2_package_options* options,
                                    her2_package** out);
 HER2_API void her2_package_close(her2_package* package);
@@ -117,13 +118,13 @@ HER2_API void her2_package_close(her2_package* package);
 typedef struct her2_package_info {
   uint64_t struct_size;
   const char* name;
-  const char* method;       /* "constrained" or "patches" */
-  const char* guideline;    /* null: areas only */
-  const char* intended_use; /* show it wherever a score is shown */
-  double spacing_um;        /* of the working grid, um/px */
+  const char* method;                 /* "constrained" or "patches" */
+  const char* guideline;              /* null: areas only */
+  const char* intended_use;           /* show it wherever a score is shown */
+  double spacing_um;                  /* of the working grid, um/px */
   int32_t patch_px, tile_px, halo_px; /* on the working grid */
   int32_t class_count, model_count;
-  int32_t synthetic;        /* 1: trained on synthetic data, research use only */
+  int32_t synthetic; /* 1: trained on synthetic data, research use only */
 } her2_package_info;
 
 HER2_API int32_t her2_package_get_info(const her2_package* package,
@@ -134,20 +135,24 @@ HER2_API const char* her2_package_class_name(const her2_package* package, int32_
 enum { HER2_TASK_CLASSIFY = 0, HER2_TASK_SEGMENT = 1 };
 /* How outputs become probabilities. NONE: the model file gives probabilities already;
  * an engine hands on their logarithms (of a single class: the logit). */
-enum { HER2_ACTIVATION_SOFTMAX = 0, HER2_ACTIVATION_SIGMOID = 1, HER2_ACTIVATION_NONE = 2 };
+enum {
+  HER2_ACTIVATION_SOFTMAX = 0,
+  HER2_ACTIVATION_SIGMOID = 1,
+  HER2_ACTIVATION_NONE = 2
+};
 
 typedef struct her2_model_info {
   uint64_t struct_size;
-  const char* name;    /* "segment" or "classify" */
-  const char* file;    /* path of the TorchScript file */
-  const char* sha256;  /* of the file */
+  const char* name;   /* "segment" or "classify" */
+  const char* file;   /* path of the TorchScript file */
+  const char* sha256; /* of the file */
   int32_t task, activation;
-  int32_t batch;       /* items of every batch; the last one is padded */
+  int32_t batch; /* items of every batch; the last one is padded */
   int32_t height_px, width_px;
-  int32_t channels;    /* classes; of a segmenter planes of the output */
-  int64_t outputs;     /* floats an item: classes and distances, or channels x height x width */
+  int32_t channels;       /* classes; of a segmenter planes of the output */
+  int64_t outputs;        /* floats an item: classes, distances; or channels x H x W */
   double mean[3], std[3]; /* input = (rgb / 255 - mean) / std, channel by channel */
-  int32_t known;       /* 1: the file is in a list of known models */
+  int32_t known;          /* 1: the file is in a list of known models */
 } her2_model_info;
 
 /* Models in the order of `model` in her2_engine_table.run. */
@@ -166,20 +171,20 @@ typedef struct her2_engine_table {
    * One batch: rgb is (n, height_px, width_px, 3) and stays the session's; output is
    * (n, outputs) logits, all of which is written; of a segmenter (n, channels, height,
    * width). Called from as many threads at once as sessions have model threads. Items
-   * beyond the slide's last are zeros. The same pixels must give the same outputs whatever
-   * else is in the batch.
-   * Returns 0, or the reason code with which the session ends; another value is CRASH.
+   * beyond the slide's last are zeros. The same pixels must give the same outputs
+   * whatever else is in the batch. Returns 0, or the reason code with which the session
+   * ends; another value is CRASH.
    */
   int32_t (*run)(void* context, int32_t model, int64_t batch_id, const uint8_t* rgb,
                  int32_t n, int32_t height_px, int32_t width_px, float* output,
                  int64_t outputs);
-  /* Frees the context; called once, when no session uses the engine any more. May be null. */
+  /* Frees the context; called once, when no session uses it any more. May be null. */
   void (*close)(void* context);
-  /* Why the last run on the calling thread failed; valid until its next run. May be null. */
+  /* Why this thread's last run failed; valid until its next one. May be null. */
   const char* (*message)(void* context);
 } her2_engine_table;
 
-/* Copies the table. The context is the library's once this succeeded, else the caller's. */
+/* Copies the table. The context is the library's from success on, else the caller's. */
 HER2_API int32_t her2_engine_open(const her2_package* package,
                                   const her2_engine_table* table, her2_engine** out);
 /* Sessions that use it keep it; `close` of the table comes with the last. */
@@ -211,8 +216,8 @@ typedef struct her2_slide_info {
 } her2_slide_info;
 
 HER2_API int32_t her2_slide_get_info(const her2_slide* slide, her2_slide_info* info);
-/* Pixels of level 0 as RGB; white beyond the slide. stride_bytes 0: rows follow each other.
- * A rectangle that touches a damaged or missing tile fails with CORRUPT_TILES or
+/* Pixels of level 0 as RGB; white beyond the slide. stride_bytes 0: rows follow each
+ * other. A rectangle that touches a damaged or missing tile fails with CORRUPT_TILES or
  * MISSING_TILES. */
 HER2_API int32_t her2_slide_read(const her2_slide* slide, int64_t x0_px, int64_t y0_px,
                                  int64_t width_px, int64_t height_px, uint8_t* rgb,
@@ -224,8 +229,8 @@ typedef struct her2_progress {
   uint64_t struct_size;
   int64_t tiles_planned, tiles_answered;
   int64_t items_planned, items_done; /* for models, of the tiles answered so far */
-  int64_t pushed_px;    /* level-0 pixels assembled so far */
-  int64_t repeated_px;  /* of them delivered before, and dropped */
+  int64_t pushed_px;                 /* level-0 pixels assembled so far */
+  int64_t repeated_px;               /* of them delivered before, and dropped */
   int64_t differing_px; /* repeated, and seen to differ from the first delivery */
   int64_t queued;       /* pushes that wait */
   int64_t would_block;  /* pushes that were refused */
@@ -246,7 +251,7 @@ typedef struct her2_session_options {
   uint32_t white_rgb;                /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
   const char* slide_name;            /* for the result; or null */
   void* callback_context;
-  /* At most ten times a second, never twice at once; anything but 0 cancels the session. */
+  /* At most ten times a second, never twice at once; other than 0 cancels the session. */
   int32_t (*progress)(void* context, const her2_progress* progress);
   /* From any thread, also at once. `level` is HER2_LOG_*. */
   void (*log)(void* context, int32_t level, const char* message);
@@ -269,7 +274,7 @@ enum {
   HER2_PIXELS_BGR = 1,
   HER2_PIXELS_RGBA = 2, /* alpha is ignored */
   HER2_PIXELS_BGRA = 3,
-  HER2_PIXELS_BLANK = 4 /* no data: the host vouches that this is glass it does not scan */
+  HER2_PIXELS_BLANK = 4 /* no data: the host vouches that this is glass */
 };
 
 typedef struct her2_pixels {
@@ -289,22 +294,22 @@ typedef struct her2_pixels {
 
 /*
  * Rectangles of any shape in any order, at the native spacing; never waits for work.
- * HER2_WOULD_BLOCK: the models or the assembling are behind. HER2_LIMIT_EXCEEDED: this order
- * needs more than max_memory_bytes, and the session has ended. A pixel counts once, by its
- * first delivery. What is never delivered is missing, not white.
+ * HER2_WOULD_BLOCK: the models or the assembling are behind. HER2_LIMIT_EXCEEDED: this
+ * order needs more than max_memory_bytes, and the session has ended. A pixel counts once,
+ * by its first delivery. What is never delivered is missing, not white.
  */
 HER2_API int32_t her2_session_push(her2_session* session, const her2_pixels* pixels);
 HER2_API int32_t her2_session_get_progress(const her2_session* session,
                                            her2_progress* progress);
-/* The measurement so far; what is not measured yet is missing in it, and no decision on it
- * gives a score unless all is measured. At any time before and after finish. */
+/* The measurement so far; what is not measured yet is missing in it, and no decision on
+ * it gives a score unless all is measured. At any time before and after finish. */
 HER2_API int32_t her2_session_snapshot(const her2_session* session,
                                        her2_measurement** out);
 /* From any thread, and from callbacks. finish then returns HER2_CANCELLED. */
 HER2_API int32_t her2_session_cancel(her2_session* session);
 /*
- * No more pixels come: waits until all is measured. Every call gives the same result, a new
- * handle of the same measurement or the same failure. `out` may be null.
+ * No more pixels come: waits until all is measured. Every call gives the same result, a
+ * new handle of the same measurement or the same failure. `out` may be null.
  */
 HER2_API int32_t her2_session_finish(her2_session* session, her2_measurement** out);
 

@@ -7,9 +7,9 @@
  * intra-op thread, because torch changes bits with their number; cores are used by a
  * session's model_threads. torch keeps that number for each thread and the process, so a
  * host that uses the same libtorch itself sets its own number again after opening.
- * Memory: the models, once for all sessions of the engine, and a batch as floats for every
- * thread that computes.
- * Bytes: on the CPU those of the Python package with the same torch on the same machine.
+ * Memory: the models, once for all sessions of the engine, and a batch as floats for
+ * every thread that computes. Bytes: on the CPU those of the Python package with the same
+ * torch on the same machine.
  */
 #ifndef HER2FAST_HER2FAST_TORCH_H
 #define HER2FAST_HER2FAST_TORCH_H
