@@ -11,8 +11,10 @@ from her2fast.export.palettes import DEFAULT_PALETTE
 from her2fast.exports import write_tables
 from her2fast.manifest import Entry, check_regions, region_of
 from her2fast.measure import crash_as_code, default_workers
-from her2fast.membrane_exports import MembraneInputs, write_membranes
+from her2fast.membrane_exports import MembraneInputs, cells_path, write_membranes
 from her2fast.membranes import MembraneResult, MembraneScorer
+from her2fast.methods.cell_file import from_bytes
+from her2fast.methods.membrane import CellMeasurement
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.record import (
@@ -23,7 +25,14 @@ from her2fast.record import (
     unmeasured,
 )
 from her2fast.run import exit_code_of
-from her2fast.scoring import Scorer, as_roi, display_name, nameless, open_input
+from her2fast.scoring import (
+    Measurement,
+    Scorer,
+    as_roi,
+    display_name,
+    nameless,
+    open_input,
+)
 from her2fast.store import ResultsFolder
 
 
@@ -92,7 +101,8 @@ def _one(
     entry: Entry,
     name: str,
 ) -> tuple[Record, str]:
-    """One slide's record, and "measured", "kept" or "none"."""
+    """One slide's record, and "measured", "decided" (from stored cells), "kept" or
+    "none"."""
     slide_record = empty_slide(display_name(entry.slide))
     try:
         with crash_as_code(), folder.lock(name, entry.slide):
@@ -121,7 +131,8 @@ def _score(
     roi = as_roi(region_of(entry, options.roi, name))
     mpp = options.mpp if options.mpp is not None else entry.mpp
     opened = open_input(entry.slide, mpp, slide_record)
-    source = scorer.provenance(scorer.tumor.provenance(opened))
+    tumor_source = scorer.tumor.provenance(opened)
+    source = scorer.provenance(tumor_source)
     settings = settings_for(
         source.method or {}, roi=roi, guideline=options.guideline, ish=entry.ish
     )
@@ -133,7 +144,18 @@ def _score(
         record = folder.read_record(name)
         if record is not None:
             return record, "kept"
-    result = scorer.score(opened, roi=roi, guideline=options.guideline, ish=entry.ish)
+    core = cells = None
+    if not options.overwrite:
+        core = folder.read_measurement(name, tumor_source.measurement_key)
+        cells = _stored_cells(folder, name, key)
+    result = scorer.score(
+        opened,
+        roi=roi,
+        guideline=options.guideline,
+        ish=entry.ish,
+        tumor=None if core is None else Measurement(core, tumor_source),
+        cells=cells,
+    )
     write_membranes(
         folder.root,
         name,
@@ -142,4 +164,13 @@ def _score(
         inputs=MembraneInputs(roi, options.guideline, entry.ish),
         palette=options.palette,
     )
-    return result.record, "measured"
+    return result.record, "measured" if cells is None else "decided"
+
+
+def _stored_cells(folder: ResultsFolder, name: str, key: str) -> CellMeasurement | None:
+    """The stored cells with this key, or None: then they are measured again."""
+    try:
+        cells, stored = from_bytes(cells_path(folder.root, name).read_bytes())
+    except (OSError, SlideError):
+        return None
+    return cells if stored == key else None

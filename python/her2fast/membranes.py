@@ -287,15 +287,21 @@ class MembraneScorer:
         roi: RoiLike = None,
         guideline: str | None = None,
         ish: str | None = None,
+        tumor: Measurement | None = None,
+        cells: CellMeasurement | None = None,
         on_row: OnRow | None = None,
     ) -> MembraneResult:
-        """Measures and decides; raises `SlideError` before anything is measured."""
+        """Measures what is not given, and decides; raises `SlideError`.
+
+        `tumor` and `cells` are of this slide and these packages: from a results folder.
+        """
         polygons = as_roi(roi)
         area_settings = settings_for(
             method_record(self.tumor.package), roi=polygons, ish=ish
         )
         check_roi(polygons, slide.size_px)
-        tumor = self.tumor.measure(slide)
+        if tumor is None:
+            tumor = self.tumor.measure(slide)
         source = self.provenance(tumor.provenance)
         settings = settings_for(
             source.method or {}, roi=polygons, guideline=guideline, ish=ish
@@ -307,20 +313,22 @@ class MembraneScorer:
             record = failed_record(source, error)
             return MembraneResult(_with_area(record, area_record), tumor)
         package = self.package
-        measured, seconds = measure_cells(
-            slide,
-            tumor.core,
-            self.finder,
-            spacing_um=package.spacing_um,
-            step=package.step,
-            tile_px=package.tile_px,
-            batch_size=package.model.batch_size,
-            workers=self.tumor.workers,
-            reading=self.tumor.reading,
-            on_row=on_row,
-        )
+        seconds = Seconds()
+        if cells is None:
+            cells, seconds = measure_cells(
+                slide,
+                tumor.core,
+                self.finder,
+                spacing_um=package.spacing_um,
+                step=package.step,
+                tile_px=package.tile_px,
+                batch_size=package.model.batch_size,
+                workers=self.tumor.workers,
+                reading=self.tumor.reading,
+                on_row=on_row,
+            )
         decision = decide_cells(
-            measured,
+            cells,
             slide_spacing_um=slide.spacing_um,
             roi=polygons,
             rule_set=settings.guideline,
@@ -328,7 +336,7 @@ class MembraneScorer:
             ish=ish,
         )
         record = cell_record(source, settings, decision, area, area_record)
-        return MembraneResult(record, tumor, measured, decision, seconds)
+        return MembraneResult(record, tumor, cells, decision, seconds)
 
 
 def cell_record(

@@ -124,8 +124,8 @@ TEST(CellClass, CutsAreInclusiveFromBelow) {
     return classify_cell(stained, static_cast<std::uint32_t>(milli * 4 * rays / 5), grid,
                          2);
   };
-  EXPECT_EQ(of(3, 900), CellClass{});
-  EXPECT_EQ(of(5, 175), (CellClass{1, false, false}));
+  EXPECT_EQ(of(7, 900), CellClass{});
+  EXPECT_EQ(of(10, 175), (CellClass{1, false, false}));
   EXPECT_EQ(of(30, 175), (CellClass{1, true, false}));
   EXPECT_EQ(of(20, 180), (CellClass{2, false, true}));
   EXPECT_EQ(of(25, 515), (CellClass{2, true, false}));

@@ -185,8 +185,8 @@ def test_class_follows_intensity_and_completeness() -> None:
         one = classify_cells(found, grid_um=0.5)
         return int(one.her2[0]), bool(one.complete[0]), bool(one.unusual[0])
 
-    assert class_of(3, 2.0) == (0, False, False)  # too little to speak of
-    assert class_of(4, 0.17) == (1, False, False)
+    assert class_of(7, 2.0) == (0, False, False)  # too little to speak of
+    assert class_of(8, 0.17) == (1, False, False)
     assert class_of(32, 0.17) == (1, True, False)  # faint is never more than 1+
     assert class_of(23, 0.18) == (2, False, True)
     assert class_of(23, 2.0) == (2, False, True)

@@ -340,10 +340,10 @@ def test_a_slide_is_scored_cell_by_cell(folder: Path) -> None:
     # 25 x 25 cells, six columns of them ringed.
     assert cells["count"] == pytest.approx(25 * 25, rel=0.03)
     assert cells["class_cells"][3] == pytest.approx(6 * 25, rel=0.05)
-    assert cells["class_cells"][0] == pytest.approx(18 * 25, rel=0.05)
-    # The column beside the rings has its neighbors' membrane on one side.
-    assert cells["unusual_cells"] == pytest.approx(25, abs=2)
-    assert cells["mean_completeness"] == pytest.approx((6 + 0.15) / 7, abs=0.02)
+    # The column beside the rings has their membrane on one side, and none of its own.
+    assert cells["class_cells"][0] == pytest.approx(19 * 25, rel=0.05)
+    assert cells["unusual_cells"] == 0
+    assert cells["mean_completeness"] > 0.97
     membranes = cells["membranes"]
     assert membranes["compartments"]["one_nucleus"] == pytest.approx(7 * 26, rel=0.08)
     assert membranes["compartments"]["artifact_share"] < 0.05
@@ -415,9 +415,25 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
     assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
     # One finished file gone: the slide is done again, to the same bytes.
     (tmp_path / "a/cells/lattice.geojson").unlink()
-    assert "(measured" in run("a")
+    assert "(decided" in run("a")
+    # A region asks no model either, and gives what a whole run with it gives.
+    region = tmp_path / "region.geojson"
+    ring = box(482, 0, 1600, 1600)[0][1][0].tolist()
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     again = (tmp_path / "a/cells/lattice.geojson").read_bytes()
     assert again == files["b"]["cells/lattice.geojson"]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"slide,roi\n{folder / 'lattice.svs'},{region}\n")
+    for out, work in (("a", "(decided"), ("c", "(measured")):
+        arguments = ["membranes", str(manifest), "-o", str(tmp_path / out)]
+        arguments += ["-m", str(folder / "brown"), "--allow-unknown-model"]
+        assert command([*arguments, "--tumor-model", str(folder / "tumor")]) == 0
+        assert work in capsys.readouterr().out
+    decided, whole = (
+        (tmp_path / out / "results/lattice.json").read_bytes() for out in ("a", "c")
+    )
+    assert decided == whole
+    assert json.loads(whole)["score"] == "0"
 
 
 def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:

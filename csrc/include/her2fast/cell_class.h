@@ -14,8 +14,9 @@ namespace her2fast {
 /// over the stained directions, in thousandths of optical density x micrometer. Blur and
 /// spacing leave it as it is, where the density alone fades with every thin membrane.
 struct CellCuts {
-  /// Fewer stained directions of 32 are no membrane staining: an eighth of the outline.
-  std::int32_t least_rays = 4;
+  /// Fewer stained directions of 32 are no membrane staining: a cell without any has its
+  /// stained neighbors' on those sides, up to a quarter of its outline.
+  std::int32_t least_rays = 8;
   /// As many or more are complete: three quarters. Corners and the rays' own coarseness
   /// cost true 3+ cells of phantoms up to a quarter.
   std::int32_t complete_rays = 24;
