@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
-CPP := $(shell find csrc tests/cpp tests/fuzz -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests/cpp tests/fuzz examples -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -39,7 +39,8 @@ demo: setup
 test: test-cpp test-sanitized test-python
 
 test-cpp: setup
-	$(BIN)/cmake -S . -B build/test -G Ninja -DHER2FAST_PYTHON=OFF -DHER2FAST_TESTS=ON >/dev/null
+	$(BIN)/cmake -S . -B build/test -G Ninja -DHER2FAST_PYTHON=OFF -DHER2FAST_TESTS=ON \
+	  -DHER2FAST_TORCH=ON >/dev/null
 	$(BIN)/cmake --build build/test -j $(JOBS)
 	$(BIN)/ctest --test-dir build/test --output-on-failure -j $(JOBS)
 

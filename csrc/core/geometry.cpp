@@ -3,10 +3,10 @@
 
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <stdexcept>
 #include <string>
 
+#include "core/number_text.h"
 #include "her2fast/error.h"
 
 namespace her2fast {
@@ -31,15 +31,12 @@ std::int64_t floor_scaled(std::int64_t index, std::int64_t numerator,
 }  // namespace
 
 std::string spacing_range_text() {
-  char text[48];
-  std::snprintf(text, sizeof text, "%g to %g um/px", kMinSpacingUm, kMaxSpacingUm);
-  return text;
+  return short_text(kMinSpacingUm) + " to " + short_text(kMaxSpacingUm) + " um/px";
 }
 
 Spacing Spacing::from_um(double um) {
   if (!std::isfinite(um) || um <= 0.0 || um > 1e6) {
-    throw std::invalid_argument("need a spacing in um/px above 0, got " +
-                                std::to_string(um));
+    throw std::invalid_argument("need a spacing in um/px above 0, got " + fixed_text(um));
   }
   return Spacing{std::llround(um * 1e6)};
 }
@@ -53,7 +50,7 @@ void SlideFrame::check() const {
   for (const Spacing s : {spacing_x, spacing_y}) {
     if (s.um() < kMinSpacingUm || s.um() > kMaxSpacingUm) {
       throw Error(Code::kBadSpacing, "need a spacing of " + spacing_range_text() +
-                                         ", got " + std::to_string(s.um()) +
+                                         ", got " + fixed_text(s.um()) +
                                          "; state the right one with --mpp");
     }
   }

@@ -2,9 +2,9 @@
 #include "her2fast/decide.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <stdexcept>
 
+#include "core/number_text.h"
 #include "her2fast/focus.h"
 #include "session/domain.h"
 #include "session/review.h"
@@ -13,16 +13,10 @@
 namespace her2fast {
 namespace {
 
-std::string limit_text(double mm2) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g mm2", mm2);
-  return text;
-}
+std::string limit_text(double mm2) { return short_text(mm2) + " mm2"; }
 
 std::string mm2_text(std::int64_t px, double pixel_mm2) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.4f mm2", static_cast<double>(px) * pixel_mm2);
-  return text;
+  return fixed_text(static_cast<double>(px) * pixel_mm2, 4) + " mm2";
 }
 
 /// Calibrated logits as integers: fixed point times a factor of 1/65536, plus an offset.

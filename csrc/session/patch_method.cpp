@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -41,6 +42,8 @@ class PatchMethod final : public Method {
                       "; check the slide's size and spacing");
     }
     result_.tiles.resize(static_cast<std::size_t>(result_.tiles_x * result_.tiles_y));
+    items_out_ = std::vector<std::atomic<std::int32_t>>(result_.tiles.size());
+    for (auto& items : items_out_) items.store(kNotBegun, std::memory_order_relaxed);
     per_side_ = spec.tile_px / spec.patch_px;
     request_px_ = spec.tile_px + 2 * spec.halo_px;
   }
@@ -75,7 +78,7 @@ class PatchMethod final : public Method {
               ImageView<const std::uint8_t> rgb, ItemSink& sink) override {
     TileRecord& tile = result_.tiles[static_cast<std::size_t>(request.id)];
     tile.status = status;
-    if (rgb.data == nullptr) return;
+    if (rgb.data == nullptr) return settle(request.id);
     // The mask is computed with the halo, so that a pixel's answer does not depend on its
     // tile.
     thread_local std::vector<std::uint8_t> mask_px;
@@ -87,7 +90,7 @@ class PatchMethod final : public Method {
     const auto inner_rgb = inner(rgb);
     const auto inner_mask = inner(ImageView<const std::uint8_t>(mask));
     tile.census = stain_census(inner_rgb, inner_mask, spec_.white);
-    if (tile.census.tissue == 0) return;
+    if (tile.census.tissue == 0) return settle(request.id);
     const PatchGrid grid(spec_.patch_px, spec_.patch_px);
     tile.tissue_px.resize(slot_count());
     tumor_count(inner_mask, grid, counts_view(tile.tissue_px));
@@ -96,6 +99,7 @@ class PatchMethod final : public Method {
     if (spec_.has_segmenter) {
       tile.mask =
           pack_mask(bits_of(inner_mask));  // until the segmenter answers: the tissue
+      items_out_[static_cast<std::size_t>(request.id)].store(1);
       sink.submit(0, request.id * item_stride(), rgb);
     } else {
       set_tumor(tile, inner_mask);
@@ -123,6 +127,30 @@ class PatchMethod final : public Method {
     for (std::size_t k = 0; k < distances; ++k) {
       tile.distances[place * distances + k] = logit_to_fixed(output[classes + k]);
     }
+    items_out_[static_cast<std::size_t>(id)].fetch_sub(1);
+  }
+
+  // A tile without items out is written no more: it can be copied beside the others.
+  Snapshot snapshot() const override {
+    Snapshot snapshot;
+    Measurement& copy = snapshot.measurement;
+    copy.frame = result_.frame;
+    copy.spacing = result_.spacing;
+    copy.tile_px = result_.tile_px;
+    copy.patch_px = result_.patch_px;
+    copy.class_names = result_.class_names;
+    copy.distance_names = result_.distance_names;
+    copy.tiles_x = result_.tiles_x;
+    copy.tiles_y = result_.tiles_y;
+    copy.tiles.resize(result_.tiles.size());
+    for (std::size_t i = 0; i < copy.tiles.size(); ++i) {
+      if (items_out_[i].load() == 0) {
+        copy.tiles[i] = result_.tiles[i];
+      } else {
+        ++snapshot.open_tiles;
+      }
+    }
+    return snapshot;
   }
 
   Measurement measure() override { return std::move(result_); }
@@ -157,6 +185,8 @@ class PatchMethod final : public Method {
     return static_cast<std::size_t>(per_side_) * static_cast<std::size_t>(per_side_);
   }
   std::int64_t item_stride() const { return static_cast<std::int64_t>(slot_count()); }
+
+  void settle(std::int64_t id) { items_out_[static_cast<std::size_t>(id)].store(0); }
 
   ImageView<std::uint32_t> counts_view(std::vector<std::uint32_t>& counts) const {
     return {counts.data(), per_side_, per_side_};
@@ -242,7 +272,7 @@ class PatchMethod final : public Method {
   }
 
   void submit_patches(std::int64_t id, TileRecord& tile,
-                      ImageView<const std::uint8_t> rgb, ItemSink& sink) const {
+                      ImageView<const std::uint8_t> rgb, ItemSink& sink) {
     for (std::size_t slot = 0; slot < tile.tumor_px.size(); ++slot) {
       if (keeps_patch(tile.tumor_px[slot], spec_.patch_px)) {
         tile.slots.push_back(static_cast<std::uint16_t>(slot));
@@ -252,6 +282,8 @@ class PatchMethod final : public Method {
     // submitted.
     tile.logits.resize(tile.slots.size() * spec_.class_names.size());
     tile.distances.resize(tile.slots.size() * spec_.distance_names.size());
+    items_out_[static_cast<std::size_t>(id)].store(
+        static_cast<std::int32_t>(tile.slots.size()));
     const int model = spec_.has_segmenter ? 1 : 0;
     for (const std::uint16_t slot : tile.slots) {
       const std::int64_t y = slot / per_side_ * spec_.patch_px;
@@ -262,7 +294,11 @@ class PatchMethod final : public Method {
   }
 
   PatchMethodSpec spec_;
+  static constexpr std::int32_t kNotBegun = -1;
+
   Measurement result_;
+  // Per tile: what models have yet to answer; kNotBegun until its pixels came.
+  std::vector<std::atomic<std::int32_t>> items_out_;
   std::int32_t per_side_ = 0;
   std::int32_t request_px_ = 0;
 };

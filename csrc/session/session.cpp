@@ -64,7 +64,7 @@ struct Session::Impl final : ItemSink {
   std::size_t budget_bytes = 0;
 
   mutable std::mutex mutex;
-  std::condition_variable changed;
+  mutable std::condition_variable changed;
   std::vector<Lane> lanes;
   std::vector<ReadRequest> round;
   std::size_t next = 0;
@@ -79,6 +79,7 @@ struct Session::Impl final : ItemSink {
   std::optional<Error> error;
   bool cancelled = false;
   bool closed = false;
+  std::int64_t snapshots = 0;  // being taken
   std::optional<Measurement> measurement;
 
   static std::size_t bytes_of(const ReadRequest& r) {
@@ -129,6 +130,15 @@ struct Session::Impl final : ItemSink {
       budget_bytes = std::max(budget_bytes, 3 * widest + 2 * largest);
     }
     changed.notify_all();
+  }
+
+  /// Bytes of batches that somebody has to compute.
+  std::size_t waiting_bytes() const {
+    std::size_t bytes = 0;
+    for (const Lane& lane : lanes) {
+      bytes += (lane.ready.size() + lane.out.size()) * lane.batch_bytes();
+    }
+    return bytes;
   }
 
   bool may_issue() const {
@@ -410,38 +420,75 @@ void Session::fail(Code code, const std::string& message) {
   impl_->set_error(code, message);
 }
 
-const Measurement& Session::finish() {
+Snapshot Session::snapshot() const {
   Impl& s = *impl_;
   std::unique_lock<std::mutex> lock(s.mutex);
-  if (s.measurement) return *s.measurement;
+  if (s.measurement) return {*s.measurement, 0};
   s.throw_if_failed();
-  if (s.cancelled) throw Error(Code::kCancelled, "the session was cancelled");
-  if (!s.closed) {
-    s.closed =
-        true;  // from here on nothing more is asked for, and late pushes are dropped
-    std::vector<ReadRequest> rest(s.round.begin() + static_cast<std::ptrdiff_t>(s.next),
-                                  s.round.end());
-    s.next = s.round.size();
-    for (const auto& [id, request] : s.issued) rest.push_back(request);
-    for (const ReadRequest& request : rest) {
-      if (s.issued.erase(request.id) > 0) s.open_bytes -= Impl::bytes_of(request);
-    }
-    ++s.accepting;
-    s.guarded(lock, [&] {
-      for (const ReadRequest& request : rest) {
-        s.method->accept(request, TileStatus::kMissing, {}, s);
-      }
-    });
-    --s.accepting;
-    s.advance();
-    s.throw_if_failed();
+  ++s.snapshots;
+  const auto end = [&s] {
+    --s.snapshots;
+    s.changed.notify_all();
+  };
+  lock.unlock();
+  try {
+    Snapshot snapshot = s.method->snapshot();
+    lock.lock();
+    end();
+    return snapshot;
+  } catch (...) {
+    lock.lock();
+    end();
+    throw;
   }
+}
+
+void Session::wait_for_batches(std::size_t max_bytes) const {
+  Impl& s = *impl_;
+  std::unique_lock<std::mutex> lock(s.mutex);
+  s.changed.wait(lock, [&] { return s.stopped() || s.waiting_bytes() <= max_bytes; });
+}
+
+void Session::close() {
+  Impl& s = *impl_;
+  std::unique_lock<std::mutex> lock(s.mutex);
+  if (s.closed || s.measurement || s.stopped()) return;
+  s.closed = true;
+  std::vector<ReadRequest> rest(s.round.begin() + static_cast<std::ptrdiff_t>(s.next),
+                                s.round.end());
+  s.next = s.round.size();
+  for (const auto& [id, request] : s.issued) rest.push_back(request);
+  for (const ReadRequest& request : rest) {
+    if (s.issued.erase(request.id) > 0) s.open_bytes -= Impl::bytes_of(request);
+  }
+  ++s.accepting;
+  s.guarded(lock, [&] {
+    for (const ReadRequest& request : rest) {
+      s.method->accept(request, TileStatus::kMissing, {}, s);
+    }
+  });
+  --s.accepting;
+  s.advance();
+}
+
+const Measurement& Session::finish() {
+  Impl& s = *impl_;
+  {
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    if (s.measurement) return *s.measurement;
+    s.throw_if_failed();
+    if (s.cancelled) throw Error(Code::kCancelled, "the session was cancelled");
+  }
+  close();
+  std::unique_lock<std::mutex> lock(s.mutex);
+  s.throw_if_failed();
   if (!s.settled()) {
     throw std::logic_error(
         "batches are open: drive next_batch and put until next_batch is "
         "empty, then call finish again");
   }
-  s.measurement = s.method->measure();
+  s.changed.wait(lock, [&s] { return s.snapshots == 0; });
+  if (!s.measurement) s.measurement = s.method->measure();
   return *s.measurement;
 }
 

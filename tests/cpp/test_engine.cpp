@@ -105,6 +105,48 @@ TEST(Engine, SameBytesForAnyNumberOfThreads) {
   EXPECT_EQ(one, measured(7));
 }
 
+TEST(Engine, ASnapshotHoldsWhatIsSettledAndNothingElse) {
+  Session session(make_patch_method(small_spec()));
+  FakeEngine engine;
+  const auto push = [&](std::size_t count) {
+    for (const ReadRequest& r : session.wanted(count)) {
+      const auto rgb = pixels_of(r);
+      session.push(r.id, {rgb.data(), r.height_px, r.width_px, 3}, TileStatus::kOk);
+    }
+  };
+  push(40);
+  while (const auto batch = session.next_batch()) {
+    const ModelSlot& slot = session.models()[static_cast<std::size_t>(batch->model)];
+    std::vector<float> output(static_cast<std::size_t>(slot.batch * slot.outputs));
+    FakeEngine::run(&engine, batch->model, batch->id, batch->rgb, slot.batch,
+                    slot.height_px, slot.width_px, output.data(), slot.outputs);
+    session.put(batch->id, output.data(), output.size());
+  }
+  const Snapshot half = session.snapshot();
+  session.close();
+  EXPECT_TRUE(session.wanted(1).empty());
+  drive(session, engine.table(), 1);
+  const Measurement whole = session.finish();
+  EXPECT_EQ(session.snapshot().measurement, whole);
+  EXPECT_EQ(session.snapshot().open_tiles, 0);
+
+  // Half-filled batches hold some of the tiles back; the others are as they end.
+  std::int64_t missing = 0, classified = 0;
+  ASSERT_EQ(half.measurement.tiles.size(), whole.tiles.size());
+  for (std::size_t i = 0; i < whole.tiles.size(); ++i) {
+    const TileRecord& tile = half.measurement.tiles[i];
+    if (tile == TileRecord{}) {
+      ++missing;
+    } else {
+      EXPECT_EQ(tile, whole.tiles[i]) << i;
+      classified += !tile.slots.empty();
+    }
+  }
+  EXPECT_EQ(half.open_tiles, missing);
+  EXPECT_GE(missing, static_cast<std::int64_t>(whole.tiles.size()) - 40);
+  EXPECT_GT(classified, 5);
+}
+
 /// The error with which a session ends that this engine drives.
 Error failure_of(FakeEngine& engine, const EngineTable& table) {
   Session session(make_patch_method(small_spec()));

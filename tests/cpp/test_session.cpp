@@ -60,6 +60,7 @@ class TestMethod : public Method {
     tile.census.pixels = static_cast<std::int64_t>(out[0]);
     tile.census.dark = rgb.row(0)[0];
   }
+  Snapshot snapshot() const override { return {m_, 0}; }
   Measurement measure() override { return std::move(m_); }
 
  protected:

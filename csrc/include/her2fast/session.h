@@ -48,6 +48,12 @@ class ItemSink {
                       ImageView<const std::uint8_t> rgb) = 0;
 };
 
+/// A measurement that is still under way.
+struct Snapshot {
+  Measurement measurement;      ///< what is not settled is missing in it
+  std::int64_t open_tiles = 0;  ///< how many are not settled
+};
+
 /// A published method: plans requests in rounds and turns answers into a Measurement.
 /// `accept` and `accept_output` run concurrently for different requests and items.
 class Method {
@@ -64,6 +70,8 @@ class Method {
   virtual void accept_output(int model, std::int64_t item,
                              ImageView<const std::uint8_t> rgb, const float* output,
                              ItemSink& sink) = 0;
+  /// Runs beside `accept` and `accept_output`, never beside `measure`.
+  virtual Snapshot snapshot() const = 0;
   /// After the last round or an early finish; called once.
   virtual Measurement measure() = 0;
 };
@@ -99,6 +107,14 @@ class Session {
     std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0;
   };
   Progress progress() const;
+  /// The measurement so far, at any time. @throws the session's Error
+  Snapshot snapshot() const;
+  /// Waits until the batches that are full or out take at most `max_bytes`, or the
+  /// session has ended. For whoever pushes faster than the models compute.
+  void wait_for_batches(std::size_t max_bytes) const;
+  /// Nothing more comes: what is unanswered is missing, later pushes are dropped, and
+  /// `next_batch` hands out what is left. `finish` does it, too.
+  void close();
   /// Ends waiting calls; `finish` then throws Error kCancelled.
   void cancel();
   /// The session ends with this error; waiting calls return, `finish` throws it.

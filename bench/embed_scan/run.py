@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does a scanner feel that scores while it scans? See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import her2fast
+from her2fast.models.package import load_package
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "test"
+PROGRAM = BUILD / "tests" / "embed" / "scan_and_score"
+ENGINE = BUILD / "csrc" / "models" / "torch" / "libher2fast_torch.so"
+FIELD = "4096x512"
+ORDERS = (
+    ["--order", "raster", "--strip", "6000x256"],
+    ["--order", "serpentine", "--strip", "1000x700"],
+    ["--order", "column", "--strip", "512x5000"],
+    ["--order", "random", "--strip", "900x600"],
+)
+
+
+def build() -> None:
+    """Builds the program and the engine where they are missing."""
+    if PROGRAM.exists() and ENGINE.exists():
+        return
+    options = ["-DHER2FAST_PYTHON=OFF", "-DHER2FAST_TESTS=ON", "-DHER2FAST_TORCH=ON"]
+    make = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", *options]
+    subprocess.run(make, check=True, stdout=sys.stderr)
+    targets = ["--target", "scan_and_score", "her2fast_torch"]
+    command = ["cmake", "--build", str(BUILD), *targets]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def scan(*options: str) -> str:
+    """One run of the scanner; what it printed."""
+    folder = Path(load_package(None).classify.folder).parent
+    known = folder.parent / "known.json"
+    command = [str(PROGRAM), str(folder), "--known", str(known), *options]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def number(text: str, pattern: str) -> float:
+    """The number in parentheses of a pattern that must be there."""
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"scan_and_score printed no {pattern!r}:\n{text}")
+    return float(found.group(1))
+
+
+def figures(text: str) -> dict[str, float]:
+    """What one run says of itself."""
+    out = {
+        "scan_mpx_per_s": number(text, r"px at ([\d.]+) Mpx/s"),
+        "last_strip_to_result_s": number(text, r"last strip to result: ([\d.]+) s"),
+        "tiles": number(text, r"at the last strip: \d+ of (\d+)"),
+        "tiles_hidden": number(text, r"at the last strip: (\d+) of"),
+        "peak_memory_added_mib": number(text, r"memory added: ([\d.]+) MiB"),
+        "pixels_held_mib": number(text, r"held at most: ([\d.]+) MiB"),
+        "pushes": number(text, r"pushes: (\d+)"),
+        "would_block": number(text, r"would block (\d+)"),
+    }
+    for name, words in (("clock", "by the clock"), ("computed", "computed")):
+        for part in ("p50", "p99", "longest"):
+            pattern = rf"push, {words}: .*{part} ([\d.]+) ms"
+            out[f"push_{name}_{part}_ms"] = number(text, pattern)
+    return out
+
+
+def orders() -> str:
+    """Equal bytes in every order, or an end."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = []
+        for i, order in enumerate(ORDERS):
+            path = Path(folder, f"{i}.h2m")
+            scan("--size", "6000x5000", "--save", str(path), *order)
+            saved.append(path.read_bytes())
+    if any(bytes_ != saved[0] for bytes_ in saved[1:]):
+        raise SystemExit("the orders give different measurements")
+    return f"{len(saved)} orders, equal bytes"
+
+
+def main() -> None:
+    """Runs all and prints or writes it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rate", type=float, default=60, help="Mpx/s of `heights`")
+    parser.add_argument("--models-size", default="16000x12000")
+    arguments = parser.parse_args()
+    build()
+    result: dict[str, Any] = {
+        "her2fast": her2fast.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "orders": orders(),
+        "heights": {},
+    }
+    rate = ["--strip", FIELD, "--rate", str(arguments.rate)]
+    for height in (20_000, 60_000):
+        result["heights"][height] = figures(scan("--size", f"40000x{height}", *rate))
+    models = [
+        "--size",
+        arguments.models_size,
+        "--strip",
+        FIELD,
+        "--engine",
+        str(ENGINE),
+    ]
+    models += ["--threads", str(os.cpu_count())]
+    fastest = figures(scan(*models))
+    steady = str(0.9 * fastest["scan_mpx_per_s"])
+    result["models"] = {
+        "fastest": fastest,
+        "at_90_percent": figures(scan(*models, "--rate", steady)),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

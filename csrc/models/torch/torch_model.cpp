@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/torch/torch_model.h"
+
+#include <algorithm>
+#include <cstring>
+#include <sstream>
+#include <vector>
+
+namespace her2fast::torch_engine {
+namespace {
+
+// Smallest probability whose logarithm is taken, where a model gives probabilities.
+constexpr double kMinProbability = 1e-7;
+
+// Reason codes of her2fast.h that it does not name.
+constexpr std::int32_t kModelClasses = 24, kGpuOom = 26, kGpuLost = 27;
+
+std::string shape_text(at::IntArrayRef shape) {
+  std::ostringstream text;
+  text << shape;
+  return text.str();
+}
+
+torch::Tensor channel_values(const double* values) {
+  return torch::tensor({static_cast<float>(values[0]), static_cast<float>(values[1]),
+                        static_cast<float>(values[2])});
+}
+
+}  // namespace
+
+std::string last_line(const std::string& message) {
+  std::string last = message;
+  std::istringstream lines(message);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t first = line.find_first_not_of(" \t\r");
+    if (first != std::string::npos) last = line.substr(first);
+  }
+  return last;
+}
+
+TorchModel::TorchModel(const her2_model_info& info, const void* bytes, std::uint64_t size,
+                       const torch::Device& device)
+    : info_(info),
+      file_(info.file),
+      device_(device),
+      mean_(channel_values(info.mean)),
+      std_(channel_values(info.std)) {
+  try {
+    std::istringstream file(
+        std::string(static_cast<const char*>(bytes), static_cast<std::size_t>(size)));
+    module_ = torch::jit::load(file, device_);
+    module_.eval();
+    const auto channels_last = [](const at::Tensor& tensor) {
+      at::Tensor changed = tensor;
+      if (tensor.dim() == 4) {
+        changed.set_data(tensor.contiguous(at::MemoryFormat::ChannelsLast));
+      }
+    };
+    const torch::NoGradGuard no_grad;
+    for (const at::Tensor& tensor : module_.parameters()) channels_last(tensor);
+    for (const at::Tensor& tensor : module_.buffers()) channels_last(tensor);
+  } catch (const c10::Error& error) {
+    throw Failure(HER2_MODEL_SHAPE, file_ + ": is not a TorchScript file: " +
+                                        last_line(error.what_without_backtrace()));
+  }
+}
+
+void TorchModel::run(const std::uint8_t* rgb, std::int32_t n, float* output) const {
+  const c10::InferenceMode inference;
+  torch::Tensor values;
+  try {
+    values = logits(checked(forward(stage(rgb, n)), n)).cpu();
+  } catch (const c10::OutOfMemoryError& error) {
+    throw Failure(kGpuOom,
+                  device_.str() + ": " + last_line(error.what_without_backtrace()));
+  } catch (const c10::Error& error) {
+    // CUDA tells of a fault at the next call, wherever that stands.
+    if (device_.is_cpu() || std::strstr(error.what(), "CUDA error") == nullptr) throw;
+    throw Failure(kGpuLost,
+                  device_.str() + ": " + last_line(error.what_without_backtrace()));
+  }
+  values = values.reshape({n, -1}).contiguous();
+  if (values.size(1) != info_.outputs) {
+    throw Failure(HER2_MODEL_SHAPE, file_ + ": need " + std::to_string(info_.outputs) +
+                                        " outputs an item, got " +
+                                        std::to_string(values.size(1)));
+  }
+  std::memcpy(output, values.data_ptr<float>(),
+              static_cast<std::size_t>(n * info_.outputs) * sizeof(float));
+}
+
+/// Normalized float32 (n, 3, H, W), channels-last.
+torch::Tensor TorchModel::stage(const std::uint8_t* rgb, std::int32_t n) const {
+  // torch takes no pointer to const; it only reads.
+  const torch::Tensor pixels =
+      torch::from_blob(const_cast<std::uint8_t*>(rgb),
+                       {n, info_.height_px, info_.width_px, 3}, torch::kUInt8);
+  torch::Tensor inputs = pixels.to(torch::kFloat32);
+  inputs.div_(255).sub_(mean_).div_(std_);
+  inputs = inputs.permute({0, 3, 1, 2});
+  return device_.is_cpu() ? inputs : inputs.to(device_);
+}
+
+torch::Tensor TorchModel::forward(const torch::Tensor& inputs) const {
+  c10::IValue outputs;
+  try {
+    outputs = module_.forward({inputs});
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const std::exception& error) {
+    if (!device_.is_cpu() && std::strstr(error.what(), "CUDA error") != nullptr) throw;
+    throw Failure(HER2_MODEL_SHAPE, file_ + ": the model does not take float32 " +
+                                        shape_text(inputs.sizes()) + ": " +
+                                        last_line(error.what()));
+  }
+  if (!outputs.isTensor()) {
+    throw Failure(HER2_MODEL_SHAPE, file_ + ": need a tensor, got " + outputs.tagKind());
+  }
+  return outputs.toTensor();
+}
+
+torch::Tensor TorchModel::checked(torch::Tensor outputs, std::int64_t n) const {
+  std::vector<std::int64_t> need{n, info_.outputs};
+  if (info_.task == HER2_TASK_SEGMENT) {
+    const std::vector<std::int64_t> plane{n, info_.height_px, info_.width_px};
+    if (info_.channels == 1 && outputs.sizes() == at::IntArrayRef(plane)) return outputs;
+    need = {n, info_.channels, info_.height_px, info_.width_px};
+  }
+  if (outputs.sizes() == at::IntArrayRef(need)) return outputs;
+  const bool classes = outputs.dim() == static_cast<std::int64_t>(need.size()) &&
+                       outputs.size(1) != need[1];
+  throw Failure(classes ? kModelClasses : HER2_MODEL_SHAPE,
+                file_ + ": need outputs of shape " + shape_text(need) + ", got " +
+                    shape_text(outputs.sizes()));
+}
+
+torch::Tensor TorchModel::logits(torch::Tensor outputs) const {
+  outputs = outputs.to(torch::kFloat32);
+  if (info_.activation != HER2_ACTIVATION_NONE) return outputs;
+  torch::Tensor distances;
+  const bool has_distances =
+      info_.task == HER2_TASK_CLASSIFY && info_.outputs > info_.channels;
+  if (has_distances) {  // no classes: no activation is theirs
+    distances = outputs.slice(1, info_.channels);
+    outputs = outputs.slice(1, 0, info_.channels);
+  }
+  outputs = outputs.clamp(kMinProbability, 1 - kMinProbability);
+  outputs = info_.channels == 1 ? outputs.logit() : outputs.log();
+  return has_distances ? torch::cat({outputs, distances}, 1) : outputs;
+}
+
+}  // namespace her2fast::torch_engine

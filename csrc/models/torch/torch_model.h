@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One TorchScript file on one device: pixels in, logits out. Thread-safe.
+///
+/// The steps and their order are those of python/her2fast/models/runner.py, so that the
+/// same libtorch gives the same bits.
+#pragma once
+
+#include <torch/script.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "her2fast/her2fast.h"
+
+namespace her2fast::torch_engine {
+
+/// A status code of her2fast.h with words.
+class Failure : public std::runtime_error {
+ public:
+  Failure(std::int32_t status, const std::string& message)
+      : std::runtime_error(message), status_(status) {}
+  std::int32_t status() const { return status_; }
+
+ private:
+  std::int32_t status_;
+};
+
+/// The last line of torch's long messages, which says what went wrong.
+std::string last_line(const std::string& message);
+
+class TorchModel {
+ public:
+  /// @param bytes  the file, whose hash was checked. @throws Failure
+  TorchModel(const her2_model_info& info, const void* bytes, std::uint64_t size,
+             const torch::Device& device);
+  /// @param rgb (n, height_px, width_px, 3); @param output (n, outputs). @throws Failure
+  void run(const std::uint8_t* rgb, std::int32_t n, float* output) const;
+
+ private:
+  torch::Tensor stage(const std::uint8_t* rgb, std::int32_t n) const;
+  torch::Tensor forward(const torch::Tensor& inputs) const;
+  torch::Tensor checked(torch::Tensor outputs, std::int64_t n) const;
+  torch::Tensor logits(torch::Tensor outputs) const;
+
+  her2_model_info info_;  // its texts belong to the package, which the engine keeps
+  std::string file_;
+  torch::Device device_;
+  torch::Tensor mean_, std_;
+  mutable torch::jit::script::Module module_;
+};
+
+}  // namespace her2fast::torch_engine

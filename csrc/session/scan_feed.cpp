@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "session/scan_feed.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace her2fast {
+namespace {
+
+// Rectangles of one pixel must not grow the queue beyond what their pixels say.
+constexpr std::size_t kMaxQueued = 4096;
+
+std::vector<ReadRequest> all_requests(Session& session) {
+  std::vector<ReadRequest> all;
+  for (;;) {
+    std::vector<ReadRequest> some =
+        session.wanted(std::numeric_limits<std::size_t>::max());
+    if (some.empty()) return all;
+    all.insert(all.end(), some.begin(), some.end());
+  }
+}
+
+}  // namespace
+
+ScanFeedLimits ScanFeedLimits::share(std::size_t max_memory_bytes) {
+  const std::size_t quarter = max_memory_bytes / 4;
+  return {quarter, max_memory_bytes - 2 * quarter, quarter};
+}
+
+struct ScanFeed::Impl {
+  struct Item {
+    PixelRect rect;
+    PixelRelease release;
+    std::vector<std::uint8_t> copy;
+    std::size_t bytes = 0;
+  };
+
+  Session& session;
+  SlideFrame frame;
+  ScanFeedLimits limits;
+  StripAssembler strips;
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Item> queue;
+  std::vector<std::vector<std::uint8_t>> pool;  // memory of earlier copies
+  std::size_t queue_bytes = 0, peak_queue_bytes = 0, pool_bytes = 0;
+  std::size_t reserved = 0;  // pushes that copy just now
+  std::int64_t would_block = 0;
+  bool working = false, draining = false, stopped = false;
+  std::optional<Error> error;
+  std::jthread thread;
+
+  Impl(Session& session_, const SlideFrame& frame_, ScanFeedLimits limits_)
+      : session(session_),
+        frame(frame_),
+        limits(limits_),
+        strips(
+            frame_, all_requests(session_),
+            [this](const ReadRequest& request, ImageView<const std::uint8_t> rgb) {
+              session.wait_for_batches(limits.batch_bytes);
+              session.push(request.id, rgb, TileStatus::kOk);
+            },
+            limits_.block_bytes) {}
+
+  void run();
+  void assemble(const PixelRect& rect);
+  void let_go(Item& item);
+  void drop_queue(std::unique_lock<std::mutex>& lock);
+  std::vector<std::uint8_t> take_memory(std::size_t bytes);
+};
+
+void ScanFeed::Impl::assemble(const PixelRect& rect) {
+  const auto failed = [&](Code code, const std::string& message) {
+    session.fail(code, message);
+    const std::lock_guard lock(mutex);
+    if (!error) error.emplace(code, message);
+    stopped = true;
+  };
+  try {
+    strips.add(rect);
+  } catch (const Error& e) {
+    failed(e.code(), e.what());
+  } catch (const std::exception& e) {
+    failed(Code::kCrash, std::string("internal error while assembling: ") + e.what());
+  }
+}
+
+/// Without the lock: the release is the host's.
+void ScanFeed::Impl::let_go(Item& item) {
+  if (item.release.call != nullptr) {
+    item.release.call(item.release.context, item.rect.data);
+  }
+}
+
+void ScanFeed::Impl::run() {
+  std::unique_lock lock(mutex);
+  for (;;) {
+    changed.wait(lock, [&] { return stopped || !queue.empty(); });
+    if (stopped) return drop_queue(lock);
+    Item item = std::move(queue.front());
+    queue.pop_front();
+    working = true;
+    lock.unlock();
+    assemble(item.rect);
+    let_go(item);
+    lock.lock();
+    working = false;
+    queue_bytes -= item.bytes;
+    if (item.copy.capacity() > 0 &&
+        pool_bytes + item.copy.capacity() <= limits.queue_bytes / 2) {
+      pool_bytes += item.copy.capacity();
+      pool.push_back(std::move(item.copy));
+    }
+    changed.notify_all();
+  }
+}
+
+void ScanFeed::Impl::drop_queue(std::unique_lock<std::mutex>& lock) {
+  std::deque<Item> dropped = std::exchange(queue, {});
+  for (const Item& item : dropped) queue_bytes -= item.bytes;
+  lock.unlock();
+  for (Item& item : dropped) let_go(item);
+  lock.lock();
+}
+
+/// With the lock held. Memory that was used before spares its page faults.
+std::vector<std::uint8_t> ScanFeed::Impl::take_memory(std::size_t bytes) {
+  for (std::size_t i = pool.size(); i-- > 0;) {
+    if (pool[i].capacity() < bytes) continue;
+    std::vector<std::uint8_t> memory = std::move(pool[i]);
+    pool_bytes -= memory.capacity();
+    pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(i));
+    return memory;
+  }
+  return {};
+}
+
+ScanFeed::ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits)
+    : impl_(std::make_unique<Impl>(session, frame, limits)) {
+  Impl* impl = impl_.get();
+  impl->thread = std::jthread([impl] { impl->run(); });
+}
+
+ScanFeed::~ScanFeed() {
+  stop();
+  impl_->thread = {};
+  std::unique_lock lock(impl_->mutex);
+  impl_->drop_queue(lock);
+}
+
+bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
+  Impl& f = *impl_;
+  rect.check(f.frame);
+  const bool copies = release.call == nullptr && rect.format != PixelFormat::kBlank;
+  const auto row_bytes =
+      static_cast<std::size_t>(rect.width_px * bytes_per_pixel(rect.format));
+  const std::size_t bytes = row_bytes * static_cast<std::size_t>(rect.height_px);
+  if (copies && bytes > f.limits.queue_bytes) {
+    throw std::invalid_argument("need at most " + std::to_string(f.limits.queue_bytes) +
+                                " bytes in one copied push, got " +
+                                std::to_string(bytes) +
+                                "; push less at once, or with a release callback");
+  }
+  Impl::Item item{rect, release, {}, bytes};
+  std::unique_lock lock(f.mutex);
+  if (f.error) throw *f.error;
+  if (f.stopped || f.draining) {
+    throw Error(Code::kCancelled,
+                "the session takes no more pixels: it was finished or cancelled");
+  }
+  const bool first = f.queue_bytes == 0;  // one may be larger where it is not copied
+  if ((!first && f.queue_bytes + bytes > f.limits.queue_bytes) ||
+      f.queue.size() + f.reserved >= kMaxQueued) {
+    ++f.would_block;
+    return false;
+  }
+  f.queue_bytes += bytes;
+  f.peak_queue_bytes = std::max(f.peak_queue_bytes, f.queue_bytes);
+  if (copies) {
+    ++f.reserved;
+    item.copy = f.take_memory(bytes);
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      item.copy.resize(bytes);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    if (!failure) {
+      for (std::int64_t y = 0; y < rect.height_px; ++y) {
+        std::memcpy(item.copy.data() + static_cast<std::size_t>(y) * row_bytes,
+                    rect.data + y * rect.row_step(), row_bytes);
+      }
+      item.rect.data = item.copy.data();
+      item.rect.stride_bytes = 0;
+    }
+    lock.lock();
+    --f.reserved;
+    if (failure) {
+      f.queue_bytes -= bytes;
+      f.changed.notify_all();
+      std::rethrow_exception(failure);
+    }
+  }
+  f.queue.push_back(std::move(item));
+  lock.unlock();
+  f.changed.notify_all();  // whom it wakes finds the lock free
+  return true;
+}
+
+void ScanFeed::drain() {
+  Impl& f = *impl_;
+  std::unique_lock lock(f.mutex);
+  f.draining = true;
+  f.changed.wait(lock, [&] {
+    return f.stopped || (f.queue.empty() && !f.working && f.reserved == 0);
+  });
+}
+
+void ScanFeed::stop() {
+  Impl& f = *impl_;
+  f.session.cancel();  // or the thread could wait for batches for ever
+  const std::lock_guard lock(f.mutex);
+  f.stopped = true;
+  f.changed.notify_all();
+}
+
+ScanFeed::Counts ScanFeed::counts() const {
+  Counts counts;
+  counts.strips = impl_->strips.counts();
+  const std::lock_guard lock(impl_->mutex);
+  counts.queue_bytes = impl_->queue_bytes;
+  counts.peak_queue_bytes = impl_->peak_queue_bytes;
+  counts.queued = static_cast<std::int64_t>(impl_->queue.size());
+  counts.would_block = impl_->would_block;
+  return counts;
+}
+
+}  // namespace her2fast

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Pixels of a running scan on their way into a session: a queue that never blocks who
+/// fills it, and a thread that empties it through a `StripAssembler`.
+///
+/// Thread-safety: every member may be called from any thread. One thread assembles, in
+/// the order in which rectangles were taken, so that the first delivery of a pixel wins
+/// also where deliveries differ. Memory: `queue_bytes` of waiting pixels, `block_bytes`
+/// of what is being assembled, `batch_bytes` of full batches; when the models fall
+/// behind, the thread waits, the queue fills and `try_push` says so.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "her2fast/session.h"
+#include "her2fast/strip_assembler.h"
+
+namespace her2fast {
+
+struct ScanFeedLimits {
+  std::size_t queue_bytes = 0, block_bytes = 0, batch_bytes = 0;
+  /// A quarter to the queue, a quarter to batches, the rest to blocks.
+  static ScanFeedLimits share(std::size_t max_memory_bytes);
+};
+
+/// Called once when pixels that were handed over are no longer needed, on the feed's
+/// thread or on the one that ends the feed. Must not throw.
+struct PixelRelease {
+  void (*call)(void* context, const void* data) = nullptr;
+  void* context = nullptr;
+};
+
+class ScanFeed {
+ public:
+  struct Counts {
+    StripAssembler::Counts strips;
+    std::size_t queue_bytes = 0, peak_queue_bytes = 0;
+    std::int64_t queued = 0;       ///< rectangles that wait
+    std::int64_t would_block = 0;  ///< times `try_push` was refused
+  };
+
+  /// Takes all requests of the session, which then has one round and no other driver.
+  /// @throws as StripAssembler
+  ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits);
+  /// As `stop`, and waits for the thread.
+  ~ScanFeed();
+  ScanFeed(const ScanFeed&) = delete;
+  ScanFeed& operator=(const ScanFeed&) = delete;
+
+  /// False where the queue is full now: nothing was taken, try again later. Without
+  /// `release.call` the pixels are copied before it returns; with it they stay the
+  /// caller's until it is called, which happens exactly once if true is returned.
+  /// @throws std::invalid_argument  as PixelRect::check, or a copy larger than the queue;
+  ///         Error: the session has ended with it, or kCancelled after `stop`
+  bool try_push(const PixelRect& rect, PixelRelease release);
+  /// Waits until all that was taken is in the session, or the session has ended. Later
+  /// pushes throw kCancelled.
+  void drain();
+  /// Cancels the session and drops what waits; `drain` returns.
+  void stop();
+  Counts counts() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace her2fast
