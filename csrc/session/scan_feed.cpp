@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session/scan_feed.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
@@ -102,7 +106,18 @@ void ScanFeed::Impl::let_go(Item& item) {
   }
 }
 
+/// Being woken by a push, the thread must not take the processor from who pushes: that
+/// made the slowest pushes as long as a time slice.
+static void let_others_finish() {
+#ifdef __linux__
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_BATCH,
+                     &none);  // of this thread; where refused, all the same
+#endif
+}
+
 void ScanFeed::Impl::run() {
+  let_others_finish();
   std::unique_lock lock(mutex);
   for (;;) {
     changed.wait(lock, [&] { return stopped || !queue.empty(); });
