@@ -221,30 +221,32 @@ def variant_table(results: dict[str, Any]) -> str:
         "| error of a share | loss on the slides used, before and after |",
         "|---|---|---|---|---|",
     ]
-    for title, seeds in results["variants_of_calibration"].items():
+    found = results["variants_of_calibration"]
+    for row, seeds in zip(_rows(found), found.values(), strict=True):
         before = np.mean([one["loss_before"] for one in seeds])
         after = np.mean([one["loss_after"] for one in seeds])
-        cells = [
-            _seeds([one[key] for one in seeds])
-            for key in ("macro_f1", "patch_accuracy", "fraction_mae")
-        ]
-        rows.append(f"| {title} | {' | '.join(cells)} | {before:.2f}, {after:.2f} |")
+        rows.append(f"{row} | {before:.2f}, {after:.2f} |")
     return "\n".join(rows)
 
 
 def adapted_table(results: dict[str, Any]) -> str:
-    rows = [
-        "| 200 slides of the unseen scanner | macro-F1 | patch accuracy "
-        "| error of a share |",
-        "|---|---|---|---|",
-    ]
-    for title, seeds in results["adapted_to_the_scanner"].items():
-        cells = [
-            _seeds([one[key] for one in seeds])
-            for key in ("macro_f1", "patch_accuracy", "fraction_mae")
+    return "\n".join(
+        [
+            "| 200 slides of the unseen scanner | macro-F1 | patch accuracy "
+            "| error of a share |",
+            "|---|---|---|---|",
+            *(f"{row} |" for row in _rows(results["adapted_to_the_scanner"])),
         ]
-        rows.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    )
+
+
+def _rows(titled: dict[str, Any]) -> list[str]:
+    """Per title its figures by seed."""
+    keys = ("macro_f1", "patch_accuracy", "fraction_mae")
+    return [
+        f"| {title} | {' | '.join(_seeds([one[key] for one in seeds]) for key in keys)}"
+        for title, seeds in titled.items()
+    ]
 
 
 def segmenter_table(results: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ from her2fast.training.classify import (
 )
 from her2fast.training.cohort import TrainingSlide, load_cohort
 from her2fast.training.config import Calibration, Compute, Data, Model, PretrainConfig
-from her2fast.training.config_file import load_config
+from her2fast.training.config_file import config_text, load_config
 from her2fast.training.loop import fit, open_fabric
 from her2fast.training.networks import fold_norms, parameter_count
 from her2fast.training.patches import Dataset, Pieces
@@ -61,24 +61,8 @@ def manifest_of(work: Path, name: str) -> Path:
 
 
 def write_config(path: Path, tables: Mapping[str, Any]) -> Path:
-    """TOML of plain tables; keys outside a table come first."""
-
-    def value(item: Any) -> str:
-        if isinstance(item, bool):
-            return str(item).lower()
-        if isinstance(item, str | Path):
-            return f'"{item}"'
-        if isinstance(item, list):
-            return f"[{', '.join(map(value, item))}]"
-        return repr(item)
-
-    lines = [f"{k} = {value(v)}" for k, v in tables.items() if not isinstance(v, dict)]
-    for name, table in tables.items():
-        if isinstance(table, dict):
-            lines.append(f"[{name}]")
-            lines += [f"{key} = {value(item)}" for key, item in table.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(config_text(tables), encoding="utf-8")
     return path
 
 

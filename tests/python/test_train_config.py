@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from her2fast.training.config import (
     PretrainConfig,
     SegmentConfig,
 )
-from her2fast.training.config_file import load_config
+from her2fast.training.config_file import config_text, load_config
 
 DATA = '[data]\nmanifest = "m.csv"\ncache = "cache"\n'
 PACKAGE = '[package]\nname = "mine"\nsynthetic = true\n'
@@ -168,3 +169,13 @@ def test_import_and_configuration_load_no_torch() -> None:
         "her2fast.training.config; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_written_text_reads_back() -> None:
+    tables = {
+        "start": Path('runs/a "b"'),
+        "run": {"seed": 3},
+        "train": {"balance": ["site", "label"], "clip": 0.5, "on": True},
+    }
+    found = tomllib.loads(config_text(tables))
+    assert found == {**tables, "start": 'runs/a "b"'}

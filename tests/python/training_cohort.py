@@ -13,6 +13,7 @@ from PIL import Image
 from slides import paint, write_slide
 
 from her2fast.phantom import render
+from her2fast.training import config_file
 
 LABELS = ("0", "1+", "2+", "3+")
 #: Label, part and the classes of the painted bands; all obey `pham-2022`.
@@ -91,20 +92,5 @@ def phantom_cohort(folder: Path) -> Path:
 
 
 def config_text(**tables: Any) -> str:
-    """TOML of plain tables; keys outside a table come first."""
-
-    def value(item: Any) -> str:
-        if isinstance(item, bool):
-            return str(item).lower()
-        if isinstance(item, str | Path):
-            return f'"{item}"'
-        if isinstance(item, list):
-            return f"[{', '.join(map(value, item))}]"
-        return repr(item)
-
-    lines = [f"{k} = {value(v)}" for k, v in tables.items() if not isinstance(v, dict)]
-    for name, table in tables.items():
-        if isinstance(table, dict):
-            lines.append(f"[{name}]")
-            lines += [f"{key} = {value(item)}" for key, item in table.items()]
-    return "\n".join(lines) + "\n"
+    """A stage's file."""
+    return config_file.config_text(tables)

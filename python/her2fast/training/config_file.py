@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -187,3 +188,29 @@ def _as_section(annotation: Any) -> type[BaseModel] | None:
         if isinstance(one, type) and issubclass(one, BaseModel):
             return one
     return None
+
+
+def config_text(tables: Mapping[str, Any]) -> str:
+    """TOML of values and of tables of values; what stands in no table comes first."""
+
+    def shown(item: Any) -> str:
+        if isinstance(item, bool):
+            return str(item).lower()
+        if isinstance(item, str | Path):
+            return json.dumps(str(item), ensure_ascii=False)
+        if isinstance(item, list):
+            return f"[{', '.join(map(shown, item))}]"
+        return repr(item)
+
+    def rows(table: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{key} = {shown(item)}"
+            for key, item in table.items()
+            if not isinstance(item, Mapping)
+        ]
+
+    lines = rows(tables)
+    for name, table in tables.items():
+        if isinstance(table, Mapping):
+            lines += [f"[{name}]", *rows(table)]
+    return "\n".join(lines) + "\n"
