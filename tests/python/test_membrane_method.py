@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -436,11 +437,28 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
     assert json.loads(whole)["score"] == "0"
 
 
+def altered(folder: Path, to: Path, **keys: Any) -> Path:
+    """A copy of the membrane package whose model states other keys of ours."""
+    shutil.copytree(folder / "brown", to)
+    packages.edit_json(
+        to / "membrane/config.json", lambda c: c["her2fast"].update(keys)
+    )
+    return to
+
+
 def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="need a membrane package"):
         load_membrane_package(tmp_path)
     with pytest.raises(UsageError, match="method"):
         load_membrane_package(folder / "tumor")
+    # Probabilities of two channels become logarithms, of which none is membrane.
+    with pytest.raises(UsageError, match="need activation of sigmoid .* got 'none'"):
+        load_membrane_package(altered(folder, tmp_path / "a", activation="none"))
+    swapped = altered(folder, tmp_path / "b")
+    config = swapped / "membrane/config.json"
+    packages.edit_json(config, lambda c: c["class_names"].reverse())
+    with pytest.raises(UsageError, match="first class is 'membrane'"):
+        load_membrane_package(swapped)
     refused = score_membranes(
         folder / "lattice.svs", model=folder / "brown", tumor_model=folder / "tumor"
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.models import trust
-from her2fast.models.config import SidePx
+from her2fast.models.config import ModelConfig, SidePx
 from her2fast.models.package import ModelPackage, _load_model, _read_config
 
 DEFAULT_MEMBRANE_MODEL = "membrane-tiny"
@@ -127,6 +127,7 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
             f"{place}: need tile_px={stated.patch_size_pixels} as the model, got "
             f"{config.tile_px}"
         )
+    _check_outputs(place, stated)
     package = MembranePackage(
         name=config.name,
         folder=folder,
@@ -142,6 +143,23 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
             f"{package.tile_px}"
         )
     return package
+
+
+def _check_outputs(place: Path, stated: ModelConfig) -> None:
+    """Raises `UsageError` unless channel 0 is membrane from 0 on, as a logit is."""
+    if stated.class_names[0] != "membrane":
+        raise UsageError(
+            f"{place}: need a model whose first class is 'membrane', got "
+            f"{stated.class_names}"
+        )
+    # Of two channels without activation the runner takes logarithms: never above 0.
+    activation = stated.her2fast.activation
+    known = ("sigmoid", "none") if stated.num_classes == 1 else ("sigmoid",)
+    if activation not in known:
+        raise UsageError(
+            f"{place}: need activation of {', '.join(known)} for a membrane model of "
+            f"{stated.num_classes} channels, got {activation!r}"
+        )
 
 
 def membrane_method_record(package: MembranePackage) -> dict[str, Any]:
