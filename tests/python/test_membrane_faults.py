@@ -75,7 +75,7 @@ def test_an_attempt_without_cells_keeps_those_stored(
     assert cells.read_bytes() == stored
     # What lies within the slide and has too little tumor is finished, and kept.
     for work in ("(decided", "(kept"):
-        shown, small = run((0, 0, 200, 200))
+        shown, small = run((0, 0, 1000, 1000))
         assert work in shown
         assert (small["status"], small["code"]) == ("indeterminate", "TOO_LITTLE_TUMOR")
         assert small["measurement_key"] == first["measurement_key"]
