@@ -312,6 +312,7 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
     page = files["a"]["reports/lattice.html"].decode()
     assert page.count("data:image/jpeg") == 1 + 3 * 6  # the map; class 1+ has no cell
     assert "tumor cells with a nucleus" in page
+    assert "Dropped beside unreadable tiles" in page
     assert "research use only" in page.casefold()
     assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
     # One finished file gone: the slide is done again, to the same bytes.
