@@ -120,7 +120,7 @@ def test_rows_of_tiles_give_the_slide_in_one_piece(tile_px: int, workers: int) -
 
 
 def test_cells_that_an_unreadable_tile_could_change_are_dropped() -> None:
-    rgb, mask = scene(12, 1024, 1280, 300)
+    rgb, mask = scene(12, 1024, 1280, 200)
     whole = find_cells(rgb, mask)
     found, _ = measured(rgb, mask, bad={(256, 0): "missing", (768, 768): "warned"})
     assert list(found.tiles.counts().values()) == [20, 18, 1, 1]
