@@ -175,7 +175,7 @@ def main() -> None:
             for part, value in seconds.to_dict().items():
                 setattr(spent[name], part, getattr(spent[name], part) + value)
             if name == "true_mask":
-                tiles += cells.tiles["read"]
+                tiles += cells.tiles.counts()["read"]
             decision = decide_cells(cells, slide_spacing_um=slide.spacing_um)
             guideline = decision.guideline or {"score": None, "review_required": False}
             rows[name].append(

@@ -104,15 +104,16 @@ def write_membranes(
         if slide is not None:
             write_overview(folder.overview_path(name), slide, workers=1)
     page_parts: dict[str, Any] = {}
+    path = cells_path(root, name)
     if result.cells is not None and result.decision is not None:
-        path = cells_path(root, name)
         atomic_write(path, to_bytes(result.cells, str(record["measurement_key"])))
-        stored.append(path)
         with files:
             _add_cells(files, root, name, result, palette)
             page_parts["picture"] = _add_map(files, folder, name, result, palette)
         if slide is not None:
             page_parts["gallery"] = _gallery(result, slide)
+    # Also where this attempt ended without cells: those stored have their own key.
+    stored.append(path)
     report = root / REPORTS / f"{name}.html"
     report.parent.mkdir(exist_ok=True)
     atomic_write(report, cells_html(record, palette=palette, **page_parts))

@@ -19,7 +19,6 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.measure import crash_as_code, default_workers
 from her2fast.methods.cell_decision import (
     CLASS_NAMES,
-    MIN_CELLS,
     UNIT,
     CellDecision,
     cell_flags,
@@ -30,9 +29,8 @@ from her2fast.methods.membrane import (
     Finder,
     MembraneMeasure,
     Seconds,
-    check_tiles,
-    tumor_tiles,
 )
+from her2fast.methods.tumor_rows import TumorRows
 from her2fast.models.membrane_package import MembranePackage, load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.models.runner import (
@@ -59,6 +57,7 @@ from her2fast.scoring import (
     Scorer,
     as_roi,
     check_roi,
+    check_unchanged,
     display_name,
     nameless,
     open_input,
@@ -129,7 +128,7 @@ def measure_cells(
 ) -> tuple[CellMeasurement, Seconds]:
     """Cells and membranes of the tumor that `tumor` has found.
 
-    Raises `SlideError`: NO_LEVEL, MISSING_TILES, CORRUPT_TILES and what reading raises.
+    Raises `SlideError`: NO_LEVEL, INPUT_CHANGED and what reading raises.
     """
     reader = slide.reader(workers=1, reading=reading)
     reader.plan(spacing_um)  # NO_LEVEL before any work
@@ -137,7 +136,7 @@ def measure_cells(
         -(-round(side * um * 1e6) // round(spacing_um * 1e6))
         for side, um in zip(slide.size_px, slide.spacing_um, strict=True)
     )
-    masks = _TumorRows(tumor, tile_px * spacing_um, size_px, tile_px)
+    masks = TumorRows(tumor, tile_px * spacing_um, size_px, tile_px)
     measure = MembraneMeasure(
         reader,
         find,
@@ -151,66 +150,8 @@ def measure_cells(
     )
     with one_intra_op_thread():
         measured = measure.run(workers=workers, on_row=on_row)
-    check_tiles(measured.tiles, float(_core.LIMITS["max_bad_tiles_percent"]))
+    check_unchanged(slide)
     return measured, measure.seconds
-
-
-class _TumorRows:
-    """The tumor's mask, bit by bit, asked for by tiles and by seeds."""
-
-    def __init__(
-        self,
-        tumor: _core.Measurement,
-        tile_um: float,
-        size_px: Sequence[int],
-        tile_px: int,
-    ) -> None:
-        self._spacing_um = tumor.spacing_um
-        self._shape = tuple(-(-side // tile_px) for side in reversed(size_px))
-        self._tile = tile_um / self._spacing_um
-        width = tumor.tiles_x * tumor.tile_px
-        height = tumor.tiles_y * tumor.tile_px
-        self._width = width
-        rows = []
-        for y in range(0, height, tumor.tile_px):
-            mask = tumor.tumor_mask(0, y, width, tumor.tile_px)
-            rows.append(np.packbits(mask, axis=1))
-        self._bits = np.concatenate(rows)
-
-    def wanted(self) -> npt.NDArray[np.bool_]:
-        """(rows, columns) tiles of the network that hold tumor."""
-        rows, columns = self._shape
-        if self._tile != int(self._tile):
-            raise UsageError(
-                "need a tile of the membrane network that is a whole number of tumor "
-                f"pixels, got {self._tile:g}"
-            )
-        tile = int(self._tile)
-        masks = []
-        for row in range(rows):
-            bits = self._bits[row * tile : (row + 1) * tile]
-            mask = np.zeros((1, columns * tile), np.bool_)
-            if len(bits):
-                any_row = np.bitwise_or.reduce(bits, axis=0)
-                flat = np.unpackbits(any_row)[: columns * tile].astype(np.bool_)
-                mask[0, : len(flat)] = flat
-            masks.append(mask)
-        return tumor_tiles(masks, tile)
-
-    def holds(
-        self,
-        x: npt.NDArray[np.int32],
-        y: npt.NDArray[np.int32],
-        grid_um: float,
-    ) -> npt.NDArray[np.bool_]:
-        """Whether the tumor pixel round each seed's middle is set."""
-        column = ((x + 0.5) * grid_um / self._spacing_um).astype(np.int64)
-        row = ((y + 0.5) * grid_um / self._spacing_um).astype(np.int64)
-        inside = (row < len(self._bits)) & (column < self._width)
-        out = np.zeros(len(x), np.bool_)
-        at = row[inside], column[inside]
-        out[inside] = self._bits[at[0], at[1] // 8] >> (7 - at[1] % 8) & 1 == 1
-        return out
 
 
 class MembraneScorer:
@@ -239,6 +180,11 @@ class MembraneScorer:
             self._finder = NetworkFinder(self.package, self.tumor.device)
         return self._finder
 
+    @property
+    def stain(self) -> str | None:
+        """What the slide must be stained with: where either package says so."""
+        return self.package.stain or self.tumor.package.stain
+
     def provenance(self, source: Provenance) -> Provenance:
         """What a cell measurement is made from, given that of its tumor."""
         package = self.package
@@ -248,6 +194,9 @@ class MembraneScorer:
         key = digest(
             {
                 "tumor": source.measurement_key,
+                # Its domain, calibration and guideline decide which flags there are.
+                "tumor_method": method_record(self.tumor.package),
+                "name": package.name,
                 "model": [model.sha256, model.config_sha256],
                 "grid": [package.tile_px, package.spacing_um, package.step],
                 "device": device,
@@ -260,6 +209,7 @@ class MembraneScorer:
             "kind": "membrane",
             "guideline": package.guideline,
             "floor_percent": package.floor_percent,
+            "stain": self.stain,
             "domain": None,
             "calibration": {"scale_q16": [], "bias_q16": []},
             "tile_px": package.tile_px,
@@ -277,7 +227,7 @@ class MembraneScorer:
             device=device,
             class_names=list(CLASS_NAMES),
             warnings=source.warnings,
-            intended_use=source.intended_use,
+            intended_use=_use_of_both(source.intended_use, package),
         )
 
     def score(
@@ -297,7 +247,9 @@ class MembraneScorer:
         """
         polygons = as_roi(roi)
         area_settings = settings_for(
-            method_record(self.tumor.package), roi=polygons, ish=ish
+            {**method_record(self.tumor.package), "stain": self.stain},
+            roi=polygons,
+            ish=ish,
         )
         check_roi(polygons, slide.size_px)
         if tumor is None:
@@ -309,24 +261,30 @@ class MembraneScorer:
         area = _core.decide(tumor.core, **area_settings.core_arguments())
         area_record = decided_record(tumor.provenance, area, area_settings)
         if area["status"] != "scored":
-            error = SlideError(str(area["message"]), str(area["code"]))
-            record = failed_record(source, error)
+            record = _without_cells(decided_record(source, _bare(area), settings))
             return MembraneResult(_with_area(record, area_record), tumor)
         package = self.package
         seconds = Seconds()
         if cells is None:
-            cells, seconds = measure_cells(
-                slide,
-                tumor.core,
-                self.finder,
-                spacing_um=package.spacing_um,
-                step=package.step,
-                tile_px=package.tile_px,
-                batch_size=package.model.batch_size,
-                workers=self.tumor.workers,
-                reading=self.tumor.reading,
-                on_row=on_row,
-            )
+            try:
+                with crash_as_code():
+                    cells, seconds = measure_cells(
+                        slide,
+                        tumor.core,
+                        self.finder,
+                        spacing_um=package.spacing_um,
+                        step=package.step,
+                        tile_px=package.tile_px,
+                        batch_size=package.model.batch_size,
+                        workers=self.tumor.workers,
+                        reading=self.tumor.reading,
+                        on_row=on_row,
+                    )
+            except SlideError as error:
+                record = failed_record(source, nameless(error, slide.path))
+                # What was measured before the file changed is no measurement of it.
+                kept = None if error.code == "INPUT_CHANGED" else tumor
+                return MembraneResult(_with_area(record, area_record), kept)
         decision = decide_cells(
             cells,
             slide_spacing_um=slide.spacing_um,
@@ -339,6 +297,16 @@ class MembraneScorer:
         return MembraneResult(record, tumor, cells, decision, seconds)
 
 
+def _use_of_both(tumor: str, package: MembranePackage) -> str:
+    """What the tumor package is for, with what the membrane package adds to it."""
+    purpose = tumor
+    if package.intended_use and package.intended_use not in purpose:
+        purpose += f"; membranes: {package.intended_use}"
+    if package.synthetic and "synthetic" not in purpose:
+        purpose += "; trained on synthetic data"
+    return purpose
+
+
 def cell_record(
     source: Provenance,
     settings: Any,
@@ -349,31 +317,31 @@ def cell_record(
     """The record of a slide whose cells were measured."""
     guideline = decision.guideline
     flags = cell_flags(area, guideline)
-    code = message = None
-    if decision.too_few:
-        code = "TOO_LITTLE_TUMOR"
-        message = (
-            f"{decision.record['count']} tumor cells with a nucleus are fewer than the "
-            f"{MIN_CELLS} that a score needs"
-        )
+    error = decision.error
     shell = {
-        **area,
-        "status": "scored" if code is None else "indeterminate",
-        "code": code,
-        "message": message or "",
+        **_bare(area),
+        "status": "scored" if error is None else error.status,
+        "code": None if error is None else error.code,
+        "message": "" if error is None else str(error),
         "guideline": guideline,
-        "review_required": bool(flags) and code is None,
-        "review_flags": flags if code is None else [],
-        "flip": None,
-        "bootstrap": None,
-        "islands": None,
-        "domain": None,
+        "review_required": bool(flags) and error is None,
+        "review_flags": flags if error is None else [],
     }
     record = decided_record(source, shell, settings)
     if record["guideline"] is not None:
         record["guideline"]["unit"] = UNIT
-    record["fractions"] = decision.record["fractions"] if code is None else None
+    record["fractions"] = decision.record["fractions"] if error is None else None
     return _with_area({**record, "cells": decision.record}, area_record)
+
+
+def _bare(area: dict[str, Any]) -> dict[str, Any]:
+    """A decision on areas without what speaks of its classes alone."""
+    return {**area, **dict.fromkeys(("flip", "bootstrap", "islands", "domain"))}
+
+
+def _without_cells(record: Record) -> Record:
+    """Of a slide on which no cell was looked for."""
+    return {**record, "fractions": None, "cells": None}
 
 
 def _with_area(record: Record, area: Record) -> Record:

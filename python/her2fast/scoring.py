@@ -202,6 +202,19 @@ def open_input(
     return OpenedSlide(core, text, size_px, spacing_um, stated, record, state)
 
 
+def check_unchanged(slide: OpenedSlide) -> None:
+    """Raises `SlideError` INPUT_CHANGED where the file is not what was opened."""
+    if (
+        _file_state(slide.path) != slide.file_state
+        or open_core(slide.path).fingerprint() != slide.record["fingerprint"]
+    ):
+        raise SlideError(
+            f"{slide.path}: the file changed while it was read; score it again "
+            "once nothing writes to it",
+            "INPUT_CHANGED",
+        )
+
+
 def _file_state(path: str) -> tuple[int, ...] | None:
     """What changes with a file's content; the fingerprint samples large files."""
     try:
@@ -304,15 +317,7 @@ class Scorer:
             workers=self.workers,
             on_progress=on_progress,
         )
-        if (
-            _file_state(slide.path) != slide.file_state
-            or open_core(slide.path).fingerprint() != slide.record["fingerprint"]
-        ):
-            raise SlideError(
-                f"{slide.path}: the file changed while it was read; score it again "
-                "once nothing writes to it",
-                "INPUT_CHANGED",
-            )
+        check_unchanged(slide)
         core.key = source.measurement_key or ""
         return Measurement(core, source)
 

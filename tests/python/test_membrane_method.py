@@ -15,14 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import packages
 import pytest
-import torch
 from cell_scenes import scene
-from slides import write_slide
+from membrane_cases import UM, altered, box, cells_at, write_case
 
 from her2fast.cli import run as command
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.cells_geojson import cell_detections, gzipped
-from her2fast.kernels.cells import Cells, classify_cells, find_cells
+from her2fast.kernels.cells import (
+    CELLS_REACH_PX,
+    Cells,
+    classify_cells,
+    find_cells,
+)
 from her2fast.kernels.membrane import find_membranes
 from her2fast.membranes import MembraneResult, score_membranes
 from her2fast.methods.cell_decision import decide_cells
@@ -30,15 +34,12 @@ from her2fast.methods.cell_file import from_bytes, to_bytes
 from her2fast.methods.membrane import (
     CellMeasurement,
     MembraneMeasure,
-    MembraneTotals,
-    check_tiles,
     tumor_tiles,
 )
 from her2fast.models.membrane_package import grid_step, load_membrane_package
 
 Bytes = npt.NDArray[np.uint8]
 SCHEMA = Path(__file__).parents[2] / "python/her2fast/data/schemas/result.json"
-UM = (0.25, 0.25)
 
 
 class ArrayReader:
@@ -115,26 +116,34 @@ def test_rows_of_tiles_give_the_slide_in_one_piece(tile_px: int, workers: int) -
     assert totals.large == int((area > 600).sum())
     sized = totals.one_nucleus + totals.no_nucleus + totals.several_nuclei
     assert sized == int(((area >= 20) & (area <= 600)).sum())
-    assert found.tiles["missing"] == found.tiles["corrupt"] == 0
+    assert not found.tiles.unreadable.any()
 
 
-def test_tiles_that_cannot_be_read_hold_nothing_and_are_counted() -> None:
-    rgb, mask = scene(12, 512, 512, 60)
-    bad = {(0, 0): "missing", (256, 256): "corrupt"}
-    found, _ = measured(rgb, mask, bad=bad)
-    assert (found.tiles["missing"], found.tiles["corrupt"]) == (1, 1)
-    in_bad = (found.cells.x < 128) & (found.cells.y < 128)
-    assert found.totals.px == int((mask[:256, 256:] > 0).sum()) + int(
-        (mask[256:, :256] > 0).sum()
-    )
-    assert not in_bad.any()
-    with pytest.raises(SlideError) as caught:
-        check_tiles(found.tiles, 1)
-    assert caught.value.code == "MISSING_TILES"
-    with pytest.raises(SlideError) as caught:
-        check_tiles({"read": 100, "missing": 1, "corrupt": 2}, 1)
-    assert caught.value.code == "CORRUPT_TILES"
-    check_tiles({"read": 100, "missing": 1, "corrupt": 1}, 1)
+def test_cells_that_an_unreadable_tile_could_change_are_dropped() -> None:
+    rgb, mask = scene(12, 1024, 1280, 200)
+    whole = find_cells(rgb, mask)
+    found, _ = measured(rgb, mask, bad={(256, 0): "missing", (768, 768): "warned"})
+    assert list(found.tiles.counts().values()) == [20, 18, 1, 1]
+    lost = np.zeros(mask.shape, np.bool_)
+    lost[:256, 256:512] = lost[768:, 768:1024] = True
+    assert found.totals.px == int((mask[~lost] > 0).sum())
+    # Membranes that were cut are no whole ones.
+    assert found.totals.incomplete > 0
+    decided = decide_cells(found, slide_spacing_um=UM)
+    assert decided.record["tiles"]["missing"] == decided.record["tiles"]["corrupt"] == 1
+    kept = found.cells.take(decided.chosen)
+    assert decided.record["dropped_cells"] == len(found.cells) - len(kept) > 0
+    reach = 2 * CELLS_REACH_PX
+    x, y = 2 * whole.x + 1, 2 * whole.y + 1
+    near = (x >= 256 - reach) & (x <= 512 + reach) & (y <= 256 + reach)
+    near |= (x >= 768 - reach) & (x <= 1024 + reach) & (y >= 768 - reach)
+    assert 20 < near.sum() < len(whole) - 20
+    for f in dataclasses.fields(Cells):
+        np.testing.assert_array_equal(
+            getattr(kept, f.name), getattr(whole, f.name)[~near], f.name
+        )
+    # Without the rule, cells beside the tile have other membranes than they have.
+    assert len(found.cells) != len(whole)
 
 
 def test_a_tile_must_hold_what_a_cell_depends_on() -> None:
@@ -142,7 +151,7 @@ def test_a_tile_must_hold_what_a_cell_depends_on() -> None:
     with pytest.raises(UsageError, match="tiles of 250 px or more, got 248"):
         measured(rgb, mask, tile_px=248)
     assert grid_step(0.3) == 2
-    for spacing in (0.1, 0.35, 0.7):
+    for spacing in (0.1, 0.35, 0.51, 0.58, 0.7):
         with pytest.raises(UsageError, match="where cells can be told"):
             grid_step(spacing)
 
@@ -152,63 +161,6 @@ def test_tumor_tiles() -> None:
     rows[0][3, 4] = rows[1][0, 9] = True
     expected = [[False, True, False], [False, False, True]]
     assert tumor_tiles(rows, 4).tolist() == expected
-
-
-def cells_at(points: Sequence[tuple[int, int]], rays: Sequence[int]) -> CellMeasurement:
-    """Cells with so many stained directions, all of 0.6 OD x um."""
-    count = len(points)
-    at = np.array(points, np.int32).reshape(count, 2)
-    stained = np.array([(1 << n) - 1 for n in rays], np.uint32)
-    cells = Cells(
-        x=at[:, 0].copy(),
-        y=at[:, 1].copy(),
-        px=np.full(count, 400, np.int32),
-        nucleus_px=np.full(count, 100, np.int32),
-        ray_px=np.full((count, 32), 10, np.uint8),
-        stained=stained,
-        dab_sum=np.array([480 * n for n in rays], np.uint32),
-        dab_px=np.array([12 * n for n in rays], np.uint32),
-    )
-    return CellMeasurement(cells, MembraneTotals(), 0.25, 2, {"wanted": 1, "read": 1})
-
-
-def test_decision_counts_cells_in_regions() -> None:
-    """60 of 200 cells are 3+, 30 incomplete and intense; a region holds the others."""
-    points = [(x, y) for y in range(10) for x in range(20)]
-    rays = [32] * 60 + [16] * 30 + [0] * 110
-    found = cells_at(points, rays)
-    all_of = decide_cells(found, slide_spacing_um=UM)
-    assert all_of.record["class_cells"] == [110, 0, 30, 60]
-    assert all_of.record["h_score"] == pytest.approx(100 * (30 * 2 + 60 * 3) / 200)
-    assert all_of.record["unusual_cells"] == 30
-    assert all_of.guideline is not None
-    assert all_of.guideline["score"] == "3+"
-    assert "UNUSUAL_PATTERN" in all_of.guideline["flags"]
-    assert all_of.guideline["ihc0_membrane_staining"] == "not_assessable"
-    # Level-0 px are twice the grid's; a seed counts where its middle lies.
-    ring = np.array([(0, 9), (40, 9), (40, 20), (0, 20), (0, 9)], np.float64)
-    lower = decide_cells(found, slide_spacing_um=UM, roi=[(False, [ring])])
-    assert lower.record["class_cells"] == [100, 0, 0, 0]
-    assert lower.guideline is not None
-    assert lower.guideline["score"] == "0"
-    assert lower.guideline["ihc0_membrane_staining"] == "null"
-    upper = decide_cells(found, slide_spacing_um=UM, roi=[(True, [ring])])
-    assert upper.record["count"] == 100
-    assert upper.chosen.sum() + lower.chosen.sum() == 200
-    hole = np.array([(0, 9), (2, 9), (2, 11), (0, 11), (0, 9)], np.float64)
-    few = decide_cells(found, slide_spacing_um=UM, roi=[(False, [ring, hole])])
-    assert few.record["count"] == 99
-    assert few.too_few
-    assert few.guideline is None
-
-
-def test_no_cells_are_no_score() -> None:
-    got = decide_cells(cells_at([], []), slide_spacing_um=UM)
-    assert got.too_few
-    assert got.guideline is None
-    assert got.record["fractions"] is None
-    assert got.record["h_score"] is None
-    assert got.record["membranes"]["closed_ratio"] is None
 
 
 def test_stored_cells_come_back_and_damage_is_seen() -> None:
@@ -263,60 +215,9 @@ def test_detections_are_what_qupath_reads() -> None:
     assert packed == b"".join(gzipped(iter(pieces)))
 
 
-class BrownMembrane(torch.nn.Module):
-    """Membrane where red is clearly lighter than blue; an edge that nobody reads."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        brown = 40.0 * (x[:, 0:1] - x[:, 2:3] - 0.12)
-        return torch.cat((brown, brown), 1)
-
-
-def lattice() -> Bytes:
-    """Cells every 15 um on 0.4 x 0.4 mm; those on the left have brown rings."""
-    side, pitch = 1600, 60
-    y, x = np.mgrid[:side, :side]
-    rgb = np.empty((side, side, 3), np.int16)
-    rgb[:] = (176, 162, 190)
-    away = np.hypot(y % pitch - pitch / 2, x % pitch - pitch / 2)
-    rgb[away < 13] = (112, 98, 160)
-    rgb[(np.abs(away - 24) < 4) & (x < 420)] = (150, 96, 52)
-    rgb += np.random.default_rng(0).integers(-5, 6, rgb.shape, np.int16)
-    return np.clip(rgb, 0, 255).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide, a tumor package and a membrane package."""
-    root = tmp_path_factory.mktemp("membranes")
-    write_slide(root / "lattice.svs", lattice(), 0.25)
-    packages.write_method(root / "tumor")
-    package = root / "brown"
-    packages.write_model(
-        package / "membrane",
-        BrownMembrane(),
-        keys={"task": "membrane", "activation": "sigmoid", "batch_size": 2},
-        num_classes=2,
-        class_names=["membrane", "edge"],
-        patch_size_pixels=512,
-        spacing_um_px=0.25,
-    )
-    method = {
-        "name": "brown",
-        "method": "membrane",
-        "models": {"membrane": "membrane"},
-        "tile_px": 512,
-        "guideline": "asco-cap-2018",
-        "stain": "h-dab",
-        "synthetic": True,
-    }
-    (package / "method.json").write_text(json.dumps(method))
-    return root
-
-
-def box(x0: float, y0: float, x1: float, y1: float) -> list[Any]:
-    """A region as `load_roi` gives it."""
-    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
-    return [(False, [np.array(corners, np.float64)])]
+    return write_case(tmp_path_factory.mktemp("membranes"))
 
 
 def score(folder: Path, **options: Any) -> MembraneResult:
@@ -411,6 +312,7 @@ def test_the_command_writes_a_folder_and_keeps_what_is_finished(
     page = files["a"]["reports/lattice.html"].decode()
     assert page.count("data:image/jpeg") == 1 + 3 * 6  # the map; class 1+ has no cell
     assert "tumor cells with a nucleus" in page
+    assert "Dropped beside unreadable tiles" in page
     assert "research use only" in page.casefold()
     assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
     # One finished file gone: the slide is done again, to the same bytes.
@@ -441,6 +343,14 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
         load_membrane_package(tmp_path)
     with pytest.raises(UsageError, match="method"):
         load_membrane_package(folder / "tumor")
+    # Probabilities of two channels become logarithms, of which none is membrane.
+    with pytest.raises(UsageError, match=r"need activation of sigmoid .* got 'none'"):
+        load_membrane_package(altered(folder, tmp_path / "a", activation="none"))
+    swapped = altered(folder, tmp_path / "b")
+    config = swapped / "membrane/config.json"
+    packages.edit_json(config, lambda c: c["class_names"].reverse())
+    with pytest.raises(UsageError, match="first class is 'membrane'"):
+        load_membrane_package(swapped)
     refused = score_membranes(
         folder / "lattice.svs", model=folder / "brown", tumor_model=folder / "tumor"
     )

@@ -19,6 +19,7 @@ from her2fast.export.names import printable
 
 __all__ = [
     "Need",
+    "class_counts",
     "escape_cell",
     "results_csv",
     "results_parquet",
@@ -285,9 +286,15 @@ def results_parquet(records: Iterable[Record]) -> bytes:
 _WITHOUT_SCORE = ("indeterminate", "failed", "refused")
 
 
+def class_counts(record: Record) -> Any:
+    """What the guideline saw per class: cells where they were counted, else pixels."""
+    cells = _at("cells", "class_cells")(record)
+    return _at("class_px")(record) if cells is None else cells
+
+
 def _nearest_cut(record: Record) -> tuple[str, float] | None:
     """The cut that the slide is nearest to, and by how many percentage points."""
-    total = sum(_numbers(_at("class_px")(record)))
+    total = sum(_numbers(class_counts(record)))
     margins = [
         (abs(margin["margin"]), str(margin.get("cut")), margin["margin"])
         for margin in _items(_at("guideline", "margins")(record))

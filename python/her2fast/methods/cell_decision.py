@@ -11,13 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.kernels.cells import CELL_CUTS, CELL_RAYS, CellClasses, classify_cells
-from her2fast.methods.membrane import CELL_UM2, CONNECTED_UM, CellMeasurement
+from her2fast.errors import SlideError
+from her2fast.kernels.cells import (
+    CELL_CUTS,
+    CELL_RAYS,
+    CELLS_REACH_PX,
+    CellClasses,
+    classify_cells,
+)
+from her2fast.methods.cell_tiles import CellTiles
+from her2fast.methods.membrane import (
+    CELL_UM2,
+    CONNECTED_UM,
+    CellMeasurement,
+    unreadable,
+)
 from her2fast.record import DECIMALS, Roi
 
 CLASS_NAMES = ("0", "1+", "2+", "3+")
 #: Fewer cells give no score: one cell must not be worth more than a percent.
 MIN_CELLS = 100
+#: Of the areas' review flags those that say nothing of their classes' shares.
+SEEN_FLAGS = ("CONTROL_SUSPECTED", "OUT_OF_FOCUS", "OUT_OF_DOMAIN")
 UNIT = "tumor cells with a nucleus"
 
 
@@ -25,10 +40,10 @@ UNIT = "tumor cells with a nucleus"
 class CellDecision:
     """What the cells within the regions say."""
 
-    chosen: npt.NDArray[np.bool_]  # of the measurement's cells: in the region
+    chosen: npt.NDArray[np.bool_]  # of the measurement's cells: in the region, sure
     classes: CellClasses  # of those chosen
     guideline: dict[str, Any] | None
-    too_few: bool
+    error: SlideError | None  # why there is no score: tiles or cells are missing
     record: dict[str, Any]  # the result's `cells`
 
 
@@ -91,19 +106,30 @@ def decide_cells(
     Returns
     -------
     CellDecision
-        Its `guideline` is None where there are fewer than `MIN_CELLS` cells.
+        Its `guideline` is None where more than one tile of a hundred could not be read
+        or there are fewer than `MIN_CELLS` cells.
     """
-    chosen = in_regions(*level0_px(measured, slide_spacing_um), roi)
+    in_roi = in_regions(*level0_px(measured, slide_spacing_um), roi)
+    unsure = in_roi & _near_unreadable(measured)
+    chosen = in_roi & ~unsure
+    tiles = _tile_record(measured.tiles, roi, slide_spacing_um)
     cells = measured.cells.take(chosen)
     classes = classify_cells(cells, grid_um=measured.grid_um, step=measured.step)
     counts = classes.counts()
     unusual = int(classes.unusual.sum())
-    too_few = len(cells) < MIN_CELLS
+    error = unreadable(tiles, float(_core.LIMITS["max_bad_tiles_percent"]))
+    if error is None and len(cells) < MIN_CELLS:
+        error = SlideError(
+            f"{len(cells)} tumor cells with a nucleus are fewer than the {MIN_CELLS} "
+            "that a score needs",
+            "TOO_LITTLE_TUMOR",
+        )
     guideline = None
-    if rule_set is not None and not too_few:
+    if rule_set is not None and error is None:
+        # A cell is what a patch is to areas: one or two that are wrong move no slide.
         guideline = dict(
             _core.decide_guideline(
-                counts, rule_set, floor_percent, None, ish, unusual=unusual
+                counts, rule_set, floor_percent, counts, ish, unusual=unusual
             )
         )
     total = sum(counts)
@@ -117,15 +143,36 @@ def decide_cells(
         "fractions": [_rounded(n / total) for n in counts] if total else None,
         "complete_cells": int(classes.complete.sum()),
         "unusual_cells": unusual,
+        "dropped_cells": int(unsure.sum()),
         "faint_complete_cells": int((classes.complete & (classes.her2 == 1)).sum()),
         "h_score": _rounded(100 * h_score / total) if total else None,
         "mean_completeness": _mean(cells.completeness[stained]),
         "mean_density": _rounded(dab_sum / (100 * dab_px)) if dab_px else None,
         "grid_um": measured.grid_um,
         "cuts": {**CELL_CUTS, "rays": CELL_RAYS},
+        "tiles": tiles,
         "membranes": membrane_record(measured),
     }
-    return CellDecision(chosen, classes, guideline, too_few, record)
+    return CellDecision(chosen, classes, guideline, error, record)
+
+
+def _near_unreadable(measured: CellMeasurement) -> npt.NDArray[np.bool_]:
+    """Cells that what was not read could have changed: all that a cell depends on."""
+    grid = measured.grid_um
+    return measured.tiles.near_unreadable(
+        (measured.cells.x + 0.5) * grid,
+        (measured.cells.y + 0.5) * grid,
+        CELLS_REACH_PX * grid,
+    )
+
+
+def _tile_record(
+    tiles: CellTiles, roi: Roi, slide_spacing_um: tuple[float, float]
+) -> dict[str, int]:
+    """Tiles with tumor that meet the regions, and others that could not be read."""
+    chosen = tiles.tumor(roi, slide_spacing_um)
+    others = tiles.unreadable & ~chosen
+    return {**tiles.counts(chosen), "others_unreadable": int(others.sum())}
 
 
 def membrane_record(measured: CellMeasurement) -> dict[str, Any]:
@@ -173,7 +220,7 @@ def cell_flags(
 ) -> list[str]:
     """Review flags: those of the guideline, and those that only pixels can set."""
     own = [] if guideline is None else list(guideline["flags"])
-    seen = [f for f in area["review_flags"] if f in ("OUT_OF_FOCUS", "OUT_OF_DOMAIN")]
+    seen = [flag for flag in area["review_flags"] if flag in SEEN_FLAGS]
     return [flag for flag in own if flag != "ULTRALOW"] + seen
 
 

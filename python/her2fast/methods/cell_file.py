@@ -12,27 +12,32 @@ import numpy as np
 
 from her2fast.errors import SlideError
 from her2fast.kernels.cells import CELL_RAYS, Cells
+from her2fast.methods.cell_tiles import CellTiles
 from her2fast.methods.membrane import CellMeasurement, MembraneTotals
 
-MAGIC = b"H2C1"
+MAGIC = b"H2C2"
 #: Slides hold a few million cells; more is a damaged header.
 MAX_CELLS = 50_000_000
+#: A slide of a quarter of a million pixels a side has as many of the smallest tiles.
+MAX_TILES = 4_000_000
 _KINDS = {"ray_px": "<u1", "stained": "<u4", "dab_sum": "<u4", "dab_px": "<u4"}
 
 
 def to_bytes(measured: CellMeasurement, key: str) -> bytes:
-    """ "H2C1", a JSON header, the columns deflated one by one, CRC-32 of all before."""
+    """ "H2C2", a JSON header, columns and tiles deflated one by one, CRC-32 of all."""
     columns = []
     for column in fields(Cells):
         values = getattr(measured.cells, column.name)
         kind = _KINDS.get(column.name, "<i4")
         columns.append(zlib.compress(np.ascontiguousarray(values, kind).tobytes(), 6))
+    columns.append(zlib.compress(measured.tiles.state.tobytes(), 6))
     header = {
         "key": key,
         "cells": len(measured.cells),
         "spacing_um": measured.spacing_um,
         "step": measured.step,
-        "tiles": measured.tiles,
+        "tile_um": measured.tiles.side_um,
+        "tiles": list(measured.tiles.state.shape),
         "totals": asdict(measured.totals),
         "column_bytes": [len(data) for data in columns],
     }
@@ -62,22 +67,27 @@ def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
         if not 0 <= count <= MAX_CELLS:
             raise ValueError(f"{count} cells")
         at, columns = 8 + size, {}
-        for column, length in zip(fields(Cells), header["column_bytes"], strict=True):
+        for column, length in zip(
+            fields(Cells), header["column_bytes"][:-1], strict=True
+        ):
             kind = np.dtype(_KINDS.get(column.name, "<i4"))
             width = CELL_RAYS if column.name == "ray_px" else 1
             want = count * width * kind.itemsize
-            raw = zlib.decompressobj().decompress(data[at : at + length], want + 1)
-            if len(raw) != want:
-                raise ValueError(f"{column.name} of {len(raw)} bytes, not {want}")
+            raw = _inflated(data[at : at + length], want, column.name)
             values = np.frombuffer(raw, kind).astype(kind.newbyteorder("="))
             columns[column.name] = values.reshape(-1, width) if width > 1 else values
             at += length
+        rows, across = (int(side) for side in header["tiles"])
+        if rows < 0 or across < 0 or rows * across > MAX_TILES:
+            raise ValueError(f"{rows} x {across} tiles")
+        raw = _inflated(data[at:-4], rows * across, "tiles")
+        state = np.frombuffer(raw, np.uint8).reshape(rows, across)
         measured = CellMeasurement(
             Cells(**columns),
             MembraneTotals(**header["totals"]),
             float(header["spacing_um"]),
             int(header["step"]),
-            {str(k): int(v) for k, v in header["tiles"].items()},
+            CellTiles(float(header["tile_um"]), state),
         )
         return measured, str(header["key"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
@@ -85,3 +95,11 @@ def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
             f"cells: the header contradicts the file: {error}; score the slide again",
             "BAD_HEADER",
         ) from error
+
+
+def _inflated(data: bytes, want: int, what: str) -> bytes:
+    """Exactly `want` bytes, whatever the data would grow to."""
+    raw = zlib.decompressobj().decompress(data, want + 1)
+    if len(raw) != want:
+        raise ValueError(f"{what} of {len(raw)} bytes, not {want}")
+    return raw

@@ -33,6 +33,7 @@ from her2fast.kernels.membrane import (
     Membranes,
     membrane_label,
 )
+from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
 
 Bytes = npt.NDArray[np.uint8]
 Place = tuple[int, int]  # column, row of a tile
@@ -109,13 +110,15 @@ class CellMeasurement:
         Whose nuclei lie in the tumor; px of the grid from the slide's origin.
     spacing_um, step
         Of the network's picture, and its pixels to one of the grid.
+    tiles : CellTiles
+        Where cells near a tile that could not be read may be others than they seem.
     """
 
     cells: Cells
     totals: MembraneTotals
     spacing_um: float
     step: int
-    tiles: dict[str, int]
+    tiles: CellTiles
 
     @property
     def grid_um(self) -> float:
@@ -221,8 +224,7 @@ class MembraneMeasure:
         self._planes: dict[Place, _Planes] = {}
         self.seconds = Seconds()
         self._lock = threading.Lock()
-        self._tiles = dict.fromkeys(("wanted", "read", "missing", "corrupt"), 0)
-        self._tiles["wanted"] = int(wanted.sum())
+        self._tiles = CellTiles.of(wanted, tile_px * spacing_um)
 
     def run(
         self, *, workers: int, on_row: Callable[[int, int], None] | None = None
@@ -273,22 +275,20 @@ class MembraneMeasure:
         rgb = np.empty((self._batch, side, side, 3), np.uint8)
         rgb[len(columns) :] = self._white
         places = [(column * side, row * side) for column in columns]
-        readable = []
         for k, (x_px, y_px) in enumerate(places):
             pixels, status = self._reader.read(x_px, y_px, side, side, self._spacing_um)
-            readable.append(status == "ok")
-            rgb[k] = pixels if readable[-1] else 255
+            rgb[k] = pixels if status == "ok" else 255
+            became = {"ok": READ, "missing": MISSING}.get(status, CORRUPT)
             with self._lock:
-                self._tiles["read"] += 1
-                if not readable[-1]:
-                    self._tiles["missing" if status == "missing" else "corrupt"] += 1
+                self._tiles.set(columns[k], row, became)
         began = self._spent("read", began)
         masks = self._find(rgb, places)
         began = self._spent("network", began)
         out = {}
         for k, column in enumerate(columns):
             hematoxylin, dab = cell_stains(rgb[k], step=self._step, white=self._white)
-            mask = masks[k] if readable[k] else np.zeros_like(masks[k])
+            readable = self._tiles.readable(column, row)
+            mask = masks[k] if readable else np.zeros_like(masks[k])
             self._cut_to_slide(mask, column, row)
             out[column, row] = _Planes(hematoxylin, dab, mask)
         self._spent("stains", began)
@@ -308,7 +308,9 @@ class MembraneMeasure:
         merge: MembraneMerge,
         totals: MembraneTotals,
     ) -> Iterator[Cells]:
-        columns = np.flatnonzero(self._wanted[row]).tolist()
+        # A tile that could not be read was not looked at: membranes end open beside it.
+        looked_at = self._wanted[row] & ~self._tiles.unreadable[row]
+        columns = np.flatnonzero(looked_at).tolist()
         for column, (found, tile) in zip(
             columns, pool.map(lambda c: self._finish_tile(c, row), columns), strict=True
         ):
@@ -367,12 +369,13 @@ def _overlap(step: int, side: int, halo: int) -> tuple[slice, slice]:
     return slice(halo, halo + side), slice(0, side)
 
 
-def check_tiles(tiles: dict[str, int], max_bad_percent: float) -> None:
-    """Raises `SlideError` MISSING_TILES or CORRUPT_TILES above the limit."""
+def unreadable(tiles: dict[str, int], max_bad_percent: float) -> SlideError | None:
+    """MISSING_TILES or CORRUPT_TILES above the limit, of the tiles with tumor."""
     for name, code in (("missing", "MISSING_TILES"), ("corrupt", "CORRUPT_TILES")):
-        if 100 * tiles[name] > max_bad_percent * max(tiles["read"], 1):
-            raise SlideError(
-                f"{tiles[name]} of {tiles['read']} tiles of the membrane network are "
-                f"{name}: more than {max_bad_percent:g} %",
+        if 100 * tiles[name] > max_bad_percent * max(tiles["wanted"], 1):
+            return SlideError(
+                f"{tiles[name]} of {tiles['wanted']} tiles of the membrane network "
+                f"with tumor are {name}: more than {max_bad_percent:g} %",
                 code,
             )
+    return None

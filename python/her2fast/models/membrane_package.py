@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.models import trust
-from her2fast.models.config import SidePx
+from her2fast.models.config import ModelConfig, SidePx
 from her2fast.models.package import ModelPackage, _load_model, _read_config
 
 DEFAULT_MEMBRANE_MODEL = "membrane-tiny"
 #: The grid of nuclei and cells is 0.4 to 0.6 um/px; pictures finer than 0.3 are halved.
 GRID_UM = (0.4, 0.6)
+#: Coarser pictures do not resolve faint membranes: 0 could not be told null.
+COARSEST_UM = 0.5
 MAX_STEP = 2
 
 
@@ -53,6 +55,7 @@ class MembranePackage:
     model: ModelPackage
     guideline: str | None
     floor_percent: int
+    stain: str | None
     synthetic: bool
     intended_use: str
 
@@ -85,7 +88,7 @@ class MembranePackage:
 def grid_step(spacing_um: float) -> int:
     """Pixels to one of the grid on which nuclei and cells are found.
 
-    Raises `UsageError`: no whole number gives 0.4 to 0.6 um/px.
+    Raises `UsageError`: no whole number gives 0.4 to 0.6 um/px, or coarser than 0.5.
 
     Examples
     --------
@@ -93,10 +96,11 @@ def grid_step(spacing_um: float) -> int:
     (2, 1)
     """
     for step in range(1, MAX_STEP + 1):
-        if GRID_UM[0] <= step * spacing_um <= GRID_UM[1]:
+        grid_um = step * spacing_um
+        if GRID_UM[0] <= grid_um <= GRID_UM[1] and spacing_um <= COARSEST_UM:
             return step
     raise UsageError(
-        "need membranes at 0.2 to 0.3 or 0.4 to 0.6 um/px, where cells can be told, "
+        "need membranes at 0.2 to 0.3 or 0.4 to 0.5 um/px, where cells can be told, "
         f"got {spacing_um:g} um/px"
     )
 
@@ -127,12 +131,14 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
             f"{place}: need tile_px={stated.patch_size_pixels} as the model, got "
             f"{config.tile_px}"
         )
+    _check_outputs(place, stated)
     package = MembranePackage(
         name=config.name,
         folder=folder,
         model=loaded,
         guideline=config.guideline,
         floor_percent=config.floor_percent,
+        stain=config.stain,
         synthetic=config.synthetic or stated.her2fast.synthetic,
         intended_use=config.intended_use,
     )
@@ -144,6 +150,23 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
     return package
 
 
+def _check_outputs(place: Path, stated: ModelConfig) -> None:
+    """Raises `UsageError` unless channel 0 is membrane from 0 on, as a logit is."""
+    if stated.class_names[0] != "membrane":
+        raise UsageError(
+            f"{place}: need a model whose first class is 'membrane', got "
+            f"{stated.class_names}"
+        )
+    # Of two channels without activation the runner takes logarithms: never above 0.
+    activation = stated.her2fast.activation
+    known = ("sigmoid", "none") if stated.num_classes == 1 else ("sigmoid",)
+    if activation not in known:
+        raise UsageError(
+            f"{place}: need activation of {', '.join(known)} for a membrane model of "
+            f"{stated.num_classes} channels, got {activation!r}"
+        )
+
+
 def membrane_method_record(package: MembranePackage) -> dict[str, Any]:
     """What a result says of the method."""
     return {
@@ -151,6 +174,7 @@ def membrane_method_record(package: MembranePackage) -> dict[str, Any]:
         "kind": "membrane",
         "guideline": package.guideline,
         "floor_percent": package.floor_percent,
+        "stain": package.stain,
         "tile_px": package.tile_px,
         "spacing_um": package.spacing_um,
         "step": package.step,

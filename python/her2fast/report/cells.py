@@ -215,6 +215,7 @@ def _figures(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Complete cells", f"{cells['complete_cells']:,}"),
         ("Moderate to intense, incomplete", f"{cells['unusual_cells']:,}"),
         ("Faint but complete", f"{cells['faint_complete_cells']:,}"),
+        ("Dropped beside unreadable tiles", f"{cells['dropped_cells']:,}"),
         ("Mean completeness of stained cells", text(cells["mean_completeness"])),
         ("Mean optical density of membranes", text(cells["mean_density"])),
         ("Closed membranes of all", text(membranes["closed_ratio"])),

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from her2fast.export.numbers import percent
 from her2fast.export.palettes import DEFAULT_PALETTE, class_colors, hex_color
-from her2fast.export.results_table import Need, worklist
+from her2fast.export.results_table import Need, class_counts, worklist
 from her2fast.report import words
 from her2fast.report.html import template
 from her2fast.report.view import AREAS_MEAN_SOMETHING, intended_use, printable_all
@@ -125,7 +125,7 @@ def _why(record: Mapping[str, Any], status: str) -> list[dict[str, Any]]:
 
 
 def _class_px(record: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    names, pixels = _texts(record.get("class_names")), record.get("class_px")
+    names, pixels = _texts(record.get("class_names")), class_counts(record)
     counts = [_number(px) for px in pixels] if isinstance(pixels, list) else []
     whole = [int(count) for count in counts if count is not None and count >= 0]
     return (names, whole) if len(whole) == len(counts) == len(names) else ([], [])

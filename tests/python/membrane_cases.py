@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cells, slides and packages whose membranes are known without training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import packages
+import torch
+from slides import write_slide
+
+from her2fast.kernels.cells import Cells
+from her2fast.methods.cell_tiles import READ, CellTiles
+from her2fast.methods.membrane import CellMeasurement, MembraneTotals
+
+Bytes = npt.NDArray[np.uint8]
+UM = (0.25, 0.25)
+
+
+def all_read(rows: int, columns: int) -> CellTiles:
+    """Tiles of 512 px with tumor, none of them lost."""
+    tiles = CellTiles.of(np.ones((rows, columns), np.bool_), 128.0)
+    for row in range(rows):
+        for column in range(columns):
+            tiles.set(column, row, READ)
+    return tiles
+
+
+def cells_at(points: Sequence[tuple[int, int]], rays: Sequence[int]) -> CellMeasurement:
+    """Cells with so many stained directions, all of 0.6 OD x um."""
+    count = len(points)
+    at = np.array(points, np.int32).reshape(count, 2)
+    stained = np.array([(1 << n) - 1 for n in rays], np.uint32)
+    cells = Cells(
+        x=at[:, 0].copy(),
+        y=at[:, 1].copy(),
+        px=np.full(count, 400, np.int32),
+        nucleus_px=np.full(count, 100, np.int32),
+        ray_px=np.full((count, 32), 10, np.uint8),
+        stained=stained,
+        dab_sum=np.array([480 * n for n in rays], np.uint32),
+        dab_px=np.array([12 * n for n in rays], np.uint32),
+    )
+    return CellMeasurement(cells, MembraneTotals(), 0.25, 2, all_read(1, 1))
+
+
+class BrownMembrane(torch.nn.Module):
+    """Membrane where red is clearly lighter than blue; an edge that nobody reads."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        brown = 40.0 * (x[:, 0:1] - x[:, 2:3] - 0.12)
+        return torch.cat((brown, brown), 1)
+
+
+def lattice() -> Bytes:
+    """Cells every 15 um on 0.4 x 0.4 mm; those on the left have brown rings."""
+    side, pitch = 1600, 60
+    y, x = np.mgrid[:side, :side]
+    rgb = np.empty((side, side, 3), np.int16)
+    rgb[:] = (176, 162, 190)
+    away = np.hypot(y % pitch - pitch / 2, x % pitch - pitch / 2)
+    rgb[away < 13] = (112, 98, 160)
+    rgb[(np.abs(away - 24) < 4) & (x < 420)] = (150, 96, 52)
+    rgb += np.random.default_rng(0).integers(-5, 6, rgb.shape, np.int16)
+    return np.clip(rgb, 0, 255).astype(np.uint8)
+
+
+def write_case(root: Path) -> Path:
+    """A slide, a tumor package and a membrane package."""
+    write_slide(root / "lattice.svs", lattice(), 0.25)
+    packages.write_method(root / "tumor")
+    package = root / "brown"
+    packages.write_model(
+        package / "membrane",
+        BrownMembrane(),
+        keys={"task": "membrane", "activation": "sigmoid", "batch_size": 2},
+        num_classes=2,
+        class_names=["membrane", "edge"],
+        patch_size_pixels=512,
+        spacing_um_px=0.25,
+    )
+    method = {
+        "name": "brown",
+        "method": "membrane",
+        "models": {"membrane": "membrane"},
+        "tile_px": 512,
+        "guideline": "asco-cap-2018",
+        "stain": "h-dab",
+        "synthetic": True,
+    }
+    (package / "method.json").write_text(json.dumps(method))
+    return root
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> list[Any]:
+    """A region as `load_roi` gives it."""
+    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+    return [(False, [np.array(corners, np.float64)])]
+
+
+def altered(folder: Path, to: Path, **keys: Any) -> Path:
+    """A copy of the membrane package whose model states other keys of ours."""
+    shutil.copytree(folder / "brown", to)
+    packages.edit_json(
+        to / "membrane/config.json", lambda c: c["her2fast"].update(keys)
+    )
+    return to
