@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests/cpp tests/fuzz examples -name '*.cpp' -o -name '*
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench golden demo-areas demo-slides clean
+.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench study study-curves golden demo-areas demo-slides clean
 
 help:
 	@echo "make demo   score the six synthetic slides that ship"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz   fuzz the readers for FUZZ_SECONDS each (3600); needs clang"
 	@echo "make golden write the exact areas of the shipped slides anew (name the change in CHANGELOG)"
 	@echo "make demo-slides  draw the shipped slides anew, then golden"
+	@echo "make study  what each stage of training is worth, on phantoms, about an hour; study-curves: noise, cohort"
 	@echo "make bench  all benchmarks, JSON into bench/results"
 
 setup: $(VENV)/.installed
@@ -85,6 +86,11 @@ bench: setup
 	@for run in bench/*/run.py; do \
 	  name=$$(basename $$(dirname $$run)); \
 	  echo "== $$name"; $(BIN)/python $$run --json bench/results/$$name.json || exit 1; done
+
+# Synthetic slides, training, figures into docs/study; goes on where it was stopped.
+WORK ?= out/study
+study study-curves: setup
+	$(BIN)/python bench/study/study.py --work $(WORK) $(if $(filter study-curves,$@),--curves)
 
 # After a change of package, kernels or shipped slides: the areas `doctor --verify` compares with.
 golden demo-areas: setup

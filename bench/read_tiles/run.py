@@ -41,6 +41,7 @@ TARGETS = (
     ("um-1-4-16", 1, "openslide-python", 6.0),
     ("um-1-2-4-8", 1, "openslide-python", 6.0),
     ("ndpi", 1, "openslide-python", 3.0),
+    ("ndpi", 2, "openslide-python", 3.0),
     ("ndpi-half", 1, "openslide-python", 3.0),
 )
 

@@ -66,7 +66,7 @@ void bind_guideline(py::module_& m) {
       [](const std::array<py::int_, 4>& areas, const std::string& rule_set,
          const py::int_& floor_percent,
          const std::optional<std::array<py::int_, 4>>& patches,
-         const std::optional<std::string>& ish) {
+         const std::optional<std::string>& ish, const std::optional<py::int_>& unusual) {
         GuidelineOptions options;
         const std::int64_t floor = to_int64(floor_percent, "floor_percent");
         // Out of the range of int is out of the range of percents; the core says so.
@@ -74,11 +74,12 @@ void bind_guideline(py::module_& m) {
             static_cast<int>(std::clamp<std::int64_t>(floor, INT32_MIN, INT32_MAX));
         if (patches) options.patches = to_counts(*patches, "patches");
         options.ish = parse_ish(ish);
+        if (unusual) options.unusual = to_int64(*unusual, "unusual");
         return guideline_to_dict(
             decide_guideline(to_counts(areas, "areas"), rule_set, options));
       },
       "areas"_a, "rule_set"_a = "asco-cap-2018", "floor_percent"_a = py::int_(1),
-      "patches"_a = py::none(), "ish"_a = py::none());
+      "patches"_a = py::none(), "ish"_a = py::none(), "unusual"_a = py::none());
   m.def("rule_sets", [] {
     py::list infos;
     for (const RuleSetInfo& info : rule_sets()) {

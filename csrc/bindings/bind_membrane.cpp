@@ -60,7 +60,8 @@ py::dict compartments_to_dict(const std::vector<Compartment>& rows) {
                   "box"_a = boxes(rows),
                   "px"_a = column(rows, [](const C& c) { return c.px; }),
                   "membrane_x"_a = column(rows, [](const C& c) { return c.membrane_x; }),
-                  "membrane_y"_a = column(rows, [](const C& c) { return c.membrane_y; }));
+                  "membrane_y"_a = column(rows, [](const C& c) { return c.membrane_y; }),
+                  "nuclei"_a = column(rows, [](const C& c) { return c.nuclei; }));
 }
 
 py::tuple take(MembraneMerge& merge) {
@@ -84,14 +85,28 @@ ImageView<const std::uint8_t> view_rows(const Rows& array) {
           array.size() > 0 ? array.strides(0) : array.shape(1)};
 }
 
+std::vector<PixelPoint> to_points(const std::optional<Array<std::int32_t>>& array) {
+  std::vector<PixelPoint> out;
+  if (!array) return out;
+  if (array->ndim() != 2 || array->shape(1) != 2) {
+    throw std::invalid_argument("need nuclei of shape (n, 2): x and y");
+  }
+  for (py::ssize_t i = 0; i < array->shape(0); ++i) {
+    out.push_back({array->at(i, 0), array->at(i, 1)});
+  }
+  return out;
+}
+
 MembraneTile label(const Rows& mask, const std::optional<Rows>& density,
+                   const std::optional<Array<std::int32_t>>& nuclei,
                    const std::string& device) {
   const Device where = parse_device(device);
   const auto mask_view = view_rows(mask);
   const auto density_view =
       density ? view_rows(*density) : ImageView<const std::uint8_t>{};
+  const auto points = to_points(nuclei);
   const py::gil_scoped_release unlocked;
-  return membrane_label(mask_view, density_view, where);
+  return membrane_label(mask_view, density_view, points, where);
 }
 
 }  // namespace
@@ -101,8 +116,8 @@ void bind_membrane(py::module_& m) {
       .def_property_readonly("height", &MembraneTile::height)
       .def_property_readonly("width", &MembraneTile::width)
       .def_property_readonly("has_density", &MembraneTile::has_density);
-  m.def("membrane_label", &label, "mask"_a, "density"_a = py::none(), py::kw_only(),
-        "device"_a = "cpu");
+  m.def("membrane_label", &label, "mask"_a, "density"_a = py::none(),
+        "nuclei"_a = py::none(), py::kw_only(), "device"_a = "cpu");
   py::class_<MembraneMerge>(m, "MembraneMerge")
       .def(py::init<std::int64_t, std::int64_t, std::int32_t, std::int32_t>(), "width"_a,
            "height"_a, "tile_width"_a, "tile_height"_a)

@@ -66,6 +66,12 @@ bool TileCache::has(const TileKey& key) const {
   return tiles_.contains(key);
 }
 
+bool TileCache::busy(const TileKey& key) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = tiles_.find(key);
+  return found != tiles_.end() && !found->second.ready;
+}
+
 std::size_t TileCache::bytes() const {
   const std::lock_guard lock(mutex_);
   return bytes_;

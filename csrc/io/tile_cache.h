@@ -61,6 +61,8 @@ class TileCache {
 
   /// True where `get` would not decode.
   bool has(const TileKey& key) const;
+  /// True where `get` would wait for another thread.
+  bool busy(const TileKey& key) const;
   std::size_t bytes() const;  ///< of all tiles, held ones included
 
  private:

@@ -235,29 +235,40 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   }
   if (!inside) fill_white(window);
   TileStatus worst = TileStatus::kOk;
-  for (std::int64_t row = row0; row <= row1; ++row) {
+  const auto fill_from = [&](std::int64_t column, std::int64_t row) {
     const std::int64_t top = std::max(y0, row * tile_height);
     const std::int64_t bottom = std::min(y1, (row + 1) * tile_height);
+    const std::int64_t left = std::max(x0, column * tile_width);
+    const std::int64_t right = std::min(x1, (column + 1) * tile_width);
+    if (whole && !cache.has({plan.level, plan.denominator, column, row})) {
+      return slide->read_tile(
+          plan.level, column, row, plan.denominator,
+          crop(window, left - x.first, top - y.first, tile_width, tile_height),
+          *scratch.decode);
+    }
+    const TileCache::Held tile = tile_at(column, row);
+    const ImageView<const std::uint8_t> rgb = tile.rgb();
+    for (std::int64_t v = top; v < bottom; ++v) {
+      std::memcpy(window.row(v - y.first) + 3 * (left - x.first),
+                  rgb.row(v - row * tile_height) + 3 * (left - column * tile_width),
+                  static_cast<std::size_t>(right - left) * 3);
+    }
+    return tile.status();
+  };
+  // Threads take neighboring requests, which share tiles: what another one decodes just
+  // now is left for the end, or all would wait for one.
+  scratch.later.clear();
+  for (std::int64_t row = row0; row <= row1; ++row) {
     for (std::int64_t column = column0; column <= column1; ++column) {
-      const std::int64_t left = std::max(x0, column * tile_width);
-      const std::int64_t right = std::min(x1, (column + 1) * tile_width);
-      if (whole && !cache.has({plan.level, plan.denominator, column, row})) {
-        worst =
-            std::max(worst, slide->read_tile(plan.level, column, row, plan.denominator,
-                                             crop(window, left - x.first, top - y.first,
-                                                  tile_width, tile_height),
-                                             *scratch.decode));
-        continue;
-      }
-      const TileCache::Held tile = tile_at(column, row);
-      worst = std::max(worst, tile.status());
-      const ImageView<const std::uint8_t> rgb = tile.rgb();
-      for (std::int64_t v = top; v < bottom; ++v) {
-        std::memcpy(window.row(v - y.first) + 3 * (left - x.first),
-                    rgb.row(v - row * tile_height) + 3 * (left - column * tile_width),
-                    static_cast<std::size_t>(right - left) * 3);
+      if (cache.busy({plan.level, plan.denominator, column, row})) {
+        scratch.later.emplace_back(column, row);
+      } else {
+        worst = std::max(worst, fill_from(column, row));
       }
     }
+  }
+  for (const auto& [column, row] : scratch.later) {
+    worst = std::max(worst, fill_from(column, row));
   }
   if (!identity) resample(window, scratch.x, scratch.y, out, scratch.resample);
   return worst;

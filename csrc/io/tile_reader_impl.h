@@ -24,6 +24,7 @@ struct ReadScratch {
   AxisWeights x, y;
   ResampleScratch resample;
   std::vector<std::uint8_t> window;  // source pixels of a request that spans tiles
+  std::vector<std::pair<std::int64_t, std::int64_t>> later;  // columns, rows of tiles
 };
 
 struct TileReader::Impl {

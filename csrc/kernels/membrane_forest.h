@@ -179,8 +179,8 @@ struct MembraneForest {
     table.membranes.push_back(membrane);
     for (std::int32_t i = node.compartment_head; i >= 0; i = compartments[i].next) {
       const GapSums& gap = compartments[i].sums;
-      table.compartments.push_back(
-          {key_x(gap.first), key_y(gap.first), gap.box, gap.px, membrane.x, membrane.y});
+      table.compartments.push_back({key_x(gap.first), key_y(gap.first), gap.box, gap.px,
+                                    membrane.x, membrane.y, gap.nuclei});
       free_compartments.push_back(i);
     }
     release(root);
@@ -209,7 +209,7 @@ struct MembraneForest {
       if (!node.outside) {
         if (node.above < 0) throw std::logic_error("a gap has no membrane above it");
         const std::int32_t owner = find(node.above);
-        enclose(owner, {node.sums.first, node.sums.box, node.sums.px});
+        enclose(owner, {node.sums.first, node.sums.box, node.sums.px, node.sums.nuclei});
         try_emit(owner);
       }
       release(root);

@@ -265,6 +265,25 @@ std::int32_t label_at(const Runs& runs, std::int32_t y, std::int32_t x) {
   return runs.label[run - runs.start.begin()];
 }
 
+/// Count each nucleus in the gap that holds it.
+void count_nuclei(const Runs& gap_runs, const std::vector<PixelPoint>& nuclei,
+                  std::int32_t height, std::int32_t width, std::vector<GapSums>& gaps) {
+  for (const PixelPoint& nucleus : nuclei) {
+    const auto [x, y] = nucleus;
+    if (x < 0 || y < 0 || x >= width || y >= height) {
+      throw std::invalid_argument("need nuclei within " + std::to_string(width) + " x " +
+                                  std::to_string(height) + " pixels, got one at (" +
+                                  std::to_string(x) + ", " + std::to_string(y) + ")");
+    }
+    const auto begin = gap_runs.start.begin() + gap_runs.row_first[y];
+    const auto end = gap_runs.start.begin() + gap_runs.row_first[y + 1];
+    const auto after = std::upper_bound(begin, end, x);
+    if (after == begin) continue;  // on membrane, as below
+    const auto run = after - 1 - gap_runs.start.begin();
+    if (x < gap_runs.end[run]) ++gaps[gap_runs.label[run]].nuclei;
+  }
+}
+
 /// Labels along a side: i for open membrane i, ~i for gap i of the border.
 struct SideWriter {
   const std::vector<std::int32_t>& mask_index;
@@ -372,7 +391,8 @@ std::int64_t MembraneTile::width() const { return labels_->width; }
 bool MembraneTile::has_density() const { return labels_->has_density; }
 
 MembraneTile membrane_label(ImageView<const std::uint8_t> mask,
-                            ImageView<const std::uint8_t> density, Device device) {
+                            ImageView<const std::uint8_t> density,
+                            const std::vector<PixelPoint>& nuclei, Device device) {
   check_device(device, "membrane_label");
   check(mask, density);
   const auto height = static_cast<std::int32_t>(mask.height);
@@ -389,7 +409,8 @@ MembraneTile membrane_label(ImageView<const std::uint8_t> mask,
   connect(gap_runs, 0);
   std::vector<bool> open, gap_open;
   auto sums = sum_runs<MembraneSums>(runs, width, open);
-  const auto gaps = sum_runs<GapSums>(gap_runs, width, gap_open);
+  auto gaps = sum_runs<GapSums>(gap_runs, width, gap_open);
+  count_nuclei(gap_runs, nuclei, height, width, gaps);
   count_windows(bits, runs, width, sums);
   const auto open_index = number_chosen(open), gap_index = number_chosen(gap_open);
 
@@ -409,7 +430,7 @@ MembraneTile membrane_label(ImageView<const std::uint8_t> mask,
       enclosed[above].px += gaps[g].px;
       out->inner_compartments.push_back({x, y, gaps[g].box, gaps[g].px,
                                          key_x(sums[above].first),
-                                         key_y(sums[above].first)});
+                                         key_y(sums[above].first), gaps[g].nuclei});
     }
   }
 

@@ -230,12 +230,12 @@ struct MembraneMerge::State : MembraneForest {
       mask_node.push_back(n);
     }
     const auto at_slide = [&](const GapSums& gap) {
-      return GapSums{gap.first + origin, moved(gap.box, x, y), gap.px};
+      return GapSums{gap.first + origin, moved(gap.box, x, y), gap.px, gap.nuclei};
     };
     for (std::size_t i = 0; i < tile.gaps.size(); ++i) {
       const std::int32_t n = new_node(false);
       const GapSums gap = at_slide(tile.gaps[i]);
-      nodes[n].sums = {gap.first, gap.box, gap.px, {}};
+      nodes[n].sums = {gap.first, gap.box, gap.px, {}, gap.nuclei};
       if (tile.gap_above[i] >= 0) set_above(n, mask_node[tile.gap_above[i]]);
       gap_node.push_back(n);
     }

@@ -58,12 +58,14 @@ struct MembraneSums {
   PixelBox box;
   std::int64_t px = 0;
   WindowCounts windows;
+  std::int32_t nuclei = 0;  ///< of a gap
 
   void operator+=(const MembraneSums& other) {
     first = other.first < first ? other.first : first;
     box = unite(box, other.box);
     px += other.px;
     windows += other.windows;
+    nuclei += other.nuclei;
   }
 };
 
@@ -72,6 +74,7 @@ struct GapSums {
   PixelKey first;
   PixelBox box;
   std::int64_t px = 0;
+  std::int32_t nuclei = 0;
 };
 
 /// The figures of a finished membrane, from its integers.

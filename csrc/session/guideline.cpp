@@ -132,6 +132,11 @@ void check_options(const std::array<std::int64_t, 4>& areas,
     throw std::invalid_argument("need 0 <= floor_percent <= 100, got floor_percent=" +
                                 std::to_string(options.floor_percent));
   }
+  if (options.unusual && (*options.unusual < 0 || *options.unusual > areas[2])) {
+    throw std::invalid_argument(
+        "need 0 <= unusual <= areas[2], which they are part of, got unusual=" +
+        std::to_string(*options.unusual) + " of " + std::to_string(areas[2]));
+  }
 }
 
 /// What follows from the score and, for 2+ alone, from in-situ hybridization.
@@ -205,8 +210,11 @@ GuidelineDecision decide_guideline(const std::array<std::int64_t, 4>& areas,
   decision.margins = slide.margins(rule);
   add_views(decision, options.ish);
 
-  if (*decision.score == 0 && slide.present(1, 2))
-    decision.flags.emplace_back("ULTRALOW");
+  const bool ultralow = *decision.score == 0 && slide.present(1, 2);
+  if (ultralow) decision.flags.emplace_back("ULTRALOW");
+  if (*decision.score == 0 && options.unusual) {
+    decision.ihc0_membrane_staining = ultralow ? "ultralow" : "null";
+  }
   const auto review = [&decision](const char* flag) {
     decision.flags.emplace_back(flag);
     decision.review_required = true;
@@ -226,6 +234,7 @@ GuidelineDecision decide_guideline(const std::array<std::int64_t, 4>& areas,
       slide.score(find_rule("pham-2022-heterogeneous"))) {
     review("HETEROGENEOUS");
   }
+  if (options.unusual && 10 * *options.unusual > slide.total()) review("UNUSUAL_PATTERN");
   return decision;
 }
 

@@ -126,6 +126,7 @@ class MembraneTile:
 def membrane_label(
     mask: npt.NDArray[np.uint8],
     density: npt.NDArray[np.uint8] | None = None,
+    nuclei: npt.NDArray[np.int32] | None = None,
     *,
     device: str = "cpu",
 ) -> MembraneTile: ...
@@ -142,6 +143,39 @@ class MembraneMerge:
     @property
     def memory_bytes(self) -> int: ...
 
+NUCLEI_REACH_PX: int
+CELLS_REACH_PX: int
+CELL_RAYS: int
+CELL_CUTS: dict[str, int]
+
+def cell_stains(
+    rgb: npt.NDArray[np.uint8],
+    white: tuple[int, int, int],
+    step: int,
+    device: str = "cpu",
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]: ...
+def nuclei(
+    hematoxylin: npt.NDArray[np.uint16],
+    mask: npt.NDArray[np.uint8],
+    step: int,
+    halo_px: int,
+    device: str = "cpu",
+) -> dict[str, npt.NDArray[Any]]: ...
+def cells(
+    hematoxylin: npt.NDArray[np.uint16],
+    dab: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    step: int,
+    halo_px: int,
+    device: str = "cpu",
+) -> dict[str, npt.NDArray[Any]]: ...
+def classify_cells(
+    stained: npt.NDArray[np.uint32],
+    dab_sum: npt.NDArray[np.uint32],
+    grid_um: float,
+    step: int,
+) -> dict[str, npt.NDArray[Any]]: ...
+
 # --- guideline ----------------------------------------------------------------------
 def decide_guideline(
     areas: Sequence[int],
@@ -149,6 +183,7 @@ def decide_guideline(
     floor_percent: int = 1,
     patches: Sequence[int] | None = None,
     ish: str | None = None,
+    unusual: int | None = None,
 ) -> dict[str, Any]: ...
 def rule_sets() -> list[dict[str, str]]: ...
 

@@ -51,7 +51,7 @@ class GuidelineDecision:
     `score` is None, and with it every view, where there is no tumor area: not
     evaluable is never 0. `flags` come in the order ULTRALOW, GUIDELINE_GAP, BORDERLINE,
     HETEROGENEOUS, UNUSUAL_PATTERN; all but the first ask for review. Areas never set
-    UNUSUAL_PATTERN, which needs measured membranes.
+    UNUSUAL_PATTERN, nor tell null from ultralow: both need measured membranes.
     """
 
     rule_set: str
@@ -92,6 +92,7 @@ def decide(
     floor_percent: SupportsIndex = 1,
     patches: Iterable[SupportsIndex] | None = None,
     ish: str | None = None,
+    unusual: SupportsIndex | None = None,
 ) -> GuidelineDecision:
     """Apply a guideline to the tumor areas of the classes 0, 1+, 2+ and 3+.
 
@@ -109,6 +110,9 @@ def decide(
         Classified patches per class.
     ish : "positive", "negative" or None
         Result of in-situ hybridization; read where the score is 2+, and only there.
+    unusual : int, optional
+        Where `areas` are cells whose membranes were measured at 0.5 um/px or finer: how
+        many of class 2+ are moderate to intense but incomplete.
 
     Returns
     -------
@@ -151,6 +155,7 @@ def decide(
             _integer(floor_percent, "floor_percent"),
             None if patches is None else _four(patches, "patches"),
             None if ish is None else _text(ish, "ish"),
+            None if unusual is None else _integer(unusual, "unusual"),
         )
     )
 

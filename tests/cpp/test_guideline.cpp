@@ -67,6 +67,23 @@ TEST(Guideline, WorkedTable) {
   }
 }
 
+TEST(Guideline, MeasuredMembranesTellNullFromUltralowAndUnusualPatterns) {
+  GuidelineOptions options;
+  options.unusual = 0;
+  const auto of = [&](const Areas& areas) {
+    return decide_guideline(areas, "asco-cap-2018", options);
+  };
+  EXPECT_EQ(of({1000, 0, 0, 0}).ihc0_membrane_staining, "null");
+  EXPECT_EQ(of({990, 10, 0, 0}).ihc0_membrane_staining, "ultralow");
+  EXPECT_EQ(of({800, 200, 0, 0}).ihc0_membrane_staining, "not_assessable");
+  options.unusual = 11;
+  EXPECT_TRUE(has(of({89, 0, 11, 0}), "UNUSUAL_PATTERN"));
+  EXPECT_TRUE(of({89, 0, 11, 0}).review_required);
+  options.unusual = 10;
+  EXPECT_FALSE(has(of({90, 0, 10, 0}), "UNUSUAL_PATTERN"));
+  EXPECT_THROW(of({91, 0, 9, 0}), std::invalid_argument);
+}
+
 TEST(Guideline, GastricCutsAreInclusiveAndDoNotEscalate) {
   EXPECT_EQ(decide({90, 0, 0, 10}, "gastric-2016").score, 3);
   EXPECT_EQ(decide({90, 0, 1, 9}, "gastric-2016").score, 2);

@@ -2,8 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "fake_slide.h"
 #include "her2fast/error.h"
@@ -74,6 +79,51 @@ TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {
   get(7);  // the oldest is 100 now
   EXPECT_TRUE(cache.has({0, 1, 49, 0}));
   EXPECT_FALSE(cache.has({0, 1, 100, 0}));
+}
+
+/// The decode of either tile ends only when that of the other has begun.
+class PairedSlide final : public FakeSlide {
+ public:
+  PairedSlide() : FakeSlide(64, 128, {1}, 64, false) {}
+
+  TileStatus read_tile(int level, std::int64_t column, std::int64_t row, int denominator,
+                       ImageView<std::uint8_t> out,
+                       DecodeScratch& scratch) const override {
+    {
+      std::unique_lock lock(mutex_);
+      ++begun_;
+      changed_.notify_all();
+      const auto both = [&] { return begun_ > 1; };
+      if (!changed_.wait_for(lock, std::chrono::seconds(20), both)) met_ = false;
+    }
+    return FakeSlide::read_tile(level, column, row, denominator, out, scratch);
+  }
+  bool met() const { return met_; }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable int begun_ = 0;
+  mutable bool met_ = true;
+};
+
+TEST(TileReader, ThreadsDecodeTheTilesOfOneRequestSideBySide) {
+  const auto slide = std::make_shared<PairedSlide>();
+  const TileReader reader(slide, slide->frame(1'000'000, 1'000'000), {});
+  // Both requests lie on both tiles and begin with the same one.
+  std::vector<std::uint8_t> pixels[2];
+  std::vector<std::thread> threads;
+  for (auto& rgb : pixels) {
+    rgb.resize(32 * 96 * 3);
+    threads.emplace_back([&] {
+      reader.read({0, 0, 16, 32, 96, kOneUm}, {rgb.data(), 96, 32, 3});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(slide->met());
+  EXPECT_EQ(slide->decodes(), 2);
+  EXPECT_EQ(pixels[0], pixels[1]);
+  EXPECT_EQ(pixels[0][0], slide->decoded(0, 0, 16, 1, 0));
 }
 
 }  // namespace

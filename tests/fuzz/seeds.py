@@ -20,7 +20,7 @@ MAX_BYTES = {
     "fuzz_tile": 12288,
 }
 # fuzz_tile's first byte: codec in the low three bits, 1/1 to 1/8 in the next two.
-INFLATE, PREDICTED, INTERVAL, ENTROPY, WHOLE = 1, 2, 3, 6, 0
+INFLATE, PREDICTED, INTERVAL, FULL_COLOR, ENTROPY, WHOLE = 1, 2, 3, 4, 6, 0
 
 
 def small_pages(dialect: tf.Dialect) -> list[tf.Page]:
@@ -81,6 +81,9 @@ def main(folder: Path) -> None:
     for denominator in range(4):
         seed = folder / "fuzz_tile" / f"entropy-{denominator}"
         seed.write_bytes(bytes([ENTROPY + 8 * denominator]) + entropy_of(jpeg))
+    for name, picture in (("full", rgb), ("full-flat", rgb // 64 * 64)):
+        entropy = entropy_of(tf.encode_jpeg(picture))
+        (folder / "fuzz_tile" / name).write_bytes(bytes([FULL_COLOR]) + entropy)
     for choice in (INFLATE, PREDICTED):
         seed = folder / "fuzz_tile" / f"inflate-{choice}"
         seed.write_bytes(bytes([choice]) + zlib.compress(rgb.tobytes()))

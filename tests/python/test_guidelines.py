@@ -233,3 +233,33 @@ def test_every_rule_set_names_its_source():
 
 def test_examples():
     assert doctest.testmod(guidelines).failed == 0
+
+
+def test_measured_membranes_tell_null_from_ultralow():
+    assert decide((1000, 0, 0, 0), unusual=0).ihc0_membrane_staining == "null"
+    assert decide((991, 9, 0, 0), unusual=0).ihc0_membrane_staining == "null"
+    assert decide((990, 10, 0, 0), unusual=0).ihc0_membrane_staining == "ultralow"
+    assert decide((900, 100, 0, 0), unusual=0).ihc0_membrane_staining == "ultralow"
+    # The question is only asked of score 0.
+    for areas in ((899, 101, 0, 0), (0, 0, 0, 100), (0, 0, 0, 0)):
+        got = decide(areas, unusual=0)
+        assert got.ihc0_membrane_staining == "not_assessable"
+
+
+@given(four_areas, st.sampled_from(RULE_SETS), st.data())
+def test_unusual_pattern_is_more_than_a_tenth(areas, rule_set, data):
+    unusual = data.draw(st.integers(0, areas[2]))
+    got = decide(areas, rule_set, unusual=unusual)
+    plain = decide(areas, rule_set)
+    assert got.score == plain.score
+    expected = sum(areas) > 0 and 10 * unusual > sum(areas)
+    assert got.flags == plain.flags + (("UNUSUAL_PATTERN",) if expected else ())
+    assert got.review_required == (plain.review_required or expected)
+
+
+def test_unusual_cells_are_part_of_class_2():
+    assert "UNUSUAL_PATTERN" in decide((89, 0, 11, 0), unusual=11).flags
+    assert "UNUSUAL_PATTERN" not in decide((90, 0, 10, 0), unusual=10).flags
+    for bad in (-1, 12):
+        with pytest.raises(ValueError, match=r"unusual <= areas\[2\]"):
+            decide((89, 0, 11, 0), unusual=bad)

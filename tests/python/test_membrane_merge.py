@@ -187,6 +187,43 @@ def test_widths_about_a_machine_word(width: int) -> None:
         assert_is_twin(mask, None, find_membranes(mask))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    tile=st.tuples(st.integers(1, 15), st.integers(1, 15)),
+    kind=st.sampled_from(["noise", "rings"]),
+)
+def test_nuclei_are_counted_in_their_compartment(
+    seed: int, tile: tuple[int, int], kind: str
+) -> None:
+    """Whatever the tiling: gaps bring their nuclei along, those on membrane go."""
+    rng = np.random.default_rng(seed)
+    mask = noise(seed, 30, 34, 0.4, 2) if kind == "noise" else rings(seed, 30, 34, 4)
+    points = rng.integers(0, (34, 30), (60, 2)).astype(np.int32)
+    merge = MembraneMerge(34, 30, tile_px=tile)
+    for row in range(-(-30 // tile[1])):
+        for column in range(-(-34 // tile[0])):
+            corner = np.array([column * tile[0], row * tile[1]])
+            part = mask[corner[1] :, corner[0] :][: tile[1], : tile[0]]
+            own = points - corner
+            own = own[((own >= 0) & (own < part.shape[::-1])).all(1)]
+            nuclei = np.ascontiguousarray(own, np.int32)
+            merge.add(column, row, membrane_label(part, nuclei=nuclei))
+    _, compartments = merge.finish()
+    found = {
+        (int(y), int(x)): int(count)
+        for y, x, count in zip(
+            compartments.y, compartments.x, compartments.nuclei, strict=True
+        )
+    }
+    expected = {}
+    for gap in twin.components(mask, False, twin.SIDES):
+        if not twin.on_edge(gap, mask.shape):
+            inside = set(gap.pixels)
+            expected[gap.first] = sum((y, x) in inside for x, y in points.tolist())
+    assert found == expected
+
+
 def test_hand_worked_ring() -> None:
     mask = drawn(
         """
@@ -327,6 +364,10 @@ def test_bad_input() -> None:
         find_membranes(good, good[:2])
     with pytest.raises(ValueError, match="2 dimensions, got 3"):
         membrane_label(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"4 x 4 pixels, got one at \(4, 0\)"):
+        membrane_label(good, nuclei=np.array([[4, 0]], np.int32))
+    with pytest.raises(ValueError, match=r"shape \(n, 2\)"):
+        membrane_label(good, nuclei=np.zeros(4, np.int32))
     with pytest.raises(DeviceError):
         membrane_label(good, device="cuda")
     for arguments in [(0, 4, 4), (4, 2**30 + 1, 4), (4, 4, 0), (4, 4, 8193)]:

@@ -222,7 +222,7 @@ def test_checkpoints_carry_optimizer_and_state(tmp_path: Path, name: Any) -> Non
 def test_augmentation_is_its_seed_and_turns_masks_alike() -> None:
     rgb = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
     mask = rgb[..., 0].clone()
-    change = Augmentation(Augment(group=4))
+    change = Augmentation(Augment(group=4), "classes")
     first, turned = change(rgb, 7, mask)
     again, _ = change(rgb, 7, mask)
     other, _ = change(rgb, 8, mask)
@@ -231,7 +231,7 @@ def test_augmentation_is_its_seed_and_turns_masks_alike() -> None:
     assert first.shape == rgb.shape
     assert first.dtype == torch.uint8
     plain = Augmentation(
-        Augment(brightness=0, contrast=0, saturation=0, hue=0, blur_share=0)
+        Augment(brightness=0, contrast=0, saturation=0, hue=0, blur_share=0), "classes"
     )
     moved, masks = plain(rgb, 7, mask)
     assert masks is not None
@@ -249,17 +249,34 @@ def test_augmentation_is_its_seed_and_turns_masks_alike() -> None:
         hue=0,
         blur_share=0,
     )
-    still, _ = Augmentation(off)(rgb, 7)
+    still, _ = Augmentation(off, "classes")(rgb, 7)
     assert torch.equal(still, rgb)
     with pytest.raises(ValueError, match="side, side"):
         change(rgb[:, :16], 7)
+
+
+def test_other_looks_are_asked_for_and_follow_the_seed() -> None:
+    rgb = torch.randint(40, 256, (16, 32, 32, 3), dtype=torch.uint8)
+    quiet = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "blur_share": 0}
+    same = Augment(flips=False, rotations=False, looks=True, **quiet)
+    first, _ = Augmentation(same, "classes")(rgb, 7)
+    again, _ = Augmentation(same, "classes")(rgb, 7)
+    other, _ = Augmentation(same, "classes")(rgb, 8)
+    tumor, _ = Augmentation(same, "tumor")(rgb, 7)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, rgb)
+    # A segmenter may lose its DAB, a classifier must not.
+    assert (tumor.float() - rgb.float()).abs().mean() > (
+        first.float() - rgb.float()
+    ).abs().mean()
 
 
 def test_every_turn_and_flip_occurs() -> None:
     marker = torch.zeros(400, 8, 8, 3, dtype=torch.uint8)
     marker[:, 0, 1] = 255
     plain = Augmentation(
-        Augment(brightness=0, contrast=0, saturation=0, hue=0, blur_share=0)
+        Augment(brightness=0, contrast=0, saturation=0, hue=0, blur_share=0), "classes"
     )
     turned, _ = plain(marker, 1)
     places = {tuple(one[..., 0].nonzero()[0].tolist()) for one in turned}

@@ -21,6 +21,10 @@ struct GuidelineOptions {
   std::optional<std::array<std::int64_t, 4>>
       patches;  ///< patches per class, for the floor of 3
   std::optional<Ish> ish;
+  /// Cells whose membrane is moderate to intense and incomplete, where membranes were
+  /// measured cell by cell at 0.5 um/px or finer; absent for areas, which show neither
+  /// them nor faint membranes.
+  std::optional<std::int64_t> unusual;
 };
 
 /// One cut of a rule set, as it fell.
@@ -41,8 +45,8 @@ struct GuidelineDecision {
   std::optional<std::string> binary;  ///< "negative" | "positive"; absent: 2+ without ISH
   std::optional<std::string> three_way;  ///< "negative" | "equivocal" | "positive"
   std::optional<std::string> her2_view;  ///< "zero" | "low" | "high"
-  std::string ihc0_membrane_staining;    ///< "null" | "ultralow" | "not_assessable"; here
-                                         ///< always the last
+  std::string ihc0_membrane_staining;    ///< of score 0 with `unusual` given: "null" |
+                                         ///< "ultralow"; else "not_assessable"
   std::vector<Margin> margins;           ///< from the highest cut down
 };
 

@@ -2,9 +2,11 @@
 /// All kernels at once, for hosts that prefer one include.
 #pragma once
 
+#include "her2fast/cells.h"
 #include "her2fast/constraint_select.h"
 #include "her2fast/focus.h"
 #include "her2fast/logit_calibrate.h"
+#include "her2fast/nuclei.h"
 #include "her2fast/stain_census.h"
 #include "her2fast/stain_unmix.h"
 #include "her2fast/tissue_mask.h"

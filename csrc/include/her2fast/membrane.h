@@ -22,6 +22,11 @@ namespace her2fast {
 constexpr std::int32_t kDensityBins = 256;
 constexpr double kDensityPerBin = 0.01;
 
+/// A pixel of a tile.
+struct PixelPoint {
+  std::int32_t x, y;
+};
+
 /// Smallest rectangle; x1 and y1 are exclusive. Pixels of the slide at its spacing.
 struct PixelBox {
   std::int32_t x0, y0, x1, y1;
@@ -48,6 +53,7 @@ struct Compartment {
   PixelBox box;
   std::int64_t px;
   std::int32_t membrane_x, membrane_y;  ///< identity of the membrane round it
+  std::int32_t nuclei;  ///< that were given in it: a cell has one (decisions.md K7, K9)
 };
 
 struct TileLabels;  // what merging needs of a tile
@@ -69,10 +75,12 @@ class MembraneTile {
 ///
 /// @param mask     (H, W), any value but 0 is membrane. 1 <= H, W <= 8192.
 /// @param density  (H, W) hundredths of DAB optical density, or no data.
-/// @throws std::invalid_argument  shapes differ or are out of range.
+/// @param nuclei   seeds of the nuclei in the tile; those on membrane count nowhere.
+/// @throws std::invalid_argument  shapes differ or are out of range; a nucleus outside.
 /// @throws DeviceError            this build or this machine lacks `device`.
 MembraneTile membrane_label(ImageView<const std::uint8_t> mask,
                             ImageView<const std::uint8_t> density = {},
+                            const std::vector<PixelPoint>& nuclei = {},
                             Device device = Device::kCpu);
 
 /// What is finished: nothing that comes later changes it.

@@ -7,6 +7,7 @@
 
 #include "her2fast/slide.h"
 #include "io/codec/jpeg.h"
+#include "io/codec/jpeg_full_color.h"
 #include "io/codec/raw.h"
 
 namespace her2fast {
@@ -19,6 +20,7 @@ class DecodeScratch {
   std::vector<std::uint64_t> starts;  // of restart intervals
   std::vector<std::uint32_t> argb;
   io::JpegDecoder jpeg;
+  io::FullColorDecoder full_color;
   io::InflateDecoder inflate;
 };
 

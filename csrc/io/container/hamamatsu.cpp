@@ -9,6 +9,7 @@
 
 #include "io/byte_source.h"
 #include "io/codec/decode_scratch.h"
+#include "io/codec/jpeg_full_color.h"
 #include "io/codec/jpeg_restart.h"
 #include "io/container/formats.h"
 #include "io/container/tiff_slide.h"
@@ -31,6 +32,7 @@ struct NdpiImage {
   std::int64_t width_px = 0, height_px = 0;
   JpegFrame frame;
   JpegColor color = JpegColor::kYCbCr;
+  std::shared_ptr<const FullColorTables> full_color;  // null: libjpeg-turbo reads all
   std::uint64_t strip_end = 0;
   std::int64_t interval_width_px = 0, interval_height_px = 0;
   std::int64_t columns = 0, rows = 0;  // of intervals
@@ -183,13 +185,28 @@ class NdpiSlide final : public Slide {
         const ImageView<std::uint8_t> part(
             out.row(y / denominator) + 3 * (x / denominator),
             divide_up(height, denominator), divide_up(width, denominator), 3, out.stride);
-        one = std::max(one, scratch.jpeg.decode({}, scratch.compressed, image.color,
-                                                width, height, denominator, part));
+        if (!decode_full_color(image, denominator, part, scratch)) {
+          one = std::max(one, scratch.jpeg.decode({}, scratch.compressed, image.color,
+                                                  width, height, denominator, part));
+        }
         if (one == TileStatus::kCorrupt) return one;
         status = std::max(status, one);
       }
     }
     return status;
+  }
+
+  /// The interval in `scratch.compressed` on the faster way; false where it is not for
+  /// it.
+  static bool decode_full_color(const NdpiImage& image, int denominator,
+                                ImageView<std::uint8_t> out, DecodeScratch& scratch) {
+    if (image.full_color == nullptr || denominator != 1) return false;
+    constexpr std::size_t kMarkerBytes = 2;
+    const std::span<const std::byte> stream(scratch.compressed);
+    const std::size_t begin = image.frame.header.size();
+    return scratch.full_color.decode(
+        *image.full_color, stream.subspan(begin, stream.size() - kMarkerBytes - begin),
+        out);
   }
 
   /// All of a tile's intervals as one image: where color is subsampled, the decoder
@@ -301,6 +318,7 @@ std::optional<NdpiImage> load_image(const TiffFile& tiff,
   }
   image.frame = std::move(answer.frame);
   const JpegFrame& frame = image.frame;
+  if (image.color == JpegColor::kYCbCr) image.full_color = make_full_color_tables(frame);
   // JPEG has 16 bits for a side: 0 stands for longer ones.
   for (const auto& [tiff_px, jpeg_px] : {std::pair{image.width_px, frame.width_px},
                                          std::pair{image.height_px, frame.height_px}}) {

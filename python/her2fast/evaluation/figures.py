@@ -67,8 +67,11 @@ def confusion_matrices(content: Mapping[str, Any], view: str) -> bytes:
     return _png(figure)
 
 
-def f1_by_results(content: Mapping[str, Any]) -> bytes:
-    """F1 of each class and macro-F1 with its interval, per results folder."""
+def f1_by_results(content: Mapping[str, Any], interval: str = "95 %") -> bytes:
+    """F1 of each class and macro-F1 with its interval, per results folder.
+
+    `interval` is what the legend calls it.
+    """
     results = content["results"]
     figure, axes = _new(1, 1, 2.2 + 1.5 * len(results), 3.2)
     axis = axes[0][0]
@@ -94,7 +97,7 @@ def f1_by_results(content: Mapping[str, Any]) -> bytes:
             color="0.35",
             yerr=error,
             capsize=3,
-            label="macro, 95 %" if place == 0 else None,
+            label=f"macro, {interval}" if place == 0 else None,
         )
     axis.set_xticks(range(len(results)), list(results))
     axis.set_ylim(0, 1.02)

@@ -109,6 +109,7 @@ def with_legend(
     class_mm2: Sequence[float],
     title: str = "",
     notes: Sequence[str] = (),
+    amounts: Sequence[str] = (),
     palette: str = DEFAULT_PALETTE,
 ) -> bytes:
     """Write a class picture with its legend, scale bar and notes beside it, as PNG.
@@ -121,6 +122,8 @@ def with_legend(
         As in the result.
     notes : lines of text
         Below the legend, such as the intended use.
+    amounts : (classes,) of text
+        What stands beside the percentages; areas where not given.
     """
     width, height = picture.size
     canvas = Image.new(
@@ -138,7 +141,8 @@ def with_legend(
         zip(class_names, class_px, class_mm2, strict=True)
     ):
         canvas.paste(_swatch(index, colors[index]), panel.place)
-        panel.entry(name, f"{percent(px, sum(class_px))}   {mm2:.3f} mm2")
+        amount = amounts[index] if amounts else f"{mm2:.3f} mm2"
+        panel.entry(name, f"{percent(px, sum(class_px))}   {amount}")
     panel.gap(6)
     panel.scale_bar(px_per_mm)
     for note in notes:

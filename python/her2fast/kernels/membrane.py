@@ -100,6 +100,8 @@ class Compartments:
         As for `Membranes`.
     membrane_x, membrane_y : (n,) ndarray of int32
         Identity of the membrane round it.
+    nuclei : (n,) ndarray of int32
+        How many of those that the tiles came with lie in it.
     """
 
     x: Ints
@@ -108,6 +110,7 @@ class Compartments:
     px: Longs
     membrane_x: Ints
     membrane_y: Ints
+    nuclei: Ints
 
     def __len__(self) -> int:
         return len(self.px)
@@ -123,7 +126,11 @@ def _rows(array: Bytes, name: str) -> Bytes:
 
 
 def membrane_label(
-    mask: Bytes, density: Bytes | None = None, *, device: str = "cpu"
+    mask: Bytes,
+    density: Bytes | None = None,
+    *,
+    nuclei: Ints | None = None,
+    device: str = "cpu",
 ) -> MembraneTile:
     """Label the components of one tile (Khameneh et al., section 3.4).
 
@@ -133,6 +140,8 @@ def membrane_label(
         Any value but 0 is membrane. 1 to 8192 pixels a side.
     density : (H, W) ndarray of uint8, optional
         DAB optical density in hundredths, 255 for 2.55 and above.
+    nuclei : (n, 2) ndarray of int32, optional
+        x and y of the nuclei in the tile; those on membrane count nowhere.
     device : {"cpu", "cuda"}
         Where to run.
 
@@ -143,12 +152,13 @@ def membrane_label(
     Raises
     ------
     ValueError
-        Shapes differ or are out of range.
+        Shapes differ or are out of range, or a nucleus lies outside.
     her2fast.DeviceError
         This build or this machine lacks the device.
     """
     hundredths = None if density is None else _rows(density, "density")
-    return _core.membrane_label(_rows(mask, "mask"), hundredths, device=device)
+    rows = _rows(mask, "mask")
+    return _core.membrane_label(rows, hundredths, nuclei, device=device)
 
 
 class MembraneMerge:

@@ -8,18 +8,25 @@ saturation. Everything drawn follows from one seed, so a resumed run sees the sa
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 
 from her2fast.training.config import Augment
 from her2fast.training.vision import submodule
 
+Task = Literal["classes", "tumor", "membranes"]
+
 
 class Augmentation:
-    """Changes (N, H, W, 3) uint8 pictures, and masks with them."""
+    """Changes (N, H, W, 3) uint8 pictures, and masks with them.
 
-    def __init__(self, config: Augment) -> None:
+    `task` says how far other looks may go: what a class is must not be moved.
+    """
+
+    def __init__(self, config: Augment, task: Task) -> None:
         self.config = config
+        self._task = task
         # torchvision: contrast and the rest by factors near 1, hue by a shift
         self._functional = submodule("transforms.v2.functional")
 
@@ -35,6 +42,8 @@ class Augmentation:
                 f"need pictures of shape (N, side, side, 3), got {tuple(rgb.shape)}"
             )
         random = torch.Generator().manual_seed(seed)
+        if self.config.looks:
+            rgb = _other_looks(rgb, random, self._task)
         turns = torch.randint(4, (len(rgb),), generator=random)
         flips = torch.randint(2, (len(rgb),), generator=random)
         if not self.config.rotations:
@@ -66,6 +75,20 @@ class Augmentation:
                 part = change.gaussian_blur(part, [side_px, side_px], [sigma_px] * 2)
             parts.append(part)
         return torch.cat(parts).permute(0, 2, 3, 1)
+
+
+def _other_looks(
+    rgb: torch.Tensor, random: torch.Generator, task: Task
+) -> torch.Tensor:
+    # Needs SciPy through the generator's stains, so only where it is asked for.
+    from her2fast.training import looks
+
+    spread = {
+        "classes": looks.FOR_CLASSES,
+        "tumor": looks.FOR_TUMOR,
+        "membranes": looks.FOR_MEMBRANES,
+    }[task]
+    return looks.augment(rgb.cpu(), random, spread).to(rgb.device)
 
 
 def _turned(

@@ -150,6 +150,8 @@ class Augment(Section):
     blur_sigma_px: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
     #: Items that share one drawing of colors and blur; flips are drawn for each.
     group: Count = 8
+    #: Other stains and scanners by Beer and Lambert (looks.py); needs SciPy.
+    looks: bool = False
 
 
 class Focal(Section):
@@ -158,13 +160,6 @@ class Focal(Section):
     #: Weight of tumor; "balanced" is 1 - tumor's share of the training pixels.
     alpha: Fraction | Literal["balanced"] = "balanced"
     gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
-
-
-class MembraneAugment(Augment):
-    """`[augment]` of membranes."""
-
-    #: Other stains and scanners by Beer and Lambert (looks.py); needs SciPy.
-    looks: bool = False
 
 
 class MembraneLoss(Section):
@@ -387,7 +382,7 @@ class MembraneConfig(Stage):
     train: Train = Train(batch_size=2, epochs=50)
     loss: MembraneLoss = MembraneLoss()
     histogram: Histogram = Histogram()
-    augment: MembraneAugment = MembraneAugment()
+    augment: Augment = Augment()
     compute: Compute = Compute()
     package: MembranePackage
 

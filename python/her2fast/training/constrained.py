@@ -54,7 +54,7 @@ class ConstrainedWork:
         self._train, self._val = train, val
         self._statistics = statistics
         self._run = run
-        self._augmentation = Augmentation(config.augment)
+        self._augmentation = Augmentation(config.augment, "classes")
         self._tumor_px = train.column("tumor_px").astype(np.uint32)
         self._labels = hard_labels(train)
 

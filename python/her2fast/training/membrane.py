@@ -52,7 +52,7 @@ class MembraneWork:
         self._train, self._val = train, val
         self._statistics = statistics
         self._match = None if match is None else match.to(fabric.device)
-        self._augmentation = Augmentation(config.augment)
+        self._augmentation = Augmentation(config.augment, "membranes")
         beta = config.loss.beta
         self.beta = balanced_beta(train) if beta == "balanced" else float(beta)
 
@@ -72,8 +72,6 @@ class MembraneWork:
             for step, cut in enumerate(cuts):
                 rgb = torch.from_numpy(self._train.take("rgb", cut))
                 mask = torch.from_numpy(self._train.take("mask", cut))
-                if self._config.augment.looks:
-                    rgb = _other_looks(rgb, epoch_seed(seed, epoch, 3, step, rank))
                 rgb, turned = self._augmentation(
                     rgb.to(device), epoch_seed(seed, epoch, 2, step, rank), mask
                 )
@@ -176,9 +174,3 @@ def balanced_beta(train: Pieces) -> float:
             labelled += int(np.count_nonzero(mask != IGNORED))
     low, high = BETA_LIMITS
     return min(max(1.0 - membrane / max(labelled, 1), low), high)
-
-
-def _other_looks(rgb: torch.Tensor, seed: int) -> torch.Tensor:
-    from her2fast.training.looks import FOR_MEMBRANES, augment
-
-    return augment(rgb, torch.Generator().manual_seed(seed), FOR_MEMBRANES)

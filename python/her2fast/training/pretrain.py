@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from her2fast.training.augment import Augmentation, normalized
-from her2fast.training.classify import predict, slide_figures
+from her2fast.training.classify import Floats, predict, slide_figures
 from her2fast.training.config import PretrainConfig
 from her2fast.training.loop import EpochPlan, epoch_seed
 from her2fast.training.losses import soft_cross_entropy
@@ -36,14 +36,20 @@ class PretrainWork:
         train: Pieces,
         val: Pieces,
         statistics: Statistics,
+        targets: tuple[Floats, Floats] | None = None,
     ) -> None:
+        """`targets` are (n, 4) class shares of every patch of train and val, where
+        patches have labels of their own; else each has its slide's.
+        """
         self._fabric = fabric
         self._config = config
         self._train, self._val = train, val
         self._statistics = statistics
-        self._augmentation = Augmentation(config.augment)
-        self._shares = np.array([slide.shares for slide in train.slides], np.float32)
-        self._val_shares = np.array([slide.shares for slide in val.slides], np.float32)
+        self._augmentation = Augmentation(config.augment, "classes")
+        self._targets, self._val_targets = targets or (
+            slide_targets(train),
+            slide_targets(val),
+        )
 
     def begin(self, epoch: int, network: nn.Module) -> EpochPlan:
         """Patches in random order, balanced where asked."""
@@ -62,10 +68,9 @@ class PretrainWork:
                 rgb, _ = self._augmentation(
                     rgb.to(self._fabric.device), epoch_seed(seed, epoch, 2, step, rank)
                 )
-                target = self._shares[self._train.slide_of(cut)]
                 yield (
                     normalized(rgb, *self._statistics),
-                    to_device(target, self._fabric.device),
+                    to_device(self._targets[cut], self._fabric.device),
                 )
 
         return EpochPlan(len(cuts), made())
@@ -76,13 +81,18 @@ class PretrainWork:
         return soft_cross_entropy(network(pictures), target)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Accuracy of patches against their slide's label, and the slides' figures."""
+        """Accuracy of patches against their targets, and the slides' figures."""
         logits = predict(self._fabric, network, self._val, self._statistics)
-        owner = self._val.slide_of(np.arange(len(self._val)))
-        target = self._val_shares[owner]
+        target = self._val_targets
         loss = soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(target))
         correct = logits.argmax(1) == target.argmax(1)
         figures = {"val_accuracy": float(correct.mean()), "val_loss": float(loss)}
         if all(slide.label is not None for slide in self._val.slides):
             figures |= slide_figures(logits, self._val)
         return figures
+
+
+def slide_targets(pieces: Pieces) -> Floats:
+    """(n, 4): the label of the slide, or its readers' shares, for every patch."""
+    shares = np.array([slide.shares for slide in pieces.slides], np.float32)
+    return shares[pieces.slide_of(np.arange(len(pieces)))]

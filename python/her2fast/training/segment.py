@@ -44,7 +44,7 @@ class SegmentWork:
         self._config = config
         self._train, self._val = train, val
         self._statistics = statistics
-        self._augmentation = Augmentation(config.augment)
+        self._augmentation = Augmentation(config.augment, "tumor")
         alpha = config.loss.alpha
         self.alpha = balanced_alpha(train) if alpha == "balanced" else float(alpha)
 

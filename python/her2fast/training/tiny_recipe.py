@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the shipped package `constrained-tiny` on phantoms with true patch labels.
+"""Trains the shipped package `constrained-tiny` on phantoms.
 
     python -m her2fast.training.tiny_recipe --out DIR --seed 0
 
-One thread a network, no GPU, a fixed order: on one machine and torch version the
-same seed gives the same package, byte for byte.
+The classifier comes from the stages of `her2fast train`, with the true classes of
+patches where a laboratory has its slides' labels (`scene_classifier`). One thread a
+network, no GPU, a fixed order: on one machine and torch version the same seed gives
+the same package, byte for byte.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,11 +55,14 @@ from her2fast.training.phantom_data import (
     patch_batches,
     scene_patches,
 )
+from her2fast.training.scene_classifier import Trained, train_on_scenes
 from her2fast.training.tiny_evaluation import evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
 TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
 PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
+#: Patches that a classifier is trained on overlap by half.
+STRIDE_PX = 32
 #: Largest learning rate of AdamW.
 PEAK_RATE = 3e-3
 #: Batches of training patches that the domain's statistics are taken of.
@@ -77,15 +83,9 @@ def _segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tenso
     return likelihood + 0.25 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
 
 
-def _classification_loss(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(logits, shares)
-
-
-def _train(network: torch.nn.Module, batches: Batches, steps: int) -> float:
+def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
     """AdamW with one cycle; returns the mean loss of the last tenth."""
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    segments = isinstance(network, TinyUNet)
-    measure = _segmentation_loss if segments else _classification_loss
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15
@@ -97,7 +97,7 @@ def _train(network: torch.nn.Module, batches: Batches, steps: int) -> float:
         # Half precision is twice as fast where the CPU has it; weights stay in float32.
         with torch.autocast("cpu", torch.bfloat16):
             outputs = network(inputs)
-        loss = measure(outputs.float(), truth)
+        loss = _segmentation_loss(outputs.float(), truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
@@ -106,30 +106,43 @@ def _train(network: torch.nn.Module, batches: Batches, steps: int) -> float:
         losses.append(float(loss.detach()))
         if (step + 1) % max(1, steps // 10) == 0:
             recent = float(np.mean(losses[-max(1, steps // 10) :]))
-            _log(
-                f"  {type(network).__name__} step {step + 1}/{steps} loss {recent:.4f}"
-            )
+            _log(f"  segmenter step {step + 1}/{steps} loss {recent:.4f}")
     return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
 def train_networks(
-    pictures: Pictures, *, seed: int, segment_steps: int, classify_steps: int
-) -> tuple[TinyUNet, TinyClassifier, dict[str, float]]:
+    pictures: Pictures,
+    *,
+    seed: int,
+    segment_steps: int,
+    epochs: tuple[int, int],
+    samples: int,
+) -> tuple[TinyUNet, Trained, float]:
     """Train both networks; batch norms are folded in what comes back."""
     torch.manual_seed(seed)
-    segmenter, classifier = TinyUNet(), TinyClassifier(len(CLASS_NAMES))
+    segmenter = TinyUNet()
     crops = crop_batches(pictures, 8, CROP_PX, seed)
-    patches = patch_batches(pictures, 48, PATCH_PX, seed)
     # Side by side, a thread each: they share nothing, so the bytes are the same.
-    with ThreadPoolExecutor(
-        2, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        first = pool.submit(_train, segmenter, crops, segment_steps)
-        second = pool.submit(_train, classifier, patches, classify_steps)
-        segment_loss, classify_loss = first.result(), second.result()
+    with (
+        tempfile.TemporaryDirectory() as runs,
+        ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        first = pool.submit(_train_segmenter, segmenter, crops, segment_steps)
+        second = pool.submit(
+            train_on_scenes,
+            pictures,
+            Path(runs),
+            patch_px=PATCH_PX,
+            stride_px=STRIDE_PX,
+            truth=True,
+            seed=seed,
+            epochs=epochs,
+            samples=samples,
+            say=lambda text: _log(f"  classifier {text}"),
+        )
+        segment_loss, trained = first.result(), second.result()
     fold_norms(segmenter)
-    fold_norms(classifier)
-    return segmenter, classifier, {"segment": segment_loss, "classify": classify_loss}
+    return segmenter, trained, segment_loss
 
 
 def judge_domain(
@@ -218,8 +231,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--exposures", type=int, default=1)
     parser.add_argument("--size-px", type=int, default=512)
-    parser.add_argument("--segment-steps", type=int, default=2600)
-    parser.add_argument("--classify-steps", type=int, default=1300)
+    parser.add_argument("--segment-steps", type=int, default=3600)
+    parser.add_argument("--pretrain-epochs", type=int, default=16)
+    parser.add_argument("--constrained-epochs", type=int, default=6)
+    parser.add_argument("--epoch-patches", type=int, default=12_288)
     parser.add_argument("--processes", type=int, default=2, help="that render")
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
@@ -237,12 +252,14 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.processes,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
-    segmenter, classifier, losses = train_networks(
+    segmenter, trained, segment_loss = train_networks(
         pictures,
         seed=chosen.seed,
         segment_steps=chosen.segment_steps,
-        classify_steps=chosen.classify_steps,
+        epochs=(chosen.pretrain_epochs, chosen.constrained_epochs),
+        samples=chosen.epoch_patches,
     )
+    classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
     fresh = make_pictures(
         chosen.domain_scenes, chosen.size_px, 1, first_seed=DOMAIN_SEED, empty_share=0.0
@@ -257,10 +274,13 @@ def main(arguments: list[str] | None = None) -> None:
         "size_px": chosen.size_px,
         "domain_scenes": chosen.domain_scenes,
         "segment_steps": chosen.segment_steps,
-        "classify_steps": chosen.classify_steps,
+        "pretrain_epochs": chosen.pretrain_epochs,
+        "constrained_epochs": chosen.constrained_epochs,
+        "epoch_patches": chosen.epoch_patches,
         "segment_parameters": parameter_count(segmenter),
         "classify_parameters": parameter_count(classifier),
-        "final_loss": {name: round(value, 5) for name, value in losses.items()},
+        "final_segment_loss": round(segment_loss, 5),
+        "classifier": trained.facts,
         "held_out_phantoms": figures,
         "phantom_sources_sha256": phantom_sources_sha256(),
         "torch": torch.__version__,

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which class does each cell get, and how complete is its membrane? See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from her2fast import _core, phantom
+from her2fast.kernels.cells import (
+    CELL_CUTS,
+    CELLS_REACH_PX,
+    Cells,
+    cell_stains,
+    cells,
+    classify_cells,
+    find_cells,
+    nuclei,
+)
+from her2fast.kernels.membrane import MembraneMerge, membrane_label
+
+CLASSES = ("0", "1+", "2+", "3+")
+FIRST_SEED = 9_420_000
+SIDE_PX, TILE_PX, STEP, SPACING_UM = 1024, 512, 2, 0.25
+GRID_UM = STEP * SPACING_UM
+TRUTH_UM = 3.0
+CELL_UM2 = (20.0, 600.0)
+MIXED = 4
+
+Mask = npt.NDArray[np.uint8]
+Find = Callable[[Any], Mask]
+
+
+def pairs(found: Cells, truth: Any) -> tuple[npt.NDArray[np.int64], ...]:
+    """Indices of true and found cells that are each other's nearest, within 3 um."""
+    visible = np.flatnonzero(truth.has_nucleus)
+    at = np.stack([truth.y_um, truth.x_um], 1)[visible]
+    seeds = (np.stack([found.y, found.x], 1) + 0.5) * GRID_UM
+    if len(at) == 0 or len(seeds) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    away, to = cKDTree(seeds).query(at)
+    _, back = cKDTree(at).query(seeds)
+    good = (away <= TRUTH_UM) & (back[to] == np.arange(len(at)))
+    return visible[good], to[good].astype(np.int64)
+
+
+def in_tumor(found: Cells, tumor: npt.NDArray[np.bool_]) -> Cells:
+    return found.take(tumor[found.y * STEP, found.x * STEP])
+
+
+class Tally:
+    """Sums over pictures, by the true class of cells."""
+
+    def __init__(self) -> None:
+        self.confusion = np.zeros((4, 4), np.int64)
+        self.true_cells = np.zeros(4, np.int64)
+        self.visible = np.zeros(4, np.int64)
+        self.share_found = np.zeros(4, np.int64)
+        self.differences: list[list[float]] = [[] for _ in range(4)]
+        self.gaps = dict.fromkeys(("one", "none", "several"), 0)
+        self.unusual = self.cells = 0
+
+    def add(self, picture: Any, mask: Mask) -> None:
+        found = find_cells(picture.rgb, mask)
+        inside = in_tumor(found, picture.tumor_mask)
+        classes = classify_cells(inside, grid_um=GRID_UM)
+        truth = picture.cells
+        real, own = pairs(inside, truth)
+        kinds = truth.kind[real]
+        np.add.at(self.confusion, (kinds, classes.her2[own]), 1)
+        self.true_cells += np.bincount(truth.kind, minlength=4)
+        self.visible += np.bincount(truth.kind[truth.has_nucleus], minlength=4)
+        self.share_found += np.bincount(classes.her2, minlength=4)
+        self.unusual += int(classes.unusual.sum())
+        self.cells += len(inside)
+        difference = inside.completeness[own] - np.clip(truth.completeness[real], 0, 1)
+        for kind in range(4):
+            self.differences[kind] += difference[kinds == kind].tolist()
+        self._add_gaps(mask, found)
+
+    def _add_gaps(self, mask: Mask, found: Cells) -> None:
+        merge = MembraneMerge(SIDE_PX, SIDE_PX, tile_px=SIDE_PX)
+        seeds = np.ascontiguousarray(np.stack([found.x, found.y], 1) * STEP, np.int32)
+        merge.add(0, 0, membrane_label(mask, nuclei=seeds))
+        _, gaps = merge.finish()
+        area = gaps.px * SPACING_UM**2
+        sized = gaps.nuclei[(area >= CELL_UM2[0]) & (area <= CELL_UM2[1])]
+        self.gaps["one"] += int((sized == 1).sum())
+        self.gaps["none"] += int((sized == 0).sum())
+        self.gaps["several"] += int((sized > 1).sum())
+
+    def figures(self) -> dict[str, Any]:
+        rows = self.confusion.sum(1)
+        recall = np.diag(self.confusion) / np.maximum(rows, 1)
+        columns = np.maximum(self.confusion.sum(0), 1)
+        precision = np.diag(self.confusion) / columns
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+        sized = sum(self.gaps.values())
+        return {
+            "true_cells": self.true_cells.tolist(),
+            "found": _rounded(rows / np.maximum(self.visible, 1)),
+            "confusion_true_by_called": self.confusion.tolist(),
+            "recall": _rounded(recall),
+            "macro_recall": round(float(recall.mean()), 4),
+            "macro_f1": round(float(f1.mean()), 4),
+            "class_shares_of_cells_found": _rounded(
+                self.share_found / max(self.cells, 1)
+            ),
+            "class_shares_true": _rounded(
+                self.true_cells / max(int(self.true_cells.sum()), 1)
+            ),
+            "unusual_share": round(self.unusual / max(self.cells, 1), 4),
+            "completeness": {
+                name: {
+                    "mean_absolute": round(float(np.mean(np.abs(values))), 4),
+                    "bias": round(float(np.mean(values)), 4),
+                }
+                for name, values in zip(CLASSES, self.differences, strict=True)
+                if values
+            },
+            "compartments_of_a_cells_size": {
+                **self.gaps,
+                "artifact_share": round(
+                    (self.gaps["none"] + self.gaps["several"]) / max(sized, 1), 4
+                ),
+            },
+        }
+
+
+def _rounded(values: npt.NDArray[Any]) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def scenes(count: int, profile: str, kinds: Sequence[int]) -> Any:
+    """Pictures of one class each; kind 4 is a mixture of all."""
+    for kind in kinds:
+        mixture = tuple(float(kind == other) for other in range(4))
+        if kind == MIXED:
+            mixture = (0.25, 0.25, 0.25, 0.25)
+        for index in range(count):
+            yield phantom.render(
+                FIRST_SEED + 100 * kind + index,
+                (SIDE_PX, SIDE_PX),
+                spacing_um=SPACING_UM,
+                mixture=mixture,  # type: ignore[arg-type]
+                profile=profile,
+            )
+
+
+def speed(rgb: npt.NDArray[np.uint8], mask: Mask, rounds: int) -> dict[str, float]:
+    """CPU milliseconds of one thread a tile of 512 px, by part."""
+    halo = CELLS_REACH_PX
+    side = TILE_PX + 2 * STEP * halo
+    at = (SIDE_PX - TILE_PX) // 2
+    wide = np.pad(rgb, ((side, side), (side, side), (0, 0)), mode="reflect")[
+        side + at - STEP * halo :
+    ][:side, side + at - STEP * halo :][:, :side]
+    walls = np.pad(mask, side, mode="reflect")
+    walls = walls[side + at - STEP * halo :][:side, side + at - STEP * halo :][:, :side]
+    wide, walls = np.ascontiguousarray(wide), np.ascontiguousarray(walls)
+    inner = np.s_[STEP * halo : -STEP * halo, STEP * halo : -STEP * halo]
+    own = np.ascontiguousarray(wide[inner])
+    parts: dict[str, list[float]] = {}
+
+    def timed(name: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        began = time.process_time()
+        out = work(*given, **named)
+        parts.setdefault(name, []).append(time.process_time() - began)
+        return out
+
+    hematoxylin, dab = cell_stains(wide)
+    tile_mask = np.ascontiguousarray(walls[inner])
+    tile_dab = np.ascontiguousarray(dab[inner])
+    for _ in range(rounds):
+        timed("stains", cell_stains, own)
+        timed("nuclei_alone", nuclei, hematoxylin, walls, halo_px=halo)
+        found = timed("nuclei_and_cells", cells, hematoxylin, dab, walls, halo_px=halo)
+        seeds = np.ascontiguousarray(np.stack([found.x, found.y], 1) * STEP, np.int32)
+        tile = timed("label", membrane_label, tile_mask, tile_dab, nuclei=seeds)
+        merge = MembraneMerge(TILE_PX, TILE_PX, tile_px=TILE_PX)
+        timed("merge", merge.add, 0, 0, tile)
+    out = {f"{k}_ms": round(1e3 * statistics.median(v), 2) for k, v in parts.items()}
+    out["together_ms"] = round(
+        sum(v for k, v in out.items() if k != "nuclei_alone_ms"), 2
+    )
+    return out
+
+
+def network_of(folder: Path) -> Find:
+    from her2fast.membranes import NetworkFinder
+    from her2fast.models.membrane_package import load_membrane_package
+    from her2fast.models.runner import one_intra_op_thread
+
+    package = load_membrane_package(folder)
+    finder = NetworkFinder(package)
+    side, batch = package.tile_px, package.model.batch_size
+
+    def find(picture: Any) -> Mask:
+        count = SIDE_PX // side
+        tiles = picture.rgb.reshape(count, side, count, side, 3).swapaxes(1, 2)
+        tiles = tiles.reshape(-1, side, side, 3)
+        masks = []
+        with one_intra_op_thread():
+            for begin in range(0, len(tiles), batch):
+                part = np.full((batch, side, side, 3), 255, np.uint8)
+                given = tiles[begin : begin + batch]
+                part[: len(given)] = given
+                places = [(0, 0)] * len(given)
+                masks.append(finder(part, places)[: len(given)])
+        whole = np.concatenate(masks).reshape(count, count, side, side)
+        return np.ascontiguousarray(whole.swapaxes(1, 2).reshape(SIDE_PX, SIDE_PX))
+
+    return find
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--package", type=Path, help="membrane package")
+    parser.add_argument("--scenes", type=int, default=6, help="of each class")
+    parser.add_argument("--profile", default="unseen")
+    parser.add_argument("--rounds", type=int, default=9)
+    chosen = parser.parse_args()
+    load = os.getloadavg()[0]
+    finders: dict[str, Find] = {
+        "true_mask": lambda picture: picture.membrane_mask.astype(np.uint8)
+    }
+    if chosen.package is not None:
+        finders["network"] = network_of(chosen.package)
+    tallies = {name: Tally() for name in finders}
+    times = []
+    for index, picture in enumerate(scenes(chosen.scenes, chosen.profile, range(4))):
+        for name, find in finders.items():
+            tallies[name].add(picture, find(picture))
+        if index % 3 == 0:
+            mask = picture.membrane_mask.astype(np.uint8)
+            times.append(speed(picture.rgb, mask, chosen.rounds))
+    mixed = {name: Tally() for name in finders}
+    for picture in scenes(chosen.scenes, chosen.profile, (MIXED,)):
+        for name, find in finders.items():
+            mixed[name].add(picture, find(picture))
+    result = {
+        "question": "Which class does each cell get, and how complete is its membrane?",
+        "synthetic": True,
+        "profile": chosen.profile,
+        "scenes_per_class": chosen.scenes,
+        "cuts": CELL_CUTS,
+        **{name: tally.figures() for name, tally in tallies.items()},
+        "mixed_pictures": {name: tally.figures() for name, tally in mixed.items()},
+        "speed_cpu": {
+            key: round(statistics.median(t[key] for t in times), 2) for key in times[0]
+        },
+        "machine": {
+            "cpu": platform.machine(),
+            "cores": os.cpu_count(),
+            "load_before": round(load, 2),
+        },
+        "versions": {"her2fast": _core.__version__, "numpy": np.__version__},
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    if chosen.json is not None:
+        chosen.json.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stored cells of a slide, `measurements/<slide>.h2c`: equal cells, equal bytes."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from her2fast.errors import SlideError
+from her2fast.kernels.cells import CELL_RAYS, Cells
+from her2fast.methods.membrane import CellMeasurement, MembraneTotals
+
+MAGIC = b"H2C1"
+#: Slides hold a few million cells; more is a damaged header.
+MAX_CELLS = 50_000_000
+_KINDS = {"ray_px": "<u1", "stained": "<u4", "dab_sum": "<u4", "dab_px": "<u4"}
+
+
+def to_bytes(measured: CellMeasurement, key: str) -> bytes:
+    """ "H2C1", a JSON header, the columns deflated one by one, CRC-32 of all before."""
+    columns = []
+    for column in fields(Cells):
+        values = getattr(measured.cells, column.name)
+        kind = _KINDS.get(column.name, "<i4")
+        columns.append(zlib.compress(np.ascontiguousarray(values, kind).tobytes(), 6))
+    header = {
+        "key": key,
+        "cells": len(measured.cells),
+        "spacing_um": measured.spacing_um,
+        "step": measured.step,
+        "tiles": measured.tiles,
+        "totals": asdict(measured.totals),
+        "column_bytes": [len(data) for data in columns],
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *columns])
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
+    """The measurement and its key.
+
+    Raises `SlideError` TRUNCATED, HASH_MISMATCH or BAD_HEADER; memory stays bounded by
+    what the header states, and that by `MAX_CELLS`.
+    """
+    if len(data) < 12 or data[:4] != MAGIC:
+        raise SlideError(
+            "cells: is no file of cells; score the slide again", "BAD_HEADER"
+        )
+    if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise SlideError(
+            "cells: the checksum differs; score the slide again", "HASH_MISMATCH"
+        )
+    size = int.from_bytes(data[4:8], "little")
+    try:
+        header: dict[str, Any] = json.loads(data[8 : 8 + size])
+        count = int(header["cells"])
+        if not 0 <= count <= MAX_CELLS:
+            raise ValueError(f"{count} cells")
+        at, columns = 8 + size, {}
+        for column, length in zip(fields(Cells), header["column_bytes"], strict=True):
+            kind = np.dtype(_KINDS.get(column.name, "<i4"))
+            width = CELL_RAYS if column.name == "ray_px" else 1
+            want = count * width * kind.itemsize
+            raw = zlib.decompressobj().decompress(data[at : at + length], want + 1)
+            if len(raw) != want:
+                raise ValueError(f"{column.name} of {len(raw)} bytes, not {want}")
+            values = np.frombuffer(raw, kind).astype(kind.newbyteorder("="))
+            columns[column.name] = values.reshape(-1, width) if width > 1 else values
+            at += length
+        measured = CellMeasurement(
+            Cells(**columns),
+            MembraneTotals(**header["totals"]),
+            float(header["spacing_um"]),
+            int(header["step"]),
+            {str(k): int(v) for k, v in header["tiles"].items()},
+        )
+        return measured, str(header["key"])
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise SlideError(
+            f"cells: the header contradicts the file: {error}; score the slide again",
+            "BAD_HEADER",
+        ) from error

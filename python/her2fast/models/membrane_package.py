@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Method packages of membranes: one network that finds stained membrane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from her2fast.errors import SlideError, UsageError
+from her2fast.models import trust
+from her2fast.models.config import SidePx
+from her2fast.models.package import ModelPackage, _load_model, _read_config
+
+DEFAULT_MEMBRANE_MODEL = "membrane-tiny"
+#: The grid of nuclei and cells is 0.4 to 0.6 um/px; pictures finer than 0.3 are halved.
+GRID_UM = (0.4, 0.6)
+MAX_STEP = 2
+
+
+class MembraneModels(BaseModel):
+    """Folder of the model package inside the method package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    membrane: Literal["membrane"]
+
+
+class MembraneMethodConfig(BaseModel):
+    """`method.json` of a membrane package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    spec_version: Literal["1.0"] = "1.0"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    method: Literal["membrane"]
+    models: MembraneModels
+    tile_px: SidePx
+    guideline: str | None = None
+    floor_percent: Annotated[int, Field(ge=0, le=100)] = 1
+    stain: Literal["h-dab"] | None = None
+    synthetic: bool = False
+    intended_use: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class MembranePackage:
+    """A membrane method with its model."""
+
+    name: str
+    folder: Path
+    model: ModelPackage
+    guideline: str | None
+    floor_percent: int
+    synthetic: bool
+    intended_use: str
+
+    @property
+    def tile_px(self) -> int:
+        """Side of a tile of the network, at `spacing_um`."""
+        return self.model.config.patch_size_pixels
+
+    @property
+    def spacing_um(self) -> float:
+        """Spacing the network works at."""
+        return self.model.config.spacing_um_px
+
+    @property
+    def step(self) -> int:
+        """Pixels of the network's picture along one of the cells' grid."""
+        return grid_step(self.spacing_um)
+
+    def require_known(self) -> None:
+        """Raises `SlideError` MODEL_HASH where the model file is in no list."""
+        if not self.model.known:
+            raise SlideError(
+                f"{self.model.file}: sha256 {self.model.sha256} is neither in the list "
+                f"of this release nor in {trust.trust_file()}; if you trust it, run "
+                f"`her2fast models trust {self.folder}` or pass --allow-unknown-model",
+                "MODEL_HASH",
+            )
+
+
+def grid_step(spacing_um: float) -> int:
+    """Pixels to one of the grid on which nuclei and cells are found.
+
+    Raises `UsageError`: no whole number gives 0.4 to 0.6 um/px.
+
+    Examples
+    --------
+    >>> grid_step(0.25), grid_step(0.5)
+    (2, 1)
+    """
+    for step in range(1, MAX_STEP + 1):
+        if GRID_UM[0] <= step * spacing_um <= GRID_UM[1]:
+            return step
+    raise UsageError(
+        "need membranes at 0.2 to 0.3 or 0.4 to 0.6 um/px, where cells can be told, "
+        f"got {spacing_um:g} um/px"
+    )
+
+
+def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
+    """A membrane package by the name of a shipped one, or by its folder.
+
+    Hashes the model file and parses none; raises `UsageError`, and `SlideError`
+    MODEL_HASH where the file is not the one that its configuration states.
+    """
+    text = str(model) if model is not None else DEFAULT_MEMBRANE_MODEL
+    folder = trust.SHIPPED_DIR / text
+    if "/" in text or not folder.is_dir():
+        folder = Path(text)
+    place = folder / "method.json"
+    if not place.is_file():
+        raise UsageError(
+            "need a membrane package, as `her2fast train membrane` writes it: "
+            f"{text!r} is no folder with a method.json"
+        )
+    config, _ = _read_config(place, MembraneMethodConfig)
+    loaded = _load_model(folder / config.models.membrane, trust.known_hashes())
+    stated = loaded.config
+    if stated.her2fast.task != "membrane":
+        raise UsageError(f"{place}: the model's task is not membrane")
+    if stated.patch_size_pixels != config.tile_px:
+        raise UsageError(
+            f"{place}: need tile_px={stated.patch_size_pixels} as the model, got "
+            f"{config.tile_px}"
+        )
+    package = MembranePackage(
+        name=config.name,
+        folder=folder,
+        model=loaded,
+        guideline=config.guideline,
+        floor_percent=config.floor_percent,
+        synthetic=config.synthetic or stated.her2fast.synthetic,
+        intended_use=config.intended_use,
+    )
+    if package.tile_px % package.step:
+        raise UsageError(
+            f"{place}: need an even tile_px at {package.spacing_um:g} um/px, got "
+            f"{package.tile_px}"
+        )
+    return package
+
+
+def membrane_method_record(package: MembranePackage) -> dict[str, Any]:
+    """What a result says of the method."""
+    return {
+        "name": package.name,
+        "kind": "membrane",
+        "guideline": package.guideline,
+        "floor_percent": package.floor_percent,
+        "tile_px": package.tile_px,
+        "spacing_um": package.spacing_um,
+        "step": package.step,
+        "synthetic": package.synthetic,
+    }

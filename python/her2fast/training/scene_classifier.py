@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped classifier's recipe: the stages of `her2fast train`, each scene a slide.
+
+Phantoms know the classes of every patch, so pretraining learns from these (`truth`)
+where a laboratory has the slide's label on all its patches. The constrained stage and
+the calibration see labels of scenes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from her2fast import guidelines
+from her2fast.manifest import LABELS, Entry
+from her2fast.training.calibrate import calibrated, fit_calibration
+from her2fast.training.checkpoint import load_checkpoint
+from her2fast.training.classify import CLASSES, predict
+from her2fast.training.cohort import TrainingSlide
+from her2fast.training.config import (
+    Augment,
+    Calibration,
+    Compute,
+    ConstrainedConfig,
+    Data,
+    Model,
+    Optimizer,
+    PretrainConfig,
+    Run,
+    Train,
+)
+from her2fast.training.constrained import ConstrainedWork
+from her2fast.training.loop import StageWork, fit, open_fabric
+from her2fast.training.networks import TinyClassifier, fold_norms
+from her2fast.training.packages import MEAN, STD
+from her2fast.training.patches import Pieces
+from her2fast.training.phantom_data import MIN_TUMOR, Pictures, patch_areas
+from her2fast.training.pretrain import PretrainWork
+from her2fast.training.run_folder import RunFolder
+
+Say = Callable[[str], None]
+
+#: The rule that says what a scene's label is, on its true tumor pixels.
+LABEL_RULE = "pham-2022"
+#: One scene in so many validates.
+VAL_EVERY = 5
+#: Turns and flips, and other stains and scanners in place of shifts of color.
+AUGMENT = Augment(
+    looks=True, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur_share=0.0
+)
+STATISTICS = (MEAN, STD)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, batch norms folded.
+
+    A calibration that was kept is in the last layer's bias.
+    """
+
+    network: TinyClassifier
+    facts: dict[str, Any]
+
+
+def scene_pieces(
+    pictures: Pictures, patch_px: int, stride_px: int
+) -> tuple[Pieces, Pieces]:
+    """Patches with more than a tenth of tumor, by scene: train and val.
+
+    A scene without such a patch takes no part. Column `shares` holds the true class
+    shares of each patch's tumor.
+    """
+    parts: dict[str, list[tuple[TrainingSlide, dict[str, npt.NDArray[Any]]]]] = {
+        "train": [],
+        "val": [],
+    }
+    for scene, class_map in enumerate(pictures.class_map):
+        areas = patch_areas(class_map, patch_px, stride_px)
+        tumor = areas.sum(-1)
+        row, column = np.nonzero(tumor > MIN_TUMOR * patch_px * patch_px)
+        if not len(row):
+            continue
+        score = guidelines.decide([int(n) for n in areas.sum((0, 1))], LABEL_RULE).score
+        assert score is not None
+        label = LABELS.index(score)
+        source = pictures.rgb[scene, 0]
+        rgb = np.stack(
+            [
+                source[y : y + patch_px, x : x + patch_px]
+                for y, x in zip(
+                    (row * stride_px).tolist(),
+                    (column * stride_px).tolist(),
+                    strict=True,
+                )
+            ]
+        )
+        name = f"scene-{scene:05d}"
+        part = "val" if scene % VAL_EVERY == 0 else "train"
+        slide = TrainingSlide(
+            id=name,
+            entry=Entry(slide=name, label=score, patient=name),
+            label=label,
+            shares=tuple(float(kind == label) for kind in range(CLASSES)),
+            part=part,
+        )
+        arrays = {
+            "rgb": rgb,
+            "tumor_px": tumor[row, column].astype(np.uint32),
+            "shares": (areas[row, column] / tumor[row, column, None]).astype(
+                np.float32
+            ),
+            "row": row.astype(np.int32),
+            "column": column.astype(np.int32),
+        }
+        parts[part].append((slide, arrays))
+    if not parts["train"] or not parts["val"]:
+        raise ValueError("need scenes with tumor to train on and to validate")
+    return _pieces(parts["train"]), _pieces(parts["val"])
+
+
+def _pieces(
+    found: list[tuple[TrainingSlide, dict[str, npt.NDArray[Any]]]],
+) -> Pieces:
+    sizes = [len(arrays["rgb"]) for _, arrays in found]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Pieces(
+        tuple(slide for slide, _ in found),
+        tuple(arrays for _, arrays in found),
+        offsets,
+    )
+
+
+def train_on_scenes(
+    pictures: Pictures,
+    runs: Path,
+    *,
+    patch_px: int,
+    stride_px: int,
+    truth: bool,
+    seed: int,
+    epochs: tuple[int, int],
+    samples: int,
+    say: Say,
+) -> Trained:
+    """Pretrain, train constrained, calibrate; run folders under `runs`.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    runs : path
+        `pretrain` and `constrained` are written here, as `her2fast train` does.
+    patch_px, stride_px : int
+    truth : bool
+        Pretrain on the true classes of patches, not on the label of their scene.
+    seed : int
+    epochs : (int, int)
+        Of pretraining and of constrained training.
+    samples : int
+        Patches of an epoch of pretraining; labels are drawn equally often.
+    """
+    train, val = scene_pieces(pictures, patch_px, stride_px)
+    targets = (train.column("shares"), val.column("shares")) if truth else None
+    torch.manual_seed(seed)
+    compute = Compute(threads=1, workers=1, precision="bf16-mixed")
+    fabric = open_fabric(compute)
+    data = Data(manifest=runs, cache=runs)  # the pieces are here already
+    first = PretrainConfig(
+        run=Run(seed=seed),
+        data=data,
+        model=Model(backbone="tiny"),
+        optimizer=Optimizer(name="adamw", lr=3e-3, schedule="one-cycle"),
+        train=Train(
+            epochs=epochs[0],
+            batch_size=64,
+            patience=0,
+            samples_per_epoch=samples,
+            balance=["label"],
+        ),
+        augment=AUGMENT,
+        compute=compute,
+    )
+    network = TinyClassifier(CLASSES)
+    work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
+    run = RunFolder(runs / "pretrain", "pretrain")
+    best = {"pretrain": _run(fabric, run, first, network, work, say)}
+    second = ConstrainedConfig(
+        run=Run(seed=seed),
+        data=data,
+        start=runs / "pretrain",
+        optimizer=Optimizer(lr=1e-4),
+        train=Train(epochs=epochs[1], batch_size=64, patience=0),
+        augment=AUGMENT,
+        compute=compute,
+    )
+    run = RunFolder(runs / "constrained", "constrained")
+    best["constrained"] = _run(
+        fabric,
+        run,
+        second,
+        network,
+        ConstrainedWork(fabric, second, train, val, STATISTICS, run),
+        say,
+    )
+    fold_norms(network)
+    exact = open_fabric(Compute(threads=1, workers=1))
+    logits = predict(exact, network, val, STATISTICS)
+    fitted = fit_calibration(logits, val, Calibration(), seed, 1)
+    kinds = val.column("shares").argmax(1)
+    right = [
+        float((calibrated(logits, values, fitted.mode).argmax(1) == kinds).mean())
+        for values in (None, fitted.values)
+    ]
+    # The labels of scenes ask for a tenth of a class; the patches know better.
+    kept = fitted.mode == "bias" and (not truth or right[1] >= right[0])
+    if kept:
+        with torch.no_grad():
+            network.head.bias.add_(torch.tensor(fitted.values))
+    facts = {
+        "label_rule": LABEL_RULE,
+        "train_scenes": len(train.slides),
+        "val_scenes": len(val.slides),
+        "train_patches": len(train),
+        "best_epochs": best,
+        "calibration": fitted.facts,
+        "val_patches_right": right[0],
+        "val_patches_right_calibrated": right[1],
+        "calibration_kept": kept,
+    }
+    return Trained(network, facts)
+
+
+def _run(
+    fabric: Any,
+    run: RunFolder,
+    config: PretrainConfig | ConstrainedConfig,
+    network: TinyClassifier,
+    work: StageWork,
+    say: Say,
+) -> int:
+    """Train in place, as `her2fast train` does; the best epoch's weights stay.
+
+    Returns that epoch; 0 is the start.
+    """
+    resume = run.open(config.model_dump(mode="json"), "")
+    try:
+        facts = fit(
+            fabric,
+            run,
+            network,
+            work,
+            optimizer=config.optimizer,
+            train=config.train,
+            seed=config.run.seed,
+            resume=resume,
+            say=say,
+        )
+        run.finish(facts)
+        load_checkpoint(run.best, network)
+        return int(facts["best_epoch"])
+    finally:
+        run.close()
