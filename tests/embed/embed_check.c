@@ -266,6 +266,7 @@ static void test_snapshot_and_missing(her2_engine* engine) {
   her2_session_options options = session_options();
   her2_session* session = NULL;
   her2_measurement* measurement = NULL;
+  her2_buffer* bytes = NULL;
   her2_decision_info info;
   her2_progress progress;
   const int count = cut_slide(SLIDE_WIDTH, 100, RASTER, rects);
@@ -278,6 +279,8 @@ static void test_snapshot_and_missing(her2_engine* engine) {
   info = decided(measurement, NULL, NULL);
   CHECK(info.provisional && info.score == -1 && info.status == HER2_INDETERMINATE);
   CHECK(info.code == HER2_MISSING_TILES && info.tiles_missing > 0);
+  CHECK(her2_measurement_save(measurement, &bytes) == HER2_MISSING_TILES);
+  CHECK(bytes == NULL && strstr(her2_last_error(), "provisional") != NULL);
   her2_measurement_close(measurement);
 
   /* Half of the slide never comes: missing, not white. */
@@ -293,6 +296,111 @@ static void test_snapshot_and_missing(her2_engine* engine) {
   CHECK(progress.pushed_px == (int64_t)SLIDE_WIDTH * 100 * (count / 2));
   CHECK(progress.repeated_px == 0 && progress.tiles_answered == info.tiles_read);
   her2_session_close(session);
+}
+
+/* A color engine that keeps one batch of the classifier until it is told to go on. */
+typedef struct held_engine {
+  color_engine color; /* first: what color_run and color_close see */
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  int batches, hold_at, holding, go_on;
+} held_engine;
+
+static int32_t held_run(void* context, int32_t model, int64_t batch_id,
+                        const uint8_t* rgb, int32_t n, int32_t height_px,
+                        int32_t width_px, float* output, int64_t outputs) {
+  held_engine* engine = (held_engine*)context;
+  pthread_mutex_lock(&engine->mutex);
+  if (model == 1 && ++engine->batches == engine->hold_at) {
+    engine->holding = 1;
+    pthread_cond_broadcast(&engine->changed);
+    while (!engine->go_on) pthread_cond_wait(&engine->changed, &engine->mutex);
+  }
+  pthread_mutex_unlock(&engine->mutex);
+  return color_run(context, model, batch_id, rgb, n, height_px, width_px, output,
+                   outputs);
+}
+
+/* A slide of tumor alone, 11 x 13 tiles of 16 patches: the last batch of 32 holds one
+ * tile's. One tile of 143 may be missing of a finished slide, so only that the
+ * measurement is provisional keeps back its score, and its bytes. */
+static void test_one_tile_open(const her2_package* package) {
+  enum { WIDTH = 11 * 256, HEIGHT = 13 * 256 };
+  her2_session_options options = session_options();
+  her2_session* session = NULL;
+  her2_measurement* measurement = NULL;
+  her2_buffer* bytes = NULL;
+  her2_engine_table table;
+  her2_engine* engine = NULL;
+  her2_decision_info info;
+  her2_pixels pixels;
+  held_engine held;
+  uint8_t* brown = (uint8_t*)malloc((size_t)WIDTH * HEIGHT * 3);
+  int64_t i;
+  if (brown == NULL) abort();
+  for (i = 0; i < (int64_t)WIDTH * HEIGHT; ++i) {
+    brown[3 * i] = (uint8_t)(150 + i * 7 % 13);
+    brown[3 * i + 1] = 100;
+    brown[3 * i + 2] = 70;
+  }
+  memset(&held, 0, sizeof held);
+  pthread_mutex_init(&held.mutex, NULL);
+  pthread_cond_init(&held.changed, NULL);
+  held.hold_at = (11 * 13 * 16 + 31) / 32;
+  memset(&table, 0, sizeof table);
+  table.struct_size = sizeof table;
+  table.context = &held;
+  table.run = held_run;
+  NEED(her2_engine_open(package, &table, &engine) == HER2_OK);
+  options.width_px = WIDTH;
+  options.height_px = HEIGHT;
+  options.spacing_x_um = options.spacing_y_um = 1;
+  options.model_threads = 1; /* batches come in the order of tiles */
+  NEED(her2_session_open(engine, &options, &session) == HER2_OK);
+  memset(&pixels, 0, sizeof pixels);
+  pixels.struct_size = sizeof pixels;
+  pixels.width_px = WIDTH;
+  pixels.height_px = 256;
+  for (i = 0; i < HEIGHT; i += 256) {
+    int32_t status;
+    pixels.y0_px = i;
+    pixels.data = brown + i * WIDTH * 3;
+    while ((status = her2_session_push(session, &pixels)) == HER2_WOULD_BLOCK)
+      sched_yield();
+    NEED(status == HER2_OK);
+  }
+  pthread_mutex_lock(&held.mutex);
+  while (!held.holding) pthread_cond_wait(&held.changed, &held.mutex);
+  pthread_mutex_unlock(&held.mutex);
+  NEED(her2_session_snapshot(session, &measurement) == HER2_OK);
+  info = decided(measurement, NULL, NULL);
+  CHECK(info.tiles_total == 143 && info.tiles_missing == 1);
+  CHECK(info.provisional && info.score == -1);
+  CHECK(info.status == HER2_INDETERMINATE && info.code == HER2_MISSING_TILES);
+  CHECK(her2_measurement_save(measurement, &bytes) == HER2_MISSING_TILES);
+  CHECK(bytes == NULL && strstr(her2_last_error(), "1 of 143 tiles") != NULL);
+  her2_measurement_close(measurement);
+
+  pthread_mutex_lock(&held.mutex);
+  held.go_on = 1;
+  pthread_cond_broadcast(&held.changed);
+  pthread_mutex_unlock(&held.mutex);
+  NEED(her2_session_finish(session, &measurement) == HER2_OK);
+  her2_session_close(session);
+  her2_engine_close(engine);
+  CHECK(held.batches == held.hold_at);
+  info = decided(measurement, NULL, NULL);
+  CHECK(!info.provisional && info.status == HER2_SCORED && info.tiles_missing == 0);
+  NEED(her2_measurement_save(measurement, &bytes) == HER2_OK);
+  her2_measurement_close(measurement);
+  NEED(her2_measurement_load(package, her2_buffer_data(bytes), her2_buffer_size(bytes),
+                             &measurement) == HER2_OK);
+  CHECK(decided(measurement, NULL, NULL).score == info.score);
+  her2_measurement_close(measurement);
+  her2_buffer_close(bytes);
+  pthread_cond_destroy(&held.changed);
+  pthread_mutex_destroy(&held.mutex);
+  free(brown);
 }
 
 static void test_limits(her2_engine* engine) {
@@ -497,6 +605,7 @@ int main(int argc, char** argv) {
   test_threads(engine, expected);
   test_decisions(package, expected);
   test_snapshot_and_missing(engine);
+  test_one_tile_open(package);
   test_limits(engine);
   test_failing_callbacks(package, engine);
   test_faults(package, engine);

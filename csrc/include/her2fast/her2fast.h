@@ -316,7 +316,9 @@ HER2_API int32_t her2_session_finish(her2_session* session, her2_measurement** o
 /* ---- measurements and decisions ---- */
 
 HER2_API void her2_measurement_close(her2_measurement* measurement);
-/* The `.h2m` format of the measurement, to be stored and decided on later. */
+/* The `.h2m` format of the measurement, to be stored and decided on later. Of a snapshot
+ * with tiles that are not measured yet HER2_MISSING_TILES: stored, it would pass for a
+ * finished one. */
 HER2_API int32_t her2_measurement_save(const her2_measurement* measurement,
                                        her2_buffer** out);
 /* `package` must be the one it was measured with. */
