@@ -3,6 +3,7 @@
 
 #include "capi/guard.h"
 #include "capi/handles.h"
+#include "capi/package_key.h"
 #include "capi/record.h"
 #include "her2fast/roi_geojson.h"
 
@@ -107,6 +108,16 @@ std::int32_t her2_measurement_load(const her2_package* package, const void* data
         m.spacing != Spacing::from_um(classify.spacing_um)) {
       throw Error(Code::kModelClasses,
                   "this measurement was made with another package than " +
+                      measured->package->name);
+    }
+    if (!has_package_key(m)) {
+      measured->source.warnings.push_back(
+          "the measurement was not saved by libher2fast: that it was made with this "
+          "package's models is not checked");
+    } else if (m.key != package_key(*measured->package)) {
+      throw Error(Code::kModelHash,
+                  "this measurement was made with other models, or another "
+                  "configuration of them, than those of " +
                       measured->package->name);
     }
     *out = new her2_measurement{std::move(measured)};

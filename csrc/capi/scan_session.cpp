@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "capi/package_key.h"
+
 namespace her2fast::capi {
 namespace {
 
@@ -201,6 +203,7 @@ std::shared_ptr<const Measured> ScanSession::snapshot() const {
   measured->source = source_;
   Snapshot snapshot = session_->snapshot();
   measured->measurement = std::move(snapshot.measurement);
+  measured->measurement.key = package_key(*engine_->package);
   if (snapshot.open_tiles > 0) measured->tiles_open = snapshot.open_tiles;
   return measured;
 }
@@ -225,6 +228,7 @@ std::shared_ptr<const Measured> ScanSession::finish() {
     throw;
   }
   measured->package = engine_->package;
+  measured->measurement.key = package_key(*engine_->package);
   measured->source = source_;
   if (feed_) {
     const StripAssembler::Counts counts = feed_->counts().strips;

@@ -7,7 +7,7 @@
 
 #include "fixture.h"
 
-static const char* package_folder;
+static const char *package_folder, *other_package_folder;
 
 /* ---- pushing ---- */
 
@@ -217,6 +217,16 @@ static const char kBowTie[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[900,900],[900,0],[0,900],[0,0]]]}";
 static const char kElsewhere[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[9000,0],[9900,0],[9900,90],[9000,0]]]}";
+
+/* Same classes, same grid, one word of a configuration differs: another package. */
+static void test_other_package(const her2_buffer* bytes) {
+  her2_package* other = open_package(other_package_folder);
+  her2_measurement* measurement = NULL;
+  CHECK(her2_measurement_load(other, her2_buffer_data(bytes), her2_buffer_size(bytes),
+                              &measurement) == HER2_MODEL_HASH);
+  CHECK(measurement == NULL && strstr(her2_last_error(), "other models") != NULL);
+  her2_package_close(other);
+}
 
 static void test_decisions(const her2_package* package, const her2_buffer* bytes) {
   her2_measurement* measurement = NULL;
@@ -589,11 +599,12 @@ int main(int argc, char** argv) {
   her2_package* package;
   her2_engine* engine;
   her2_buffer* expected;
-  if (argc != 2) {
-    fprintf(stderr, "usage: embed_check PACKAGE_FOLDER\n");
+  if (argc != 3) {
+    fprintf(stderr, "usage: embed_check PACKAGE_FOLDER OTHER_PACKAGE_FOLDER\n");
     return 2;
   }
   package_folder = argv[1];
+  other_package_folder = argv[2];
   CHECK(her2_abi_version() == HER2_ABI_VERSION);
   CHECK(strcmp(her2_status_name(HER2_WOULD_BLOCK), "WOULD_BLOCK") == 0);
   CHECK(strcmp(her2_status_name(12345), "UNKNOWN") == 0);
@@ -604,6 +615,7 @@ int main(int argc, char** argv) {
   test_orders(engine, expected);
   test_threads(engine, expected);
   test_decisions(package, expected);
+  test_other_package(expected);
   test_snapshot_and_missing(engine);
   test_one_tile_open(package);
   test_limits(engine);

@@ -106,7 +106,7 @@ HER2_API void her2_buffer_close(her2_buffer* buffer);
 typedef struct her2_package_options {
   uint64_t struct_size;
   const char* folder;       /* UTF-8; holds method.json, or config.json of a bare model */
-  const char* known_models; /* JSON {"<sha256>": "<name>"} of what may run; or null */
+  const char* known_models; /* path of a JSON list {"<sha256>": "<name>"}; or null */
   int32_t allow_unknown;    /* 1: also run models of no list; recorded as not known */
 } her2_package_options;
 
@@ -321,7 +321,9 @@ HER2_API void her2_measurement_close(her2_measurement* measurement);
  * finished one. */
 HER2_API int32_t her2_measurement_save(const her2_measurement* measurement,
                                        her2_buffer** out);
-/* `package` must be the one it was measured with. */
+/* `package` must be the one it was measured with: of other models HER2_MODEL_HASH. A file
+ * of the Python package does not name them in a way that can be checked; classes and grid
+ * must fit, and decisions carry a warning. */
 HER2_API int32_t her2_measurement_load(const her2_package* package, const void* data,
                                        uint64_t size, her2_measurement** out);
 
