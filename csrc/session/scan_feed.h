@@ -43,7 +43,7 @@ class ScanFeed {
   /// Takes all requests of the session, which then has one round and no other driver.
   /// @throws as StripAssembler
   ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits);
-  /// As `stop`, and waits for the thread.
+  /// As `end`.
   ~ScanFeed();
   ScanFeed(const ScanFeed&) = delete;
   ScanFeed& operator=(const ScanFeed&) = delete;
@@ -59,6 +59,8 @@ class ScanFeed {
   void drain();
   /// Cancels the session and drops what waits; `drain` returns.
   void stop();
+  /// As `stop`, waits for the thread and releases what was taken. Not from callbacks.
+  void end();
   Counts counts() const;
 
  private:

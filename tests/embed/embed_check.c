@@ -4,6 +4,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include "fixture.h"
 
@@ -503,6 +504,147 @@ static void test_failing_callbacks(const her2_package* package, her2_engine* goo
   her2_session_close(session);
 }
 
+/* Glass was promised where tissue comes later: the record says what nobody compared. */
+static void test_tissue_after_blank(her2_engine* engine) {
+  const rect all = {0, 0, SLIDE_WIDTH, SLIDE_HEIGHT};
+  her2_session_options options = session_options();
+  her2_session* session = NULL;
+  her2_measurement* measurement = NULL;
+  her2_decision* decision = NULL;
+  her2_progress progress;
+  NEED(her2_session_open(engine, &options, &session) == HER2_OK);
+  NEED(push_rect(session, all, HER2_PIXELS_BLANK, 0) == HER2_OK);
+  NEED(push_rect(session, all, HER2_PIXELS_RGB, 1) == HER2_OK);
+  NEED(her2_session_finish(session, &measurement) == HER2_OK);
+  memset(&progress, 0, sizeof progress);
+  progress.struct_size = sizeof progress;
+  NEED(her2_session_get_progress(session, &progress) == HER2_OK);
+  CHECK(progress.differing_px == 0 && progress.uncompared_px > 0);
+  CHECK(progress.uncompared_px == progress.repeated_px);
+  NEED(her2_measurement_decide(measurement, NULL, &decision) == HER2_OK);
+  CHECK(strstr(her2_decision_json(decision), "no longer held") != NULL);
+  her2_decision_close(decision);
+  her2_measurement_close(measurement);
+  her2_session_close(session);
+}
+
+/* A host whose callbacks ask the session while it is closed. */
+typedef struct asking_host {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  her2_session* session;
+  int released;
+  int64_t pushed_px; /* as the last release saw it */
+} asking_host;
+
+static void sleep_ms(long milliseconds) {
+  struct timespec time;
+  time.tv_sec = 0;
+  time.tv_nsec = milliseconds * 1000000;
+  nanosleep(&time, NULL);
+}
+
+static void release_and_ask(void* context, const void* data) {
+  asking_host* host = (asking_host*)context;
+  her2_progress progress;
+  (void)data;
+  pthread_mutex_lock(&host->mutex);
+  ++host->released;
+  pthread_cond_broadcast(&host->changed);
+  pthread_mutex_unlock(&host->mutex);
+  sleep_ms(60); /* by now the session is being closed */
+  memset(&progress, 0, sizeof progress);
+  progress.struct_size = sizeof progress;
+  CHECK(her2_session_get_progress(host->session, &progress) == HER2_OK);
+  pthread_mutex_lock(&host->mutex);
+  host->pushed_px = progress.pushed_px;
+  pthread_mutex_unlock(&host->mutex);
+}
+
+static int32_t slow_run(void* context, int32_t model, int64_t batch_id,
+                        const uint8_t* rgb, int32_t n, int32_t height_px,
+                        int32_t width_px, float* output, int64_t outputs) {
+  sleep_ms(15);
+  return color_run(context, model, batch_id, rgb, n, height_px, width_px, output,
+                   outputs);
+}
+
+static int32_t go_on(void* context, const her2_progress* progress) {
+  (void)context;
+  CHECK(progress->pushed_px >= 0);
+  return 0;
+}
+
+static void test_close_while_callbacks_ask(const her2_package* package) {
+  const rect top = {0, 0, SLIDE_WIDTH, 1200};
+  her2_session_options options = session_options();
+  color_engine context;
+  her2_engine_table table;
+  her2_engine* engine = NULL;
+  her2_pixels pixels;
+  asking_host host;
+  uint8_t* row = slide_pixels(0, 1500, SLIDE_WIDTH, 8, HER2_PIXELS_RGB, 3 * SLIDE_WIDTH);
+  memset(&context, 0, sizeof context);
+  memset(&table, 0, sizeof table);
+  table.struct_size = sizeof table;
+  table.context = &context;
+  table.run = slow_run;
+  NEED(her2_engine_open(package, &table, &engine) == HER2_OK);
+  memset(&host, 0, sizeof host);
+  pthread_mutex_init(&host.mutex, NULL);
+  pthread_cond_init(&host.changed, NULL);
+  options.progress = go_on;
+  NEED(her2_session_open(engine, &options, &host.session) == HER2_OK);
+  NEED(push_rect(host.session, top, HER2_PIXELS_RGB, 0) == HER2_OK);
+  memset(&pixels, 0, sizeof pixels);
+  pixels.struct_size = sizeof pixels;
+  pixels.width_px = SLIDE_WIDTH;
+  pixels.height_px = 8;
+  pixels.y0_px = 1500;
+  pixels.data = row;
+  pixels.release = release_and_ask;
+  pixels.release_context = &host;
+  NEED(her2_session_push(host.session, &pixels) == HER2_OK); /* assembled */
+  NEED(her2_session_push(host.session, &pixels) == HER2_OK); /* still in the queue */
+  pthread_mutex_lock(&host.mutex);
+  while (host.released == 0) pthread_cond_wait(&host.changed, &host.mutex);
+  pthread_mutex_unlock(&host.mutex);
+  her2_session_close(host.session);
+  CHECK(host.released == 2);
+  CHECK(host.pushed_px == (int64_t)SLIDE_WIDTH * 1208);
+  her2_engine_close(engine);
+  pthread_cond_destroy(&host.changed);
+  pthread_mutex_destroy(&host.mutex);
+  free(row);
+}
+
+/* One spacing for a slide, not one that is half ignored. */
+static void test_spacing_of_a_slide(her2_engine* engine) {
+  static const struct {
+    double x, y;
+    int32_t status;
+  } cases[] = {{0.25, 0.26, HER2_INVALID_ARGUMENT},
+               {0, 0.5, HER2_INVALID_ARGUMENT},
+               {0.5, 0, HER2_INVALID_ARGUMENT},
+               {0, 0, HER2_OK},
+               {0.5, 0.5, HER2_OK}};
+  her2_slide* slide = NULL;
+  char path[4096];
+  size_t i;
+  snprintf(path, sizeof path, "%s/../../demo/phantom-a.svs", package_folder);
+  NEED(her2_slide_open_file(path, &slide) == HER2_OK);
+  for (i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    her2_session_options options = session_options();
+    her2_session* session = NULL;
+    options.spacing_x_um = cases[i].x;
+    options.spacing_y_um = cases[i].y;
+    CHECK(her2_session_open_slide(engine, slide, &options, &session) == cases[i].status);
+    CHECK((session != NULL) == (cases[i].status == HER2_OK));
+    her2_session_close(session);
+  }
+  her2_slide_close(slide);
+}
+
 static int32_t failing_read(void* context, uint64_t offset, uint64_t size, void* out) {
   (void)offset;
   (void)size;
@@ -534,6 +676,16 @@ static void test_faults(const her2_package* package, her2_engine* engine) {
   CHECK(her2_slide_open_source(&source, &slide) == HER2_IO && slide == NULL);
   CHECK(strstr(her2_last_error(), "vendor.svs") != NULL);
   CHECK(calls > 100);
+  calls = 0; /* closed once, also where there is nothing to read with or to write to */
+  source.read = NULL;
+  CHECK(her2_slide_open_source(&source, &slide) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 100);
+  source.read = failing_read;
+  CHECK(her2_slide_open_source(&source, NULL) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 200);
+  source.struct_size = offsetof(her2_byte_source, close);
+  CHECK(her2_slide_open_source(&source, &slide) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 200);
   CHECK(her2_slide_open_file("/no/such/slide.svs", &slide) == 1); /* NOT_FOUND */
   CHECK(strcmp(her2_status_name(1), "NOT_FOUND") == 0);
 
@@ -620,6 +772,9 @@ int main(int argc, char** argv) {
   test_one_tile_open(package);
   test_limits(engine);
   test_failing_callbacks(package, engine);
+  test_tissue_after_blank(engine);
+  test_close_while_callbacks_ask(package);
+  test_spacing_of_a_slide(engine);
   test_faults(package, engine);
   her2_buffer_close(expected);
   her2_package_close(package);

@@ -197,7 +197,9 @@ typedef struct her2_byte_source {
   void* context;
   /* Reads exactly `size` bytes at `offset`; from many threads at once. 0, or HER2_IO. */
   int32_t (*read)(void* context, uint64_t offset, uint64_t size, void* out);
-  void (*close)(void* context); /* may be null; called once, also where opening failed */
+  /* May be null. Called once, also where opening failed, whatever the reason, but for a
+   * struct_size too small to have it all: then HER2_INVALID_ARGUMENT, and no call. */
+  void (*close)(void* context);
   uint64_t byte_count;
   const char* name; /* what messages call it */
 } her2_byte_source;
@@ -235,6 +237,7 @@ typedef struct her2_progress {
   int64_t queued;       /* pushes that wait */
   int64_t would_block;  /* pushes that were refused */
   uint64_t memory_bytes, peak_memory_bytes; /* of pixels: waiting, and being assembled */
+  int64_t uncompared_px; /* repeated when the first delivery was no longer held */
 } her2_progress;
 
 enum { HER2_LOG_INFO = 0, HER2_LOG_WARNING = 1, HER2_LOG_ERROR = 2 };
@@ -243,7 +246,8 @@ enum { HER2_READ_SCALED = 0, HER2_READ_EXACT = 1 };
 typedef struct her2_session_options {
   uint64_t struct_size;
   int64_t width_px, height_px;       /* level 0; her2_session_open_slide: of the slide */
-  double spacing_x_um, spacing_y_um; /* native, um/px; for a slide 0: the file's own */
+  double spacing_x_um, spacing_y_um; /* native, um/px; for a slide equal, or 0 and 0: the
+                                        file's own */
   uint64_t max_memory_bytes;         /* of pixels in work; 0: 256 MiB */
   int32_t model_threads;             /* batches computed side by side; 0: 1 */
   int32_t read_threads;              /* of a slide; 0: 1 */
