@@ -427,6 +427,11 @@ static void test_limits(her2_engine* engine) {
   NEED(her2_session_open(engine, &options, &session) == HER2_OK);
   memset(&pixels, 0, sizeof pixels);
   pixels.struct_size = sizeof pixels;
+  pixels.width_px = 1400;
+  pixels.height_px = 1000; /* 4.2 MB: more than a quarter, which a copy may have */
+  pixels.data = (const uint8_t*)&pixels;
+  CHECK(her2_session_push(session, &pixels) == HER2_INVALID_ARGUMENT);
+  CHECK(strstr(her2_last_error(), "4194304 bytes in one copied push") != NULL);
   pixels.width_px = 60000;
   pixels.height_px = 1;
   pixels.format = HER2_PIXELS_BLANK;

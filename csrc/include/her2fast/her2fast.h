@@ -248,12 +248,13 @@ typedef struct her2_session_options {
   int64_t width_px, height_px;       /* level 0; her2_session_open_slide: of the slide */
   double spacing_x_um, spacing_y_um; /* native, um/px; for a slide equal, or 0 and 0: the
                                         file's own */
-  uint64_t max_memory_bytes;         /* of pixels in work; 0: 256 MiB */
-  int32_t model_threads;             /* batches computed side by side; 0: 1 */
-  int32_t read_threads;              /* of a slide; 0: 1 */
-  int32_t read_mode;                 /* of a slide: HER2_READ_SCALED or _EXACT */
-  uint32_t white_rgb;                /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
-  const char* slide_name;            /* for the result; or null */
+  uint64_t max_memory_bytes; /* of pixels in work, beside one batch of outputs for each
+                                model thread; 0: 256 MiB */
+  int32_t model_threads;     /* batches computed side by side; 0: 1 */
+  int32_t read_threads;      /* of a slide; 0: 1 */
+  int32_t read_mode;         /* of a slide: HER2_READ_SCALED or _EXACT */
+  uint32_t white_rgb;        /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
+  const char* slide_name;    /* for the result; or null */
   void* callback_context;
   /* At most ten times a second, never twice at once; other than 0 cancels the session. */
   int32_t (*progress)(void* context, const her2_progress* progress);
@@ -288,16 +289,19 @@ typedef struct her2_pixels {
   const uint8_t* data;
   int32_t format;
   /*
-   * Null: the pixels are copied before the push returns. Else nothing is copied, and the
-   * pixels must stay as they are until this is called, exactly once, from a thread of the
-   * library, after a push that returned HER2_OK; after any other result it is not called.
+   * Null: the pixels are copied before the push returns; at most a quarter of
+   * max_memory_bytes at once, more is HER2_INVALID_ARGUMENT. Else nothing is copied, and
+   * the pixels must stay as they are until this is called, exactly once, from a thread of
+   * the library or the one that closes the session, after a push that returned HER2_OK;
+   * after any other result it is not called.
    */
   void (*release)(void* context, const void* data);
   void* release_context;
 } her2_pixels;
 
 /*
- * Rectangles of any shape in any order, at the native spacing; never waits for work.
+ * Rectangles of any shape in any order, at the native spacing; without copies also of any
+ * size. Never waits for work.
  * HER2_WOULD_BLOCK: the models or the assembling are behind. HER2_LIMIT_EXCEEDED: this
  * order needs more than max_memory_bytes, and the session has ended. A pixel counts once,
  * by its first delivery. What is never delivered is missing, not white.
