@@ -4,9 +4,10 @@
 ///
 /// Thread-safety: every member may be called from any thread. One thread assembles, in
 /// the order in which rectangles were taken, so that the first delivery of a pixel wins
-/// also where deliveries differ. Memory: `queue_bytes` of waiting pixels, `block_bytes`
-/// of what is being assembled, `batch_bytes` of full batches; when the models fall
-/// behind, the thread waits, the queue fills and `try_push` says so.
+/// also where deliveries differ. Memory: `queue_bytes` of waiting pixels
+/// and of memory kept for the next copies, `block_bytes` of what is being assembled,
+/// `batch_bytes` of full batches; when the models fall behind, the thread waits, the
+/// queue fills and `try_push` says so.
 #pragma once
 
 #include <cstddef>

@@ -95,7 +95,9 @@ def refusals(engine: str, folder: Path) -> list[str]:
             arguments = (table.context, 1, 0, None, n, height, width, None, outputs)
             status = table.run(*arguments)
             if status != MODEL_SHAPE:
-                wrong.append(f"{n} x {height} x {width} px, {outputs} outputs: {status}")
+                wrong.append(
+                    f"{n} x {height} x {width} px, {outputs} outputs: {status}"
+                )
         table.close(table.context)
     c.her2_package_close(package)
     return wrong
