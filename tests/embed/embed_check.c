@@ -9,7 +9,7 @@
 
 static const char *package_folder, *other_package_folder;
 
-/* ---- pushing ---- */
+/* ---- orders ---- */
 
 enum { MAX_RECTS = 4096 };
 enum order { RASTER, SERPENTINE, COLUMNS, RANDOM };
