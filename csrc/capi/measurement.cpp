@@ -3,6 +3,7 @@
 
 #include "capi/guard.h"
 #include "capi/handles.h"
+#include "capi/package_key.h"
 #include "capi/record.h"
 #include "her2fast/roi_geojson.h"
 
@@ -53,14 +54,17 @@ DecideOptions decide_options(const Measured& measured, const her2_decide_options
   return options;
 }
 
+std::string open_tiles_text(const Measured& measured) {
+  return std::to_string(*measured.tiles_open) + " of " +
+         std::to_string(measured.measurement.tiles.size()) + " tiles";
+}
+
 /// What is not measured yet could still change everything: no score.
 void withhold_score(const Measured& measured, Decision& d) {
   if (!measured.tiles_open || d.status != Status::kScored) return;
   d.status = code_status(Code::kMissingTiles);
   d.code = Code::kMissingTiles;
-  d.message = "provisional: " + std::to_string(*measured.tiles_open) + " of " +
-              std::to_string(measured.measurement.tiles.size()) +
-              " tiles are not measured yet";
+  d.message = "provisional: " + open_tiles_text(measured) + " are not measured yet";
   d.guideline.reset();
   d.flip.reset();
   d.islands.reset();
@@ -76,7 +80,13 @@ std::int32_t her2_measurement_save(const her2_measurement* measurement,
                                    her2_buffer** out) {
   return guarded([&] {
     needed(out, "an out") = nullptr;
-    *out = new her2_buffer{measured_of(measurement)->measurement.to_bytes()};
+    const Measured& measured = *measured_of(measurement);
+    if (measured.tiles_open) {  // stored, nobody would know any more
+      throw Error(Code::kMissingTiles,
+                  "need a finished measurement to save, got a provisional one: " +
+                      open_tiles_text(measured) + " are not measured yet");
+    }
+    *out = new her2_buffer{measured.measurement.to_bytes()};
     return HER2_OK;
   });
 }
@@ -98,6 +108,16 @@ std::int32_t her2_measurement_load(const her2_package* package, const void* data
         m.spacing != Spacing::from_um(classify.spacing_um)) {
       throw Error(Code::kModelClasses,
                   "this measurement was made with another package than " +
+                      measured->package->name);
+    }
+    if (!has_package_key(m)) {
+      measured->source.warnings.push_back(
+          "the measurement was not saved by libher2fast: that it was made with this "
+          "package's models is not checked");
+    } else if (m.key != package_key(*measured->package)) {
+      throw Error(Code::kModelHash,
+                  "this measurement was made with other models, or another "
+                  "configuration of them, than those of " +
                       measured->package->name);
     }
     *out = new her2_measurement{std::move(measured)};

@@ -5,6 +5,10 @@
 #include <stdexcept>
 #include <utility>
 
+#include "capi/package_key.h"
+#include "core/number_text.h"
+#include "session/fail_or_cancel.h"
+
 namespace her2fast::capi {
 namespace {
 
@@ -70,6 +74,13 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     source_.reading_mode = "pushed";
     source_.spacing_source = "user";
   } else {
+    if (options.spacing_x_um != options.spacing_y_um) {
+      throw std::invalid_argument(
+          "need one spacing for both axes of a slide, or 0 twice for the file's own, got "
+          "spacing_x_um=" +
+          fixed_text(options.spacing_x_um) +
+          ", spacing_y_um=" + fixed_text(options.spacing_y_um));
+    }
     std::optional<double> user_um;
     if (options.spacing_x_um != 0) user_um = options.spacing_x_um;
     const ResolvedFrame resolved = resolve_frame(slide->info(), user_um);
@@ -98,26 +109,28 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     feed_ = std::make_unique<ScanFeed>(
         *session_, frame, ScanFeedLimits::share(static_cast<std::size_t>(memory)));
   }
-  EngineTable table;
-  table.context = this;
-  table.run = run;
-  table.message = message;
-  driver_ = std::make_unique<EngineDriver>(*session_, table, model_threads);
-  if (reader_) reading_ = std::jthread([this] { read_slide(); });
   log(HER2_LOG_INFO, "measuring " + std::to_string(frame.width_px) + " x " +
                          std::to_string(frame.height_px) + " px with " +
                          engine_->package->name + ": " +
                          std::to_string(session_->progress().planned) + " tiles");
+  EngineTable table;
+  table.context = this;
+  table.run = run;
+  table.message = message;
+  // From here on threads run; what fails ends them before it ends the members.
+  driver_ = std::make_unique<EngineDriver>(*session_, table, model_threads);
+  if (reader_) reading_ = std::jthread([this] { read_slide(); });
 }
 
 ScanSession::~ScanSession() {
   cancel();
-  feed_.reset();
-  reading_ = {};
   driver_.reset();
+  reading_ = {};
+  // The feed's callbacks may still ask the session: its pointer goes last.
+  if (feed_) feed_->end();
 }
 
-void ScanSession::read_slide() {
+void ScanSession::read_slide() noexcept {
   try {
     reader_->run([this] { return session_->wanted(8, true); },
                  [this](TileAnswer&& answer) {
@@ -126,10 +139,13 @@ void ScanSession::read_slide() {
                                   answer.status);
                  });
   } catch (const Error& error) {
-    session_->fail(error.code(), error.what());  // keeps the first one
+    fail_or_cancel(*session_, error.code(), "", error.what());  // keeps the first one
   } catch (const std::exception& error) {
-    session_->fail(Code::kCrash,
-                   std::string("internal error while reading: ") + error.what());
+    fail_or_cancel(*session_, Code::kCrash,
+                   "internal error while reading: ", error.what());
+  } catch (...) {
+    fail_or_cancel(*session_, Code::kCrash,
+                   "internal error while reading: ", "what was thrown is no exception");
   }
 }
 
@@ -190,6 +206,7 @@ her2_progress ScanSession::progress() const {
     value.queued = counts.queued;
     value.would_block = counts.would_block;
     value.memory_bytes = counts.queue_bytes + counts.strips.bytes;
+    value.uncompared_px = counts.strips.uncompared_px;
     value.peak_memory_bytes = counts.peak_queue_bytes + counts.strips.peak_bytes;
   }
   return value;
@@ -201,6 +218,7 @@ std::shared_ptr<const Measured> ScanSession::snapshot() const {
   measured->source = source_;
   Snapshot snapshot = session_->snapshot();
   measured->measurement = std::move(snapshot.measurement);
+  measured->measurement.key = package_key(*engine_->package);
   if (snapshot.open_tiles > 0) measured->tiles_open = snapshot.open_tiles;
   return measured;
 }
@@ -225,6 +243,7 @@ std::shared_ptr<const Measured> ScanSession::finish() {
     throw;
   }
   measured->package = engine_->package;
+  measured->measurement.key = package_key(*engine_->package);
   measured->source = source_;
   if (feed_) {
     const StripAssembler::Counts counts = feed_->counts().strips;
@@ -232,6 +251,12 @@ std::shared_ptr<const Measured> ScanSession::finish() {
       measured->source.warnings.push_back(
           std::to_string(counts.differing_px) +
           " px were delivered again with other values; the first delivery counts");
+    }
+    if (counts.uncompared_px > 0) {
+      measured->source.warnings.push_back(
+          std::to_string(counts.uncompared_px) +
+          " px were delivered again when the first delivery was no longer held; the "
+          "first counts, and whether they differ is not known");
     }
   }
   report_end(*measured);

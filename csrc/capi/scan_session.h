@@ -3,7 +3,8 @@
 /// of pushed pixels or a reader of a slide.
 ///
 /// Thread-safety: every member may be called from any thread. Ends in this order,
-/// whatever happened: who brings pixels, then who computes, then the session.
+/// whatever happened: who computes and who reads (they ask the feed), then the feed, then
+/// the session.
 #pragma once
 
 #include <atomic>
@@ -34,7 +35,7 @@ class ScanSession {
   std::shared_ptr<const Measured> finish();
 
  private:
-  void read_slide();
+  void read_slide() noexcept;
   void log(std::int32_t level, const std::string& message) const noexcept;
   void report_progress() noexcept;
   void report_end(const Measured& measured) const;
@@ -49,13 +50,15 @@ class ScanSession {
   std::unique_ptr<Session> session_;
   std::unique_ptr<ScanFeed> feed_;
   std::unique_ptr<TileReader> reader_;
-  std::unique_ptr<EngineDriver> driver_;
-  std::jthread reading_;
 
   std::mutex progress_mutex_;
   std::chrono::steady_clock::time_point next_progress_{};
   std::mutex finish_mutex_;
   std::shared_ptr<const Measured> measured_;
+
+  // Last, so that they are joined before anything that they use goes.
+  std::unique_ptr<EngineDriver> driver_;
+  std::jthread reading_;
 };
 
 }  // namespace her2fast::capi

@@ -41,6 +41,16 @@ class HostSource final : public ByteSource {
   std::string name_;
 };
 
+/// From here on the source is closed once, whatever fails.
+std::shared_ptr<const HostSource> owned(const her2_byte_source& source) {
+  try {
+    return std::make_shared<const HostSource>(source);
+  } catch (...) {
+    if (source.close != nullptr) source.close(source.context);
+    throw;
+  }
+}
+
 /// At a spacing of 1 on both axes a grid pixel is a level-0 pixel.
 constexpr Spacing kOne{1'000'000};
 
@@ -64,12 +74,12 @@ std::int32_t her2_slide_open_file(const char* path, her2_slide** out) {
 
 std::int32_t her2_slide_open_source(const her2_byte_source* source, her2_slide** out) {
   return guarded([&] {
-    needed(out, "an out") = nullptr;
     const auto given =
         read_struct(source, offsetof(her2_byte_source, name), "a byte source");
+    const auto bytes = owned(given);
+    needed(out, "an out") = nullptr;
     if (given.read == nullptr)
       throw std::invalid_argument("need a byte source with `read`");
-    const auto bytes = std::make_shared<HostSource>(given);
     *out = handle_of(open_slide(std::shared_ptr<const ByteSource>(bytes)));
     return HER2_OK;
   });

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "session/fail_or_cancel.h"
+
 namespace her2fast {
 namespace {
 
@@ -66,10 +68,11 @@ void compute(Session& session, const EngineTable& engine) noexcept {
   } catch (const Error&) {
     // `put` and `next_batch` throw what the session has ended with already.
   } catch (const std::exception& error) {
-    session.fail(Code::kCrash,
-                 std::string("internal error while computing models: ") + error.what());
+    fail_or_cancel(session, Code::kCrash,
+                   "internal error while computing models: ", error.what());
   } catch (...) {
-    session.fail(Code::kCrash, "the engine threw something that is no exception");
+    fail_or_cancel(session, Code::kCrash, "the engine threw something that is ",
+                   "no exception");
   }
 }
 

@@ -11,6 +11,7 @@
 #include <deque>
 #include <limits>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -18,11 +19,15 @@
 #include <utility>
 #include <vector>
 
+#include "session/fail_or_cancel.h"
+
 namespace her2fast {
 namespace {
 
 // Rectangles of one pixel must not grow the queue beyond what their pixels say.
 constexpr std::size_t kMaxQueued = 4096;
+// Buffers of earlier copies that are kept.
+constexpr std::size_t kMaxPooled = 64;
 
 std::vector<ReadRequest> all_requests(Session& session) {
   std::vector<ReadRequest> all;
@@ -74,28 +79,40 @@ struct ScanFeed::Impl {
               session.wait_for_batches(limits.batch_bytes);
               session.push(request.id, rgb, TileStatus::kOk);
             },
-            limits_.block_bytes) {}
+            limits_.block_bytes) {
+    pool.reserve(kMaxPooled);  // so that keeping memory needs none
+  }
 
-  void run();
-  void assemble(const PixelRect& rect);
+  void run() noexcept;
+  void assemble(const PixelRect& rect) noexcept;
+  void fail(Code code, const char* doing, const char* what) noexcept;
   void let_go(Item& item);
   void drop_queue(std::unique_lock<std::mutex>& lock);
   std::vector<std::uint8_t> take_memory(std::size_t bytes);
+  void trim_pool();
 };
 
-void ScanFeed::Impl::assemble(const PixelRect& rect) {
-  const auto failed = [&](Code code, const std::string& message) {
-    session.fail(code, message);
-    const std::lock_guard lock(mutex);
-    if (!error) error.emplace(code, message);
-    stopped = true;
-  };
+void ScanFeed::Impl::fail(Code code, const char* doing, const char* what) noexcept {
+  fail_or_cancel(session, code, doing, what);
+  const std::lock_guard lock(mutex);
+  stopped = true;
+  try {
+    if (!error) error.emplace(code, std::string(doing) + what);
+  } catch (const std::bad_alloc&) {
+    error.reset();  // pushes then say that the session was cancelled
+  }
+}
+
+void ScanFeed::Impl::assemble(const PixelRect& rect) noexcept {
+  constexpr char kDoing[] = "internal error while assembling: ";
   try {
     strips.add(rect);
   } catch (const Error& e) {
-    failed(e.code(), e.what());
+    fail(e.code(), "", e.what());
   } catch (const std::exception& e) {
-    failed(Code::kCrash, std::string("internal error while assembling: ") + e.what());
+    fail(Code::kCrash, kDoing, e.what());
+  } catch (...) {
+    fail(Code::kCrash, kDoing, "what was thrown is no exception");
   }
 }
 
@@ -116,7 +133,8 @@ static void let_others_finish() {
 #endif
 }
 
-void ScanFeed::Impl::run() {
+/// Nothing in here allocates but what `assemble` catches.
+void ScanFeed::Impl::run() noexcept {
   let_others_finish();
   std::unique_lock lock(mutex);
   for (;;) {
@@ -131,8 +149,8 @@ void ScanFeed::Impl::run() {
     lock.lock();
     working = false;
     queue_bytes -= item.bytes;
-    if (item.copy.capacity() > 0 &&
-        pool_bytes + item.copy.capacity() <= limits.queue_bytes / 2) {
+    if (item.copy.capacity() > 0 && pool.size() < kMaxPooled &&
+        queue_bytes + pool_bytes + item.copy.capacity() <= limits.queue_bytes) {
       pool_bytes += item.copy.capacity();
       pool.push_back(std::move(item.copy));
     }
@@ -141,17 +159,21 @@ void ScanFeed::Impl::run() {
 }
 
 void ScanFeed::Impl::drop_queue(std::unique_lock<std::mutex>& lock) {
-  std::deque<Item> dropped = std::exchange(queue, {});
-  for (const Item& item : dropped) queue_bytes -= item.bytes;
-  lock.unlock();
-  for (Item& item : dropped) let_go(item);
-  lock.lock();
+  while (!queue.empty()) {
+    Item item = std::move(queue.front());
+    queue.pop_front();
+    queue_bytes -= item.bytes;
+    lock.unlock();
+    let_go(item);
+    lock.lock();
+  }
 }
 
-/// With the lock held. Memory that was used before spares its page faults.
+/// With the lock held. Memory that was used before spares its page faults; much more than
+/// is needed is not taken, because pixels are counted, not capacities.
 std::vector<std::uint8_t> ScanFeed::Impl::take_memory(std::size_t bytes) {
   for (std::size_t i = pool.size(); i-- > 0;) {
-    if (pool[i].capacity() < bytes) continue;
+    if (pool[i].capacity() < bytes || pool[i].capacity() / 2 > bytes) continue;
     std::vector<std::uint8_t> memory = std::move(pool[i]);
     pool_bytes -= memory.capacity();
     pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(i));
@@ -160,15 +182,25 @@ std::vector<std::uint8_t> ScanFeed::Impl::take_memory(std::size_t bytes) {
   return {};
 }
 
+/// With the lock held: kept memory makes room for pixels that wait.
+void ScanFeed::Impl::trim_pool() {
+  while (!pool.empty() && queue_bytes + pool_bytes > limits.queue_bytes) {
+    pool_bytes -= pool.back().capacity();
+    pool.pop_back();
+  }
+}
+
 ScanFeed::ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits)
     : impl_(std::make_unique<Impl>(session, frame, limits)) {
   Impl* impl = impl_.get();
   impl->thread = std::jthread([impl] { impl->run(); });
 }
 
-ScanFeed::~ScanFeed() {
+ScanFeed::~ScanFeed() { end(); }
+
+void ScanFeed::end() {
   stop();
-  impl_->thread = {};
+  if (impl_->thread.joinable()) impl_->thread.join();
   std::unique_lock lock(impl_->mutex);
   impl_->drop_queue(lock);
 }
@@ -204,6 +236,7 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
   if (copies) {
     ++f.reserved;
     item.copy = f.take_memory(bytes);
+    f.trim_pool();
     lock.unlock();
     std::exception_ptr failure;
     try {
@@ -227,7 +260,13 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
       std::rethrow_exception(failure);
     }
   }
-  f.queue.push_back(std::move(item));
+  try {
+    f.queue.push_back(std::move(item));
+  } catch (...) {
+    f.queue_bytes -= bytes;
+    f.changed.notify_all();
+    throw;
+  }
   lock.unlock();
   f.changed.notify_all();  // whom it wakes finds the lock free
   return true;

@@ -4,9 +4,10 @@
 ///
 /// Thread-safety: every member may be called from any thread. One thread assembles, in
 /// the order in which rectangles were taken, so that the first delivery of a pixel wins
-/// also where deliveries differ. Memory: `queue_bytes` of waiting pixels, `block_bytes`
-/// of what is being assembled, `batch_bytes` of full batches; when the models fall
-/// behind, the thread waits, the queue fills and `try_push` says so.
+/// also where deliveries differ. Memory: `queue_bytes` of waiting pixels
+/// and of memory kept for the next copies, `block_bytes` of what is being assembled,
+/// `batch_bytes` of full batches; when the models fall behind, the thread waits, the
+/// queue fills and `try_push` says so.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +44,7 @@ class ScanFeed {
   /// Takes all requests of the session, which then has one round and no other driver.
   /// @throws as StripAssembler
   ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits);
-  /// As `stop`, and waits for the thread.
+  /// As `end`.
   ~ScanFeed();
   ScanFeed(const ScanFeed&) = delete;
   ScanFeed& operator=(const ScanFeed&) = delete;
@@ -59,6 +60,8 @@ class ScanFeed {
   void drain();
   /// Cancels the session and drops what waits; `drain` returns.
   void stop();
+  /// As `stop`, waits for the thread and releases what was taken. Not from callbacks.
+  void end();
   Counts counts() const;
 
  private:

@@ -92,6 +92,9 @@ struct StripAssembler::Impl {
     StripBlock block;
   };
   using EntryPtr = std::shared_ptr<Entry>;
+  /// What a block takes beside its pixels: with the counters of its pointer, and a node
+  /// and a bucket of the map.
+  static constexpr std::size_t kEntryBytes = sizeof(Entry) + 96;
 
   SlideFrame frame;
   std::vector<ReadRequest> requests;
@@ -264,19 +267,27 @@ void StripAssembler::Impl::add_to_block(std::int64_t number, const BlockAxis& x,
     if (offsets[b] == offsets[b + 1]) return;  // no request needs it
     if (requests_left[b] == 0) {
       counts.repeated_px += area;
+      counts.uncompared_px += area;
       return;
     }
-    EntryPtr& slot = entries[number];
-    if (!slot) slot = std::make_shared<Entry>();
-    entry = slot;
+    const auto found = entries.find(number);
+    if (found != entries.end()) {
+      entry = found->second;
+    } else {
+      if (error) throw *error;
+      charge(kEntryBytes);
+      entry = entries.emplace(number, std::make_shared<Entry>()).first->second;
+    }
   }
   StripBlock::Found found;
+  std::int64_t uncompared_px = 0;
   bool completed = false;
   {
     const std::lock_guard block_lock(entry->mutex);
     StripBlock& block = entry->block;
     if (block.complete()) {
       found.repeated_px = area;
+      uncompared_px = area;
     } else {
       const bool alone = block.filled_by(x, y, rect);
       const bool opens = !alone && !block.open();
@@ -299,6 +310,7 @@ void StripAssembler::Impl::add_to_block(std::int64_t number, const BlockAxis& x,
   const std::lock_guard lock(mutex);
   counts.repeated_px += found.repeated_px;
   counts.differing_px += found.differing_px;
+  counts.uncompared_px += uncompared_px;
   if (!completed) return;
   for (std::uint32_t i = offsets[b]; i < offsets[b + 1]; ++i) {
     if (--blocks_left[numbers[i]] == 0) full.push_back(numbers[i]);
@@ -335,7 +347,8 @@ void StripAssembler::Impl::answer_request(std::uint32_t number,
     const std::lock_guard lock(mutex);
     for (const auto& [b, entry] : held) {
       if (--requests_left[static_cast<std::size_t>(b)] > 0) continue;
-      counts.bytes -= StripBlock::grid_bytes(axis_x(b % columns), axis_y(b / columns));
+      counts.bytes -=
+          kEntryBytes + StripBlock::grid_bytes(axis_x(b % columns), axis_y(b / columns));
       entries.erase(b);
     }
     ++counts.answered;

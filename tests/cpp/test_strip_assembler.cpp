@@ -188,6 +188,8 @@ TEST_F(Delivered, OverlapsOfEqualPixelsAreDroppedAndCounted) {
   const auto counts = collector.strips.counts();
   // 7 overlaps of 20 rows and the last piece; blocks share no pixel at this spacing
   EXPECT_EQ(counts.repeated_px, 7 * 20 * 400 + 77 * 55);
+  EXPECT_GE(counts.uncompared_px, 77 * 55) << "at least what was answered";
+  EXPECT_LE(counts.uncompared_px, counts.repeated_px);
   EXPECT_EQ(counts.differing_px, 0);
 }
 
@@ -204,6 +206,7 @@ TEST_F(Delivered, TheFirstDeliveryWinsAndDifferencesAreCounted) {
   EXPECT_EQ(collector.answers, expected);
   EXPECT_EQ(collector.strips.counts().repeated_px, 30 * 400);
   EXPECT_EQ(collector.strips.counts().differing_px, 30 * 400);
+  EXPECT_EQ(collector.strips.counts().uncompared_px, 0);
 }
 
 TEST_F(Delivered, WhatNeverComesStaysUnanswered) {
@@ -237,6 +240,10 @@ TEST_F(Delivered, BlankCountsAsWhite) {
   for (const auto& [id, rgb] : collector.answers) {
     EXPECT_TRUE(std::all_of(rgb.begin(), rgb.end(), [](int v) { return v == 255; }));
   }
+  add(collector.strips, cut(*slide, 0, 0, 400, 300));  // too late, and it can be seen
+  const auto counts = collector.strips.counts();
+  EXPECT_EQ(counts.repeated_px, 400 * 300);
+  EXPECT_EQ(counts.uncompared_px, 400 * 300);
 }
 
 TEST_F(Delivered, ThreadsGiveTheSameBits) {

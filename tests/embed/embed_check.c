@@ -7,48 +7,9 @@
 
 #include "fixture.h"
 
-static const char* package_folder;
+static const char *package_folder, *other_package_folder;
 
-/* ---- pushing ---- */
-
-typedef struct rect {
-  int64_t x, y, width, height;
-} rect;
-
-static int released = 0;
-static pthread_mutex_t released_mutex = PTHREAD_MUTEX_INITIALIZER;
-
-static void release_pixels(void* context, const void* data) {
-  CHECK(context == (void*)&released);
-  free((void*)(uintptr_t)data);
-  pthread_mutex_lock(&released_mutex);
-  ++released;
-  pthread_mutex_unlock(&released_mutex);
-}
-
-/* Pushes until it is taken; without copying every other time. */
-static int32_t push_rect(her2_session* session, rect r, int32_t format, int zero_copy) {
-  const int64_t step = format == HER2_PIXELS_RGBA || format == HER2_PIXELS_BGRA ? 4 : 3;
-  her2_pixels pixels;
-  int32_t status;
-  memset(&pixels, 0, sizeof pixels);
-  pixels.struct_size = sizeof pixels;
-  pixels.x0_px = r.x;
-  pixels.y0_px = r.y;
-  pixels.width_px = r.width;
-  pixels.height_px = r.height;
-  pixels.format = format;
-  pixels.stride_bytes = r.width * step + 8;
-  pixels.data = slide_pixels(r.x, r.y, r.width, r.height, format, pixels.stride_bytes);
-  if (zero_copy) {
-    pixels.release = release_pixels;
-    pixels.release_context = &released;
-  }
-  while ((status = her2_session_push(session, &pixels)) == HER2_WOULD_BLOCK)
-    sched_yield();
-  if (!zero_copy || status != HER2_OK) free((void*)(uintptr_t)pixels.data);
-  return status;
-}
+/* ---- orders ---- */
 
 enum { MAX_RECTS = 4096 };
 enum order { RASTER, SERPENTINE, COLUMNS, RANDOM };
@@ -190,26 +151,6 @@ static void test_threads(her2_engine* engine, const her2_buffer* expected) {
 
 /* ---- decisions ---- */
 
-static her2_decision_info decided(const her2_measurement* measurement, const char* roi,
-                                  const char* guideline) {
-  her2_decide_options options;
-  her2_decision_info info;
-  her2_decision* decision = NULL;
-  memset(&options, 0, sizeof options);
-  memset(&info, 0, sizeof info);
-  options.struct_size = sizeof options;
-  options.roi_geojson = roi;
-  options.guideline = guideline;
-  NEED(her2_measurement_decide(measurement, &options, &decision) == HER2_OK);
-  info.struct_size = sizeof info;
-  NEED(her2_decision_get_info(decision, &info) == HER2_OK);
-  CHECK(strstr(her2_decision_json(decision), "\"record_version\": 1") != NULL);
-  her2_decision_close(decision);
-  info.class_px = info.class_patches = NULL;
-  info.message = NULL;
-  return info;
-}
-
 static const char kHalf[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[1150,0],[1150,1900],[0,1900],[0,0]]]"
     "}";
@@ -217,6 +158,16 @@ static const char kBowTie[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[0,0],[900,900],[900,0],[0,900],[0,0]]]}";
 static const char kElsewhere[] =
     "{\"type\":\"Polygon\",\"coordinates\":[[[9000,0],[9900,0],[9900,90],[9000,0]]]}";
+
+/* Same classes, same grid, one word of a configuration differs: another package. */
+static void test_other_package(const her2_buffer* bytes) {
+  her2_package* other = open_package(other_package_folder);
+  her2_measurement* measurement = NULL;
+  CHECK(her2_measurement_load(other, her2_buffer_data(bytes), her2_buffer_size(bytes),
+                              &measurement) == HER2_MODEL_HASH);
+  CHECK(measurement == NULL && strstr(her2_last_error(), "other models") != NULL);
+  her2_package_close(other);
+}
 
 static void test_decisions(const her2_package* package, const her2_buffer* bytes) {
   her2_measurement* measurement = NULL;
@@ -266,6 +217,7 @@ static void test_snapshot_and_missing(her2_engine* engine) {
   her2_session_options options = session_options();
   her2_session* session = NULL;
   her2_measurement* measurement = NULL;
+  her2_buffer* bytes = NULL;
   her2_decision_info info;
   her2_progress progress;
   const int count = cut_slide(SLIDE_WIDTH, 100, RASTER, rects);
@@ -278,6 +230,8 @@ static void test_snapshot_and_missing(her2_engine* engine) {
   info = decided(measurement, NULL, NULL);
   CHECK(info.provisional && info.score == -1 && info.status == HER2_INDETERMINATE);
   CHECK(info.code == HER2_MISSING_TILES && info.tiles_missing > 0);
+  CHECK(her2_measurement_save(measurement, &bytes) == HER2_MISSING_TILES);
+  CHECK(bytes == NULL && strstr(her2_last_error(), "provisional") != NULL);
   her2_measurement_close(measurement);
 
   /* Half of the slide never comes: missing, not white. */
@@ -308,6 +262,11 @@ static void test_limits(her2_engine* engine) {
   NEED(her2_session_open(engine, &options, &session) == HER2_OK);
   memset(&pixels, 0, sizeof pixels);
   pixels.struct_size = sizeof pixels;
+  pixels.width_px = 1400;
+  pixels.height_px = 1000; /* 4.2 MB: more than a quarter, which a copy may have */
+  pixels.data = (const uint8_t*)&pixels;
+  CHECK(her2_session_push(session, &pixels) == HER2_INVALID_ARGUMENT);
+  CHECK(strstr(her2_last_error(), "4194304 bytes in one copied push") != NULL);
   pixels.width_px = 60000;
   pixels.height_px = 1;
   pixels.format = HER2_PIXELS_BLANK;
@@ -416,6 +375,16 @@ static void test_faults(const her2_package* package, her2_engine* engine) {
   CHECK(her2_slide_open_source(&source, &slide) == HER2_IO && slide == NULL);
   CHECK(strstr(her2_last_error(), "vendor.svs") != NULL);
   CHECK(calls > 100);
+  calls = 0; /* closed once, also where there is nothing to read with or to write to */
+  source.read = NULL;
+  CHECK(her2_slide_open_source(&source, &slide) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 100);
+  source.read = failing_read;
+  CHECK(her2_slide_open_source(&source, NULL) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 200);
+  source.struct_size = offsetof(her2_byte_source, close);
+  CHECK(her2_slide_open_source(&source, &slide) == HER2_INVALID_ARGUMENT);
+  CHECK(calls == 200);
   CHECK(her2_slide_open_file("/no/such/slide.svs", &slide) == 1); /* NOT_FOUND */
   CHECK(strcmp(her2_status_name(1), "NOT_FOUND") == 0);
 
@@ -481,11 +450,12 @@ int main(int argc, char** argv) {
   her2_package* package;
   her2_engine* engine;
   her2_buffer* expected;
-  if (argc != 2) {
-    fprintf(stderr, "usage: embed_check PACKAGE_FOLDER\n");
+  if (argc != 3) {
+    fprintf(stderr, "usage: embed_check PACKAGE_FOLDER OTHER_PACKAGE_FOLDER\n");
     return 2;
   }
   package_folder = argv[1];
+  other_package_folder = argv[2];
   CHECK(her2_abi_version() == HER2_ABI_VERSION);
   CHECK(strcmp(her2_status_name(HER2_WOULD_BLOCK), "WOULD_BLOCK") == 0);
   CHECK(strcmp(her2_status_name(12345), "UNKNOWN") == 0);
@@ -496,6 +466,7 @@ int main(int argc, char** argv) {
   test_orders(engine, expected);
   test_threads(engine, expected);
   test_decisions(package, expected);
+  test_other_package(expected);
   test_snapshot_and_missing(engine);
   test_limits(engine);
   test_failing_callbacks(package, engine);

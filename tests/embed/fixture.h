@@ -4,6 +4,8 @@
 #define HER2FAST_EMBED_FIXTURE_H
 
 #include <her2fast/her2fast.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +153,65 @@ static her2_session_options session_options(void) {
   options.spacing_x_um = options.spacing_y_um = SLIDE_SPACING_UM;
   options.model_threads = 2;
   return options;
+}
+
+typedef struct rect {
+  int64_t x, y, width, height;
+} rect;
+
+static int released = 0;
+static pthread_mutex_t released_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void release_pixels(void* context, const void* data) {
+  CHECK(context == (void*)&released);
+  free((void*)(uintptr_t)data);
+  pthread_mutex_lock(&released_mutex);
+  ++released;
+  pthread_mutex_unlock(&released_mutex);
+}
+
+/* Pushes until it is taken; without copying every other time. */
+static int32_t push_rect(her2_session* session, rect r, int32_t format, int zero_copy) {
+  const int64_t step = format == HER2_PIXELS_RGBA || format == HER2_PIXELS_BGRA ? 4 : 3;
+  her2_pixels pixels;
+  int32_t status;
+  memset(&pixels, 0, sizeof pixels);
+  pixels.struct_size = sizeof pixels;
+  pixels.x0_px = r.x;
+  pixels.y0_px = r.y;
+  pixels.width_px = r.width;
+  pixels.height_px = r.height;
+  pixels.format = format;
+  pixels.stride_bytes = r.width * step + 8;
+  pixels.data = slide_pixels(r.x, r.y, r.width, r.height, format, pixels.stride_bytes);
+  if (zero_copy) {
+    pixels.release = release_pixels;
+    pixels.release_context = &released;
+  }
+  while ((status = her2_session_push(session, &pixels)) == HER2_WOULD_BLOCK)
+    sched_yield();
+  if (!zero_copy || status != HER2_OK) free((void*)(uintptr_t)pixels.data);
+  return status;
+}
+
+static her2_decision_info decided(const her2_measurement* measurement, const char* roi,
+                                  const char* guideline) {
+  her2_decide_options options;
+  her2_decision_info info;
+  her2_decision* decision = NULL;
+  memset(&options, 0, sizeof options);
+  memset(&info, 0, sizeof info);
+  options.struct_size = sizeof options;
+  options.roi_geojson = roi;
+  options.guideline = guideline;
+  NEED(her2_measurement_decide(measurement, &options, &decision) == HER2_OK);
+  info.struct_size = sizeof info;
+  NEED(her2_decision_get_info(decision, &info) == HER2_OK);
+  CHECK(strstr(her2_decision_json(decision), "\"record_version\": 1") != NULL);
+  her2_decision_close(decision);
+  info.class_px = info.class_patches = NULL;
+  info.message = NULL;
+  return info;
 }
 
 #endif

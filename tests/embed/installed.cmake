@@ -49,7 +49,7 @@ if(pkg_config)
   file(GLOB_RECURSE pc ${prefix}/*her2fast.pc)
   get_filename_component(pc_folder ${pc} DIRECTORY)
   set(ENV{PKG_CONFIG_PATH} ${pc_folder})
-  run(${pkg_config} --define-variable=prefix=${prefix} --cflags --libs her2fast)
+  run(${pkg_config} --cflags --libs her2fast)
   string(STRIP "${output}" flags)
   separate_arguments(flags UNIX_COMMAND "${flags}")
   run(${C_COMPILER} -std=c99 -shared -fPIC -o ${WORK}/header_alone.so

@@ -23,7 +23,7 @@ SOURCE_KEYS = {"slide", "reading_mode", "measurement_key", "decision_key", "devi
 ORDERS = (["--strip", "2000x300"], ["--strip", "333x450", "--order", "random"])
 
 
-INVALID_ARGUMENT, NO_DEVICE = -1, -5
+INVALID_ARGUMENT, NO_DEVICE, MODEL_SHAPE = -1, -5, 23
 
 
 class PackageOptions(ctypes.Structure):
@@ -43,13 +43,20 @@ class TorchOptions(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_uint64), ("device", ctypes.c_char_p)]
 
 
+RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    *(ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p),
+    *(ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64),
+)
+
+
 class EngineTable(ctypes.Structure):
     """her2_engine_table."""
 
     _fields_ = [
         ("struct_size", ctypes.c_uint64),
         ("context", ctypes.c_void_p),
-        ("run", ctypes.c_void_p),
+        ("run", RUN),
         ("close", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
         ("message", ctypes.c_void_p),
     ]
@@ -66,7 +73,7 @@ def refusals(engine: str, folder: Path) -> list[str]:
     wrong = []
     if c.her2_package_open(ctypes.byref(options), ctypes.byref(package)) != 0:
         return ["the package was refused"]
-    for device in (b"abacus", b"mps"):
+    for device in (b"abacus", b"mps", b"cuda:99"):
         torch_options = TorchOptions(ctypes.sizeof(TorchOptions), device)
         table = EngineTable(ctypes.sizeof(EngineTable))
         arguments = (package, ctypes.byref(torch_options), ctypes.byref(table))
@@ -82,6 +89,15 @@ def refusals(engine: str, folder: Path) -> list[str]:
     if c.her2_torch_open(package, None, ctypes.byref(table)) != 0 or not table.run:
         wrong.append(f"the package: {c.her2_torch_last_error()!r}")
     else:
+        # Batches of another package: nothing is read or written, so there is no memory.
+        shapes = ((1, 64, 64, 5), (1, 63, 64, 6), (1, 64, 65, 6), (33, 64, 64, 6))
+        for n, height, width, outputs in (*shapes, (0, 64, 64, 6)):
+            arguments = (table.context, 1, 0, None, n, height, width, None, outputs)
+            status = table.run(*arguments)
+            if status != MODEL_SHAPE:
+                wrong.append(
+                    f"{n} x {height} x {width} px, {outputs} outputs: {status}"
+                )
         table.close(table.context)
     c.her2_package_close(package)
     return wrong

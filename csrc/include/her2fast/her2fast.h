@@ -106,7 +106,7 @@ HER2_API void her2_buffer_close(her2_buffer* buffer);
 typedef struct her2_package_options {
   uint64_t struct_size;
   const char* folder;       /* UTF-8; holds method.json, or config.json of a bare model */
-  const char* known_models; /* JSON {"<sha256>": "<name>"} of what may run; or null */
+  const char* known_models; /* path of a JSON list {"<sha256>": "<name>"}; or null */
   int32_t allow_unknown;    /* 1: also run models of no list; recorded as not known */
 } her2_package_options;
 
@@ -197,7 +197,9 @@ typedef struct her2_byte_source {
   void* context;
   /* Reads exactly `size` bytes at `offset`; from many threads at once. 0, or HER2_IO. */
   int32_t (*read)(void* context, uint64_t offset, uint64_t size, void* out);
-  void (*close)(void* context); /* may be null; called once, also where opening failed */
+  /* May be null. Called once, also where opening failed, whatever the reason, but for a
+   * struct_size too small to have it all: then HER2_INVALID_ARGUMENT, and no call. */
+  void (*close)(void* context);
   uint64_t byte_count;
   const char* name; /* what messages call it */
 } her2_byte_source;
@@ -235,6 +237,7 @@ typedef struct her2_progress {
   int64_t queued;       /* pushes that wait */
   int64_t would_block;  /* pushes that were refused */
   uint64_t memory_bytes, peak_memory_bytes; /* of pixels: waiting, and being assembled */
+  int64_t uncompared_px; /* repeated when the first delivery was no longer held */
 } her2_progress;
 
 enum { HER2_LOG_INFO = 0, HER2_LOG_WARNING = 1, HER2_LOG_ERROR = 2 };
@@ -243,13 +246,15 @@ enum { HER2_READ_SCALED = 0, HER2_READ_EXACT = 1 };
 typedef struct her2_session_options {
   uint64_t struct_size;
   int64_t width_px, height_px;       /* level 0; her2_session_open_slide: of the slide */
-  double spacing_x_um, spacing_y_um; /* native, um/px; for a slide 0: the file's own */
-  uint64_t max_memory_bytes;         /* of pixels in work; 0: 256 MiB */
-  int32_t model_threads;             /* batches computed side by side; 0: 1 */
-  int32_t read_threads;              /* of a slide; 0: 1 */
-  int32_t read_mode;                 /* of a slide: HER2_READ_SCALED or _EXACT */
-  uint32_t white_rgb;                /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
-  const char* slide_name;            /* for the result; or null */
+  double spacing_x_um, spacing_y_um; /* native, um/px; for a slide equal, or 0 and 0: the
+                                        file's own */
+  uint64_t max_memory_bytes; /* of pixels in work, beside one batch of outputs for each
+                                model thread; 0: 256 MiB */
+  int32_t model_threads;     /* batches computed side by side; 0: 1 */
+  int32_t read_threads;      /* of a slide; 0: 1 */
+  int32_t read_mode;         /* of a slide: HER2_READ_SCALED or _EXACT */
+  uint32_t white_rgb;        /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
+  const char* slide_name;    /* for the result; or null */
   void* callback_context;
   /* At most ten times a second, never twice at once; other than 0 cancels the session. */
   int32_t (*progress)(void* context, const her2_progress* progress);
@@ -284,16 +289,19 @@ typedef struct her2_pixels {
   const uint8_t* data;
   int32_t format;
   /*
-   * Null: the pixels are copied before the push returns. Else nothing is copied, and the
-   * pixels must stay as they are until this is called, exactly once, from a thread of the
-   * library, after a push that returned HER2_OK; after any other result it is not called.
+   * Null: the pixels are copied before the push returns; at most a quarter of
+   * max_memory_bytes at once, more is HER2_INVALID_ARGUMENT. Else nothing is copied, and
+   * the pixels must stay as they are until this is called, exactly once, from a thread of
+   * the library or the one that closes the session, after a push that returned HER2_OK;
+   * after any other result it is not called.
    */
   void (*release)(void* context, const void* data);
   void* release_context;
 } her2_pixels;
 
 /*
- * Rectangles of any shape in any order, at the native spacing; never waits for work.
+ * Rectangles of any shape in any order, at the native spacing; without copies also of any
+ * size. Never waits for work.
  * HER2_WOULD_BLOCK: the models or the assembling are behind. HER2_LIMIT_EXCEEDED: this
  * order needs more than max_memory_bytes, and the session has ended. A pixel counts once,
  * by its first delivery. What is never delivered is missing, not white.
@@ -316,10 +324,14 @@ HER2_API int32_t her2_session_finish(her2_session* session, her2_measurement** o
 /* ---- measurements and decisions ---- */
 
 HER2_API void her2_measurement_close(her2_measurement* measurement);
-/* The `.h2m` format of the measurement, to be stored and decided on later. */
+/* The `.h2m` format of the measurement, to be stored and decided on later. Of a snapshot
+ * with tiles that are not measured yet HER2_MISSING_TILES: stored, it would pass for a
+ * finished one. */
 HER2_API int32_t her2_measurement_save(const her2_measurement* measurement,
                                        her2_buffer** out);
-/* `package` must be the one it was measured with. */
+/* `package` must be the one it was measured with: of other models HER2_MODEL_HASH. A file
+ * of the Python package does not name them in a way that can be checked; classes and grid
+ * must fit, and decisions carry a warning. */
 HER2_API int32_t her2_measurement_load(const her2_package* package, const void* data,
                                        uint64_t size, her2_measurement** out);
 

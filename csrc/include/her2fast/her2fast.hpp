@@ -116,8 +116,16 @@ class Engine {
     open(package, table);
     context.release();
   }
-  /// A table that a provider filled; its context is the engine's from here on.
-  Engine(const Package& package, const her2_engine_table& table) { open(package, table); }
+  /// A table that a provider filled; its context is the engine's from here on, and is
+  /// closed also where this throws.
+  Engine(const Package& package, const her2_engine_table& table) {
+    try {
+      open(package, table);
+    } catch (...) {
+      if (table.close != nullptr) table.close(table.context);
+      throw;
+    }
+  }
   const her2_engine* get() const { return handle_.get(); }
 
  private:

@@ -27,9 +27,11 @@ typedef struct her2_torch_options {
 
 /*
  * Opens the package's models and fills `table` (its struct_size set), for
- * her2_engine_open with the same package. Where that fails, call table->close yourself.
- * HER2_INTERNAL: the libtorch or libher2fast that runs is not the one it was built for;
- * HER2_NO_DEVICE, HER2_MODEL_HASH, HER2_MODEL_SHAPE.
+ * her2_engine_open with the same package: a batch of another shape than its models' ends
+ * with HER2_MODEL_SHAPE, and other models of the same shape cannot be told from them.
+ * Where her2_engine_open fails, call table->close yourself. HER2_INTERNAL: the libtorch
+ * or libher2fast that runs is not the one it was built for; HER2_NO_DEVICE,
+ * HER2_MODEL_HASH, HER2_MODEL_SHAPE.
  */
 HER2_API int32_t her2_torch_open(const her2_package* package,
                                  const her2_torch_options* options,

@@ -62,7 +62,9 @@ class StripAssembler {
     /// between two blocks counts once in each.
     std::int64_t repeated_px = 0;
     std::int64_t differing_px = 0;  ///< repeated, and seen to differ from what was kept
-    std::int64_t answered = 0;      ///< requests
+    /// Repeated when what was kept was gone: whether they differ is not known.
+    std::int64_t uncompared_px = 0;
+    std::int64_t answered = 0;              ///< requests
     std::size_t bytes = 0, peak_bytes = 0;  ///< held now, and most so far
   };
 

@@ -2,6 +2,7 @@
 // The engine table over TorchModel: the C side of libher2fast_torch.
 #include <ATen/Parallel.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/cuda.h>
 #include <torch/script.h>
 #include <torch/version.h>
 
@@ -39,13 +40,13 @@ void use_one_thread() {
 }
 
 std::int32_t run(void* context, std::int32_t model, std::int64_t, const std::uint8_t* rgb,
-                 std::int32_t n, std::int32_t, std::int32_t, float* output,
-                 std::int64_t) noexcept {
+                 std::int32_t n, std::int32_t height_px, std::int32_t width_px,
+                 float* output, std::int64_t outputs) noexcept {
   try {
     use_one_thread();
     static_cast<Models*>(context)
         ->models.at(static_cast<std::size_t>(model))
-        ->run(rgb, n, output);
+        ->run(rgb, {n, height_px, width_px, outputs}, output);
     return HER2_OK;
   } catch (const Failure& failure) {
     return failed(failure.status(), failure.what());
@@ -83,7 +84,9 @@ torch::Device device_of(const char* name) {
   try {
     const torch::Device device(text);
     if (device.is_cpu()) return device;
-    if (device.is_cuda() && torch::globalContext().hasCUDA()) return device;
+    const bool here = device.is_cuda() && torch::globalContext().hasCUDA() &&
+                      device.index() < static_cast<int>(torch::cuda::device_count());
+    if (here) return device;
   } catch (const c10::Error&) {
     // no device's name: said below
   }

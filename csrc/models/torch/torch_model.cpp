@@ -65,7 +65,27 @@ TorchModel::TorchModel(const her2_model_info& info, const void* bytes, std::uint
   }
 }
 
-void TorchModel::run(const std::uint8_t* rgb, std::int32_t n, float* output) const {
+/// A table that is opened with another package would read and write beyond its memory.
+void TorchModel::check(const Shape& shape) const {
+  const bool same = shape.n >= 1 && shape.n <= info_.batch &&
+                    shape.height_px == info_.height_px &&
+                    shape.width_px == info_.width_px && shape.outputs == info_.outputs;
+  if (same) return;
+  const auto text = [](auto n, auto height, auto width, auto outputs) {
+    return std::to_string(n) + " x " + std::to_string(height) + " x " +
+           std::to_string(width) + " px and " + std::to_string(outputs) + " outputs";
+  };
+  throw Failure(
+      HER2_MODEL_SHAPE,
+      file_ + ": need batches of at most " +
+          text(info_.batch, info_.height_px, info_.width_px, info_.outputs) + ", got " +
+          text(shape.n, shape.height_px, shape.width_px, shape.outputs) +
+          "; is the engine opened with the package that its table was made for?");
+}
+
+void TorchModel::run(const std::uint8_t* rgb, const Shape& shape, float* output) const {
+  check(shape);
+  const std::int32_t n = shape.n;
   const c10::InferenceMode inference;
   torch::Tensor values;
   try {

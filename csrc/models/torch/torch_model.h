@@ -34,10 +34,17 @@ class TorchModel {
   /// @param bytes  the file, whose hash was checked. @throws Failure
   TorchModel(const her2_model_info& info, const void* bytes, std::uint64_t size,
              const torch::Device& device);
-  /// @param rgb (n, height_px, width_px, 3); @param output (n, outputs). @throws Failure
-  void run(const std::uint8_t* rgb, std::int32_t n, float* output) const;
+  /// What an engine table's `run` says of its memory.
+  struct Shape {
+    std::int32_t n = 0, height_px = 0, width_px = 0;
+    std::int64_t outputs = 0;
+  };
+  /// @param rgb (n, height_px, width_px, 3); @param output (n, outputs). @throws Failure:
+  ///        HER2_MODEL_SHAPE where `shape` is not the model's; nothing is touched then
+  void run(const std::uint8_t* rgb, const Shape& shape, float* output) const;
 
  private:
+  void check(const Shape& shape) const;
   torch::Tensor stage(const std::uint8_t* rgb, std::int32_t n) const;
   torch::Tensor forward(const torch::Tensor& inputs) const;
   torch::Tensor checked(torch::Tensor outputs, std::int64_t n) const;
