@@ -87,7 +87,7 @@ PRETRAIN: dict[str, Any] = {
 CONSTRAINED: dict[str, Any] = {
     # AdamW with fresh moments steps by lr whatever the gradient: on the validation
     # slides 3e-4, and SGD at 2e-3, threw patches from class to class; this does not.
-    # 3e-4 of SGD did the same in one of six runs with a site left out.
+    # 3e-4 of SGD did the same in one of four runs with a site left out.
     "optimizer": {"name": "sgd", "lr": 1e-4},
     "train": {"epochs": 12, "batch_size": 64, "patience": 0},
     "augment": AUGMENT,
