@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from design import PATCH_PX, READERS, SCORES, VAL_FOLDS
+from design import READERS, SCORES, VAL_FOLDS
 from draw import Drawn
 from PIL import Image
 from readers import disagreement, panel
 
 from her2fast.export.atomic import atomic_write
+from her2fast.training.config import PATCH_PX
 from her2fast.training.splits import Member, k_folds
 
 Areas = npt.NDArray[np.int64]

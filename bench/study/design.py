@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-SCORES = ("0", "1+", "2+", "3+")
-PATCH_PX = 64
+from her2fast.manifest import LABELS
+
+SCORES = LABELS
 
 #: Slides of score 0, 1+, 2+, 3+: the paper's training set and its Warwick test set.
 TRAIN_COUNTS = (49, 76, 109, 36)

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from design import SCORES
+from design import SCORES, SPACING_UM
 from draw import Drawn
-from stages import is_true_tumor
 
 from her2fast.evaluation import metrics
-from her2fast.kernels.training import calibration_loss
+from her2fast.phantom.truth import is_kept
 from her2fast.training.calibrate import Fitted, calibrated, fit_calibration
 from her2fast.training.classify import class_areas, slide_scores
 from her2fast.training.config import Calibration
@@ -50,18 +49,6 @@ class Table:
         return fit_calibration(
             self[f"{part}_logits"], _Labelled(self, part), config, seed, WORKERS
         )
-
-    def limit_loss(self, part: str) -> float:
-        """Eq. 20 without calibration, mean per slide."""
-        labels = self[f"{part}_labels"]
-        loss, _ = calibration_loss(
-            self[f"{part}_logits"],
-            self[f"{part}_tumor_px"].astype(np.uint32),
-            self[f"{part}_offsets"],
-            labels,
-            (1.0, 1.0, 1.0, 1.0),
-        )
-        return loss / len(labels)
 
 
 def of_test_set(table: Table, drawn: dict[str, Drawn], test_set: str) -> Table:
@@ -142,7 +129,7 @@ def figures_on_test(
     called = np.where(rows >= 0, predicted[rows], -1)
     owner = np.repeat(np.arange(len(names)), np.diff(table["test_offsets"]))
     mine = np.isin(owner, rows[rows >= 0])
-    known = mine & (weights > 0) & is_true_tumor(table["test_true_areas"])
+    known = mine & (weights > 0) & is_kept(table["test_true_areas"], SPACING_UM)
     patch_truth = table["test_true_areas"][known].argmax(1)
     patch_called = classes[known]
     patches = np.zeros((4, 4), np.int64)
@@ -222,7 +209,3 @@ def _mean(seeds: Sequence[dict[str, Any]]) -> float:
 def plain(figures: dict[str, Any]) -> dict[str, Any]:
     """Without what only drawing needs."""
     return {name: value for name, value in figures.items() if not name.startswith("_")}
-
-
-def names_of_scores() -> tuple[str, ...]:
-    return SCORES

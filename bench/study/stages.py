@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from cohort import patch_areas
-from design import CONSTRAINED, MAX_PATCHES, PATCH_PX, PRETRAIN, SCORES, SEGMENT
+from design import CONSTRAINED, MAX_PATCHES, PRETRAIN, SCORES, SEGMENT
 from draw import Drawn, draw_slides
 
 import her2fast
@@ -48,7 +48,6 @@ from her2fast.training.stages import run_stage
 
 SEGMENTER = "segmenter"
 MASKS = "masks"
-MIN_TRUE_PERCENT = 10
 
 
 def say(text: str) -> None:
@@ -155,17 +154,7 @@ def _train_upper(
         input_statistics(config.model),
         targets=(targets[0], targets[1]),
     )
-    facts = fit(
-        fabric,
-        run,
-        network,
-        work_of,
-        optimizer=config.optimizer,
-        train=config.train,
-        seed=config.run.seed,
-        resume=resume,
-        say=say,
-    )
+    facts = fit(fabric, run, network, work_of, config, resume=resume, say=say)
     model = config.model.model_dump(mode="json")
     run.finish({**facts, "model": model, "parameters": parameter_count(network)})
 
@@ -297,9 +286,7 @@ def united(found: Pieces, true: Pieces) -> tuple[Pieces, list[str]]:
         slides.append(true.slides[place])
         arrays.append(_both(None, true.arrays[place]))
         names.append(name)
-    sizes = [len(one["rgb"]) for one in arrays]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Pieces(tuple(slides), tuple(arrays), offsets), names
+    return Pieces.of(slides, arrays), names
 
 
 def _both(own: Any, other: Any) -> dict[str, Any]:
@@ -361,11 +348,6 @@ def write_logits(work: Path, name: str, run: Path, *, parts: tuple[str, ...]) ->
     np.savez(temporary, **columns)
     os.replace(temporary, out)
     say(f"{run}: logits written")
-
-
-def is_true_tumor(areas: Any) -> Any:
-    """Patches whose class has a truth: over a tenth of them is true tumor."""
-    return 100 * areas.sum(-1) > MIN_TRUE_PERCENT * PATCH_PX * PATCH_PX
 
 
 if __name__ == "__main__":

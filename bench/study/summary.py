@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ VARIANTS = {
 }
 
 
+@cache
 def read_stage(work: Path, name: str, stage: str, seed: int) -> Table:
     run = {
         "baseline": "pretrain",
@@ -62,11 +64,12 @@ def read_stage(work: Path, name: str, stage: str, seed: int) -> Table:
     return Table.read(work / "runs" / name / f"{run}-{seed}" / "logits.npz")
 
 
-def fit_stage(table: Table, stage: str, seed: int) -> Fitted | None:
+@cache
+def fit_stage(work: Path, name: str, stage: str, seed: int) -> Fitted | None:
     """The default calibration, for the stages that have one."""
     if stage not in ("baseline_calibrated", "calibrated"):
         return None
-    return table.calibration("val", Calibration(), seed)
+    return read_stage(work, name, stage, seed).calibration("val", Calibration(), seed)
 
 
 def stage_results(
@@ -80,7 +83,7 @@ def stage_results(
         facts = []
         for seed in seeds:
             table = read_stage(work, name, stage, seed)
-            fitted = fit_stage(table, stage, seed)
+            fitted = fit_stage(work, name, stage, seed)
             main[stage].append(figures_on_test(table, drawn, fitted=fitted))
             for mask in MASKS:
                 for test_set in TEST_SETS:
@@ -187,9 +190,7 @@ def write_study(
                         figures_on_test(
                             read_stage(work, MAIN, stage, seed),
                             known,
-                            fitted=fit_stage(
-                                read_stage(work, MAIN, stage, seed), stage, seed
-                            ),
+                            fitted=fit_stage(work, MAIN, stage, seed),
                             test_set=test_set,
                         )
                         for seed in SEEDS
@@ -243,7 +244,7 @@ def write_curves(
         row: dict[str, Any] = {"name": name, **made}
         for stage in STAGES:
             table = read_stage(work, name, stage, SEEDS[0])
-            fitted = fit_stage(table, stage, SEEDS[0])
+            fitted = fit_stage(work, name, stage, SEEDS[0])
             row[stage] = {}
             for test_set in ("both", "known"):
                 found = figures_on_test(table, known, fitted=fitted, test_set=test_set)

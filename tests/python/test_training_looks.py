@@ -142,3 +142,21 @@ def test_strange_colors_are_far():
     assert near.shape[1] == 6
     assert (far[:, 4] > domain.cuts["color"]).all()
     assert (far[:, 4] > near[:, 4]).all()
+
+
+def test_the_box_is_the_mean_of_those_that_are_there():
+    planes = torch.rand(2, 3, 5, 7)
+    wanted = torch.nn.functional.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(looks._box3(planes), wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_strength_and_light_are_what_is_drawn(monkeypatch):
+    """Twice the stain, half the light, to the power of a gamma: by hand."""
+    drawn = iter([2.0, 1.0, 0.5, 1.5])  # hematoxylin, DAB, balance, gamma
+    monkeypatch.setattr(
+        looks, "_near_one", lambda shape, *_: torch.full(shape, next(drawn))
+    )
+    spread = looks.Spread(**STILL.__dict__)
+    out = looks.augment(stained(0.4, 0.0), torch.Generator().manual_seed(0), spread)
+    light = 0.5 * np.exp(-2.0 * 0.4 * np.array(HEMATOXYLIN))
+    np.testing.assert_allclose(out[0, 0, 0].numpy(), 255.0 * light**1.5, atol=2.0)

@@ -387,13 +387,9 @@ class MembraneConfig(Stage):
     package: MembranePackage
 
 
-StageConfig = (
-    SegmentConfig
-    | PretrainConfig
-    | ConstrainedConfig
-    | CalibrateConfig
-    | MembraneConfig
-)
+#: Stages that go through epochs.
+EpochConfig = SegmentConfig | PretrainConfig | ConstrainedConfig | MembraneConfig
+StageConfig = EpochConfig | CalibrateConfig
 CONFIGS: dict[str, type[StageConfig]] = {
     "segment": SegmentConfig,
     "pretrain": PretrainConfig,

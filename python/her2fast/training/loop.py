@@ -21,7 +21,7 @@ from torch import nn
 from her2fast.errors import DeviceError, UsageError
 from her2fast.training.backbones import parameter_groups
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
-from her2fast.training.config import Compute, Optimizer, Train
+from her2fast.training.config import Compute, EpochConfig, Optimizer
 from her2fast.training.run_folder import Row, RunFolder
 
 Say = Callable[[str], None]
@@ -140,10 +140,8 @@ def fit(
     run: RunFolder,
     network: nn.Module,
     work: StageWork,
+    config: EpochConfig,
     *,
-    optimizer: Optimizer,
-    train: Train,
-    seed: int,
     resume: bool,
     say: Say,
 ) -> dict[str, Any]:
@@ -151,6 +149,7 @@ def fit(
 
     The run's `best` checkpoint holds the best epoch's weights.
     """
+    train, optimizer, seed = config.train, config.optimizer, config.run.seed
     engine = make_optimizer(network, optimizer)
     state: dict[str, Any] = {
         "epoch": 0,

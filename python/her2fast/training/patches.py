@@ -31,6 +31,13 @@ class Pieces:
     arrays: tuple[Arrays, ...]
     offsets: Longs
 
+    @classmethod
+    def of(cls, slides: Sequence[TrainingSlide], arrays: Sequence[Arrays]) -> Pieces:
+        """Slides and what was cut from each."""
+        sizes = [len(one["rgb"]) for one in arrays]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return cls(tuple(slides), tuple(arrays), offsets)
+
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
@@ -136,9 +143,7 @@ class Dataset:
         check_duplicates(self.fingerprints)
         if not kept:
             raise UsageError("no slide is left to train on")
-        sizes = [len(one["rgb"]) for one in arrays]
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return Pieces(tuple(kept), tuple(arrays), offsets)
+        return Pieces.of(kept, arrays)
 
 
 def segmenter_of(place: Path | None) -> ModelPackage | None:

@@ -127,13 +127,7 @@ def scene_pieces(
 def _pieces(
     found: list[tuple[TrainingSlide, dict[str, npt.NDArray[Any]]]],
 ) -> Pieces:
-    sizes = [len(arrays["rgb"]) for _, arrays in found]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Pieces(
-        tuple(slide for slide, _ in found),
-        tuple(arrays for _, arrays in found),
-        offsets,
-    )
+    return Pieces.of([slide for slide, _ in found], [arrays for _, arrays in found])
 
 
 def train_on_scenes(
@@ -249,17 +243,7 @@ def _run(
     """
     resume = run.open(config.model_dump(mode="json"), "")
     try:
-        facts = fit(
-            fabric,
-            run,
-            network,
-            work,
-            optimizer=config.optimizer,
-            train=config.train,
-            seed=config.run.seed,
-            resume=resume,
-            say=say,
-        )
+        facts = fit(fabric, run, network, work, config, resume=resume, say=say)
         run.finish(facts)
         load_checkpoint(run.best, network)
         return int(facts["best_epoch"])

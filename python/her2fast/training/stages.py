@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -146,17 +145,7 @@ def _fit(
     say: Say,
 ) -> dict[str, Any]:
     say(f"{parameter_count(network)} parameters on {fabric.device}")
-    facts = fit(
-        fabric,
-        run,
-        network,
-        work,
-        optimizer=config.optimizer,
-        train=config.train,
-        seed=config.run.seed,
-        resume=resume,
-        say=say,
-    )
+    facts = fit(fabric, run, network, work, config, resume=resume, say=say)
     say(f"best: epoch {facts['best_epoch']}, {facts['monitor']} {facts['best']:.5g}")
     return facts
 
@@ -370,10 +359,10 @@ def _check_split(
 
 
 def _joined(pieces: Sequence[Pieces]) -> Pieces:
-    slides = tuple(slide for one in pieces for slide in one.slides)
-    arrays = tuple(array for one in pieces for array in one.arrays)
-    sizes = [len(one["rgb"]) for one in arrays]
-    return Pieces(slides, arrays, np.concatenate([[0], np.cumsum(sizes)]).astype("i8"))
+    return Pieces.of(
+        [slide for one in pieces for slide in one.slides],
+        [array for one in pieces for array in one.arrays],
+    )
 
 
 def _silent(text: str) -> None:
