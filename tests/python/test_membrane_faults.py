@@ -24,6 +24,7 @@ from her2fast.cli import run as command
 from her2fast.errors import SlideError
 from her2fast.kernels.cells import find_cells
 from her2fast.membranes import MembraneResult, MembraneScorer, score_membranes
+from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.scoring import Scorer, open_input
@@ -211,3 +212,22 @@ def test_cells_are_those_whose_nuclei_lie_in_the_tumor(
     expected = padded.reshape(4, 128, 6, 128).any((1, 3))
     assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(result.cells.tiles.tumor(), expected)
+
+
+@pytest.mark.parametrize("status", [MISSING, CORRUPT])
+def test_missing_and_corrupt_tiles_are_unreadable_alike(status: int) -> None:
+    tiles = CellTiles.of(np.array([[True, True, False]]), 100.0)
+    for column in range(3):
+        tiles.set(column, 0, READ)
+    tiles.set(1, 0, status)
+    assert tiles.unreadable.tolist() == [[False, True, False]]
+    assert [tiles.readable(column, 0) for column in range(3)] == [True, False, True]
+    x_um, y_um = np.array([50.0, 91.0, 150.0, 209.0, 250.0]), np.full(5, 50.0)
+    near = tiles.near_unreadable(x_um, y_um, 10.0)
+    assert near.tolist() == [False, True, True, True, False]
+    assert tiles.counts(tiles.tumor()) == {
+        "wanted": 2,
+        "read": 1,
+        "missing": int(status == MISSING),
+        "corrupt": int(status == CORRUPT),
+    }
