@@ -34,6 +34,15 @@ struct AxisStep {
 AxisStep source_step(Spacing target, Spacing level0, std::int64_t down_num,
                      std::int64_t down_den, int denominator);
 
+/// Whether pixels of that spacing, 1/`denominator` of a level that is level 0 over
+/// num/den, may serve `target`: at most 1 % coarser (the one definition of NO_LEVEL).
+constexpr bool fine_enough(Spacing target, Spacing level0, std::int64_t down_num,
+                           std::int64_t down_den, int denominator) {
+  using Wide = __int128;
+  return Wide{100} * level0.pm * denominator * down_num <=
+         Wide{101} * target.pm * down_den;
+}
+
 /// Source interval [first, end) under grid pixels [index, index + count). 0 < count.
 struct SourceSpan {
   std::int64_t first = 0;

@@ -26,17 +26,12 @@ constexpr std::int64_t kMaxSourcePxPerGridPx = 8192;
 constexpr std::int64_t kMaxCoordinatePx = std::int64_t{1} << 40;
 constexpr std::int64_t kMaxSidePx = std::int64_t{1} << 20;
 
-/// level0 * num / den * denominator <= 1.01 * target, exactly.
-bool passes(Spacing level0, std::int64_t num, std::int64_t den, int denominator,
-            Spacing target) {
-  return Wide{100} * level0.pm * denominator * num <= Wide{101} * target.pm * den;
-}
-
 bool passes(const Level& level, const SlideFrame& frame, int denominator,
             Spacing target) {
-  return passes(frame.spacing_x, level.down_x_num, level.down_x_den, denominator,
-                target) &&
-         passes(frame.spacing_y, level.down_y_num, level.down_y_den, denominator, target);
+  return fine_enough(target, frame.spacing_x, level.down_x_num, level.down_x_den,
+                     denominator) &&
+         fine_enough(target, frame.spacing_y, level.down_y_num, level.down_y_den,
+                     denominator);
 }
 
 bool coarser(const Level& a, const Level& b) {

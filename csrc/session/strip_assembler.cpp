@@ -177,8 +177,7 @@ void StripAssembler::Impl::setup() {
   }
   spacing = requests.front().spacing;
   for (const Spacing level0 : {frame.spacing_x, frame.spacing_y}) {
-    if (static_cast<__int128>(100) * level0.pm >
-        static_cast<__int128>(101) * spacing.pm) {
+    if (!fine_enough(spacing, level0, 1, 1, 1)) {
       throw Error(Code::kNoLevel,
                   "need a spacing of at least that of the scan (" +
                       fixed_text(level0.um()) + " um/px), got " +
