@@ -285,6 +285,10 @@ def write_pyramid_rows(
     title: str = "",
 ) -> None: ...
 
+class BatchBuffers:
+    def __init__(self) -> None: ...
+    def take(self, n: int, h: int, w: int) -> npt.NDArray[np.uint8]: ...
+
 class TileReader:
     def __init__(
         self,
