@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a results folder holds beside the record: tables, regions, maps, the report.
 
-The one place that calls `her2fast.export` and `her2fast.report`.
+With `membrane_exports` the one place that calls `her2fast.export` and `.report`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from her2fast.export.results_table import (
 )
 from her2fast.record import Record
 from her2fast.report import cohort_html, report_html
-from her2fast.report.gallery import Choice, Gallery, choose_patches
+from her2fast.report.gallery import Gallery, choose_patches
 from her2fast.report.pictures import (
     OpenReader,
     Pictures,
+    ViewT,
     collect,
     pack,
     unpack,
@@ -187,8 +188,13 @@ def _write_measured(
         palette=options.palette,
     )
     choices = choose_patches(outcomes, grid)
-    pictures = _patch_pictures(
-        files, folder.patches_path(name), choices, grid, core.key, open_reader
+    pictures = kept_pictures(
+        files,
+        folder.patches_path(name),
+        [(choice.column, choice.row) for choice in choices],
+        view_for(grid.patch_px, grid.spacing_um, grid.slide_spacing_um),
+        core.key,
+        open_reader,
     )
     gallery = Gallery(choices, pictures, names, result.record["class_patches"])
     files.add(root / PATCH_TABLES / f"{name}.csv", table)
@@ -197,20 +203,18 @@ def _write_measured(
     return _Drawn(picture, gallery)
 
 
-def _patch_pictures(
+def kept_pictures(
     files: Together,
     path: Path,
-    choices: Sequence[Choice],
-    grid: PatchGrid,
+    places: Sequence[tuple[int, int]],
+    view: ViewT,
     key: str,
     open_reader: OpenReader | None,
-) -> Pictures:
-    """The pictures of the chosen patches; what is kept of them is written anew."""
+) -> Pictures[ViewT]:
+    """The pictures of these places; what is kept in `path` is written anew."""
     kept: dict[tuple[int, int], bytes] = {}
     with contextlib.suppress(OSError):
         kept = unpack(path.read_bytes(), key)
-    view = view_for(grid.patch_px, grid.spacing_um, grid.slide_spacing_um)
-    places = [(choice.column, choice.row) for choice in choices]
     pictures = collect(places, view, kept, open_reader)
     # Without the slide nothing that is kept is given up: another decision may need it.
     if not pictures.unopened:
