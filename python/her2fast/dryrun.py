@@ -106,9 +106,9 @@ def _look(options: RunOptions, entry: Entry, name: str) -> DryRunSlide:
                 return slide
             roi = as_roi(region_of(entry, options.roi, name))
             check_roi(roi, info.opened.size_px)
-            workers = method.workers
+            workers = method.scorer.workers
             reader = info.opened.reader(workers=workers, reading=options.reading)
-            for spacing_um in method.spacings_um:
+            for spacing_um in method.scorer.spacings_um:
                 reader.plan(spacing_um)
             slide.tissue_mm2 = tissue_mm2(info.opened, reader)
             rough_s = method.rough_s_per_mm2 / workers

@@ -19,7 +19,7 @@ from her2fast.record import (
     failed_record,
     settings_for,
 )
-from her2fast.scoring import Measurement, check_roi
+from her2fast.scoring import Measurement, SlideResult, check_roi
 
 
 class CellsNotMeasured(UsageError):
@@ -37,24 +37,12 @@ class MembraneMeasurement:
 
 
 @dataclass(frozen=True)
-class MembraneResult:
+class MembraneResult(SlideResult):
     """How a slide ended: the record, and what was measured where there is something."""
 
-    record: Record
     measurement: MembraneMeasurement | None = None
     decision: CellDecision | None = None
     seconds: Seconds = field(default_factory=Seconds)
-
-    @property
-    def status(self) -> str:
-        """ "scored", "indeterminate", "failed" or "refused"."""
-        return str(self.record["status"])
-
-    @property
-    def score(self) -> str | None:
-        """ "0", "1+", "2+" or "3+"; None unless scored by a guideline."""
-        score = self.record["score"]
-        return None if score is None else str(score)
 
     @property
     def tumor(self) -> Measurement | None:
@@ -139,16 +127,12 @@ def _decide_areas(
 ) -> tuple[dict[str, Any], Record]:
     """What the package that found the tumor says: its decision, and as a record."""
     source = tumor_provenance(measurement.provenance)
+    cells = measurement.provenance.method or {}
     # Either package may ask for the stain.
-    method = {**(source.method or {}), "stain": _stain_of(measurement.provenance)}
+    method = {**(source.method or {}), "stain": cells["stain"]}
     own = settings_for(method, roi=settings.roi, ish=settings.ish)
     area = _core.decide(measurement.tumor.core, **own.core_arguments())
     return area, decided_record(source, area, own)
-
-
-def _stain_of(source: Provenance) -> str | None:
-    stain = (source.method or {})["stain"]
-    return None if stain is None else str(stain)
 
 
 def failed_membranes(

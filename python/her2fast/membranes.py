@@ -6,7 +6,7 @@ on counts of cells. Synthetic packages, research use only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
-from her2fast.measure import OnProgress, Progress, crash_as_code
+from her2fast.measure import OnProgress, OnStage, crash_as_code
 from her2fast.membrane_decision import (
     MembraneMeasurement,
     MembraneResult,
@@ -70,9 +70,6 @@ __all__ = [
     "measure_cells",
     "score_membranes",
 ]
-
-#: Hears of a stage ("tumor", then "membranes") how far it is.
-OnStage = Callable[[str, Progress], None]
 
 
 class NetworkFinder:
@@ -172,9 +169,19 @@ class MembraneScorer:
         """What the slide must be stained with: where either package says so."""
         return self.package.stain or self.tumor.package.stain
 
+    @property
+    def workers(self) -> int:
+        """Threads of a slide."""
+        return self.tumor.workers
+
+    @property
+    def spacings_um(self) -> tuple[float, ...]:
+        """Of the tumor, and of the membranes."""
+        return *self.tumor.spacings_um, self.package.spacing_um
+
     def unmeasured(self, slide: Record) -> Provenance:
         """The provenance of a slide that was not measured."""
-        return self._with_tumor(unmeasured(slide, self.tumor.package))
+        return self._with_tumor(self.tumor.unmeasured(slide))
 
     def provenance(self, slide: OpenedSlide) -> Provenance:
         """What a measurement of this slide would be made from; opens no model."""
@@ -236,7 +243,10 @@ class MembraneScorer:
     def measure_tumor(
         self, slide: OpenedSlide, on_stage: OnStage | None = None
     ) -> Measurement:
-        """The tumor at the other package's spacing; raises `SlideError`."""
+        """The tumor at the other package's spacing; raises `SlideError`.
+
+        `on_stage` hears of "tumor", and in `finish` of "membranes".
+        """
         return self.tumor.measure(slide, on_progress=_of("tumor", on_stage))
 
     def finish(
@@ -266,7 +276,7 @@ class MembraneScorer:
                         step=package.step,
                         tile_px=package.tile_px,
                         batch_size=package.model.batch_size,
-                        workers=self.tumor.workers,
+                        workers=self.workers,
                         reading=self.tumor.reading,
                         on_progress=_of("membranes", on_stage),
                     )

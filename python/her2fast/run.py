@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from her2fast import _core
-from her2fast.area_run import AreaMethod
+from her2fast.area_run import area_method
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.atomic import atomic_write
 from her2fast.exports import ExportOptions, write_tables
@@ -62,7 +62,7 @@ class RunOptions:
         Raises `UsageError`, `DeviceError` and `SlideError` MODEL_HASH: of a file that
         was changed, and with `known` of one that is in no list.
         """
-        return AreaMethod(self.open_scorer(self.model, known=known))
+        return area_method(self.open_scorer(self.model, known=known))
 
     def open_scorer(self, model: str | None, *, known: bool) -> Scorer:
         """The package that segments and classifies, for `open_method`."""
@@ -150,7 +150,7 @@ def check_options(options: RunOptions) -> None:
     A model file that is not known is not among that: its slides end as MODEL_HASH.
     """
     try:
-        source = options.open_method(known=False).unmeasured(empty_slide())
+        source = options.open_method(known=False).scorer.unmeasured(empty_slide())
         settings_for(source.method or {}, guideline=options.guideline)
     except SlideError as error:
         if error.code == "MODEL_CLASSES":

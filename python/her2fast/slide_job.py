@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from her2fast.errors import SlideError
 from her2fast.exports import ExportOptions, write_exports, write_overview
 from her2fast.manifest import Entry, region_of
-from her2fast.measure import Progress, crash_as_code
+from her2fast.measure import OnStage, Progress, crash_as_code
 from her2fast.membrane_decision import MembraneResult
 from her2fast.membrane_exports import write_membranes
 from her2fast.record import (
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 AnyResult = Result | MembraneResult
 
 
-class Method(Protocol):
-    """What scores the slides of a run: a method with its packages, opened once."""
+class SlideScorer(Protocol):
+    """Packages on a device, for many slides."""
 
     @property
     def workers(self) -> int:
@@ -49,13 +49,8 @@ class Method(Protocol):
         ...
 
     @property
-    def spacings_um(self) -> Sequence[float]:
+    def spacings_um(self) -> tuple[float, ...]:
         """Spacings at which slides are read."""
-        ...
-
-    @property
-    def rough_s_per_mm2(self) -> float:
-        """Seconds per mm2 of tissue and core with the package that ships."""
         ...
 
     def unmeasured(self, slide: Record) -> Provenance:
@@ -66,20 +61,42 @@ class Method(Protocol):
         """What a measurement of this slide would be made from; opens no model."""
         ...
 
-    def score(
-        self,
-        folder: ResultsFolder,
-        name: str,
-        slide: OpenedSlide,
-        settings: DecideSettings,
-        *,
-        again: bool,
-        report: Report,
-    ) -> tuple[AnyResult, str]:
-        """Measures what the folder does not hold (or all of it, `again`), stores it,
-        and decides; with "measured" or "decided". Raises `SlideError`.
-        """
-        ...
+
+@dataclass(frozen=True)
+class Task:
+    """An opened slide, what it is decided by, and where its files lie."""
+
+    folder: ResultsFolder
+    name: str
+    slide: OpenedSlide
+    settings: DecideSettings
+    #: Measure also what the folder holds.
+    again: bool
+    report: Report
+
+    def on_stage(self) -> OnStage:
+        """Reports progress where there is some, so that silence means a hang."""
+        last: dict[str, Any] = {}
+
+        def changed(stage: str, progress: Progress) -> None:
+            now = {"stage": stage, **asdict(progress)}
+            if now != last:
+                last.update(now)
+                self.report(now)
+
+        return changed
+
+
+@dataclass(frozen=True)
+class Method:
+    """What scores the slides of a run: opened once."""
+
+    scorer: SlideScorer
+    #: Measures what the folder lacks, stores it, and decides; with "measured" or
+    #: "decided". Raises `SlideError`.
+    score: Callable[[Task], tuple[AnyResult, str]]
+    #: Seconds per mm2 of tissue and core with the package that ships.
+    rough_s_per_mm2: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,7 @@ def _score_locked(
     try:
         with crash_as_code():
             method = _opened(options)
-            source = method.unmeasured(slide_record)
+            source = method.scorer.unmeasured(slide_record)
             inputs = {
                 "roi": as_roi(region_of(entry, options.roi, name)),
                 "guideline": options.guideline,
@@ -137,7 +154,7 @@ def _score_locked(
             opened = open_input(
                 entry.slide, mpp, slide_record, full_hash=options.full_hash
             )
-            source = method.provenance(opened)
+            source = method.scorer.provenance(opened)
             key = source.measurement_key
             decision_key = settings.key(key) if key else None
             again = options.overwrite or not _same_bytes(folder, name, slide_record)
@@ -148,13 +165,12 @@ def _score_locked(
                 if record is not None:
                     return record, "kept"
             check_roi(settings.roi, opened.size_px)
-            result, work = method.score(
-                folder, name, opened, settings, again=again, report=report
-            )
+            task = Task(folder, name, opened, settings, again, report)
+            result, work = method.score(task)
             report({"writing": True})
             overview = folder.overview_path(name)
             if work == "measured" or not overview.is_file():
-                write_overview(overview, opened, method.workers)
+                write_overview(overview, opened, method.scorer.workers)
             write_result(
                 folder,
                 name,
@@ -209,19 +225,3 @@ def _same_bytes(folder: ResultsFolder, name: str, slide: Record) -> bool:
     record = folder.read_record(name)
     before = None if record is None else record["slide"].get("sha256")
     return bool(before == slide["sha256"])
-
-
-class Changes:
-    """Reports progress where there is some, so that silence means a hang."""
-
-    def __init__(self, report: Report) -> None:
-        """Of one slide."""
-        self._report = report
-        self._last: dict[str, Any] = {}
-
-    def __call__(self, stage: str, progress: Progress) -> None:
-        """`stage` is named to the listener: its counts are its own."""
-        now = {"stage": stage, **asdict(progress)}
-        if now != self._last:
-            self._last = now
-            self._report(now)
