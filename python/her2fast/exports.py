@@ -116,13 +116,9 @@ def _write_all(
         and result.record["class_px"] is not None
     ):
         drawn = _write_measured(files, root, name, result, options, open_reader)
-    picture = drawn.picture if drawn else None
-    if drawn is None and result.measurement is not None:
-        # What was refused for its looks is shown as it looks, without any class.
-        picture = _stored_overview(ResultsFolder(root).overview_path(name))
     page = report_html(
         result.record,
-        picture,
+        drawn.picture if drawn else as_it_looks(root, name, result.record),
         gallery=drawn.gallery if drawn else None,
         palette=options.palette,
     )
@@ -239,10 +235,17 @@ def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
     atomic_write(path, out.getvalue())
 
 
-def _stored_overview(path: Path) -> Image.Image | None:
+def as_it_looks(root: Path, name: str, record: Record) -> Image.Image | None:
+    """A slide that was read and has no map, without any class; None where it was not.
+
+    A region that misses the slide is refused before anything is read.
+    """
     from PIL import Image
 
-    return Image.fromarray(read_overview(path)) if path.is_file() else None
+    path = ResultsFolder(root).overview_path(name)
+    if record["tiles"] is None or not path.is_file():
+        return None
+    return Image.fromarray(read_overview(path))
 
 
 def read_overview(path: Path) -> npt.NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from her2fast.exports import (
     REPORTS,
     ExportOptions,
     Written,
+    as_it_looks,
     kept_pictures,
     read_overview,
 )
@@ -82,6 +83,8 @@ def write_membranes(
             gallery = _gallery(files, folder, name, result, open_reader)
             missing = gallery.pictures.unopened
             page_parts = {"picture": picture, "gallery": gallery}
+        else:
+            page_parts = {"overview": as_it_looks(root, name, result.record)}
         page = cells_html(result.record, palette=options.palette, **page_parts)
         files.add(root / REPORTS / f"{name}.html", page)
     return Written(files.paths, missing)

@@ -283,13 +283,21 @@ def test_rescore_with_ish_without_the_slide(
 
 
 def test_a_region_that_does_not_fit_leaves_no_old_score(
-    scored: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    scored: Path,
+    out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     far = region_file(tmp_path / "far.geojson", 90_000, 90_000, 91_000, 91_000)
     assert command(["rescore", str(out), "--roi", str(far)]) == 20
     record = check("result", (out / "results/lattice.json").read_bytes())
     assert (record["code"], record["score"]) == ("ROI_OUTSIDE", None)
     assert not (out / "cells/lattice.geojson").exists()
+    page = (out / "reports/lattice.html").read_bytes()
+    full = tmp_path / "full"
+    assert command(arguments(folder, full, "--roi", far)) == 20
+    assert page == (full / "reports/lattice.html").read_bytes()
     broken = tmp_path / "broken.geojson"
     broken.write_text("{")
     assert command(["rescore", str(out), "--roi", str(broken)]) == 20
@@ -318,6 +326,10 @@ def test_rescore_without_cells_leaves_the_slide(
     assert "lattice: left as it was" in printed
     assert "run `her2fast membranes`" in printed
     assert files(out) == before
+    # The page shows the slide as it looks, without a class.
+    page = before["reports/lattice.html"].decode()
+    assert page.count("data:image/jpeg") == 1
+    assert "The slide as it looks" in page
     # The tumor alone says that it is too little still.
     corner = region_file(tmp_path / "corner.geojson", 0, 0, 900, 900)
     assert command(["rescore", str(out), "--roi", str(corner)]) == 0

@@ -58,7 +58,7 @@ class RunDisplay:
         elif event == "progress":
             stage = fields.get("stage", self._stage)
             if stage != self._stage:  # its counts and its rate are its own
-                self._begun_s = time.monotonic()
+                self._begun_s = self._shown_s = time.monotonic()
                 self._begin(fields["slide"], stage)
             if self._progress is not None:
                 self._show(fields)
@@ -153,11 +153,9 @@ def slide_line(number: int, slides: int, fields: dict[str, Any]) -> str:
     """One line per slide."""
     status = fields["status"]
     if status == "scored":
-        text = f"scored {fields['score']}" if fields["score"] else "scored (areas only)"
+        text = _scored(fields["score"], fields["class_cells"])
     else:
         text = f"{status} {fields['code']}: {fields['message']}"
-    if fields["class_cells"]:
-        text += f", cells 0/1+/2+/3+ {'/'.join(map(str, fields['class_cells']))}"
     if fields["review_required"]:
         text += ", review required"
     if fields["work"] == "kept":
@@ -166,6 +164,13 @@ def slide_line(number: int, slides: int, fields: dict[str, Any]) -> str:
         text += " (measured before)"
     seconds = f"{fields['elapsed_s']:.1f} s"
     return plain(f"[{number}/{slides}] {fields['slide']}: {text} [{seconds}]")
+
+
+def _scored(score: str | None, class_cells: list[int] | None) -> str:
+    if class_cells is None:
+        return f"scored {score or '(areas only)'}"
+    counts = "/".join(map(str, class_cells))
+    return f"scored {score or '(counts only)'}, cells 0/1+/2+/3+ {counts}"
 
 
 def summary_lines(summary: RunSummary, out: str) -> Iterator[str]:
@@ -190,7 +195,8 @@ def rescored_lines(done: Iterable[Rescored]) -> Iterator[str]:
         if item.skipped:
             text = f"left as it was ({item.skipped})"
         elif record["status"] == "scored":
-            text = f"scored {record['score'] or '(areas only)'}"
+            cells = record.get("cells") or {}
+            text = _scored(record["score"], cells.get("class_cells"))
         else:
             text = f"{record['status']} {record['code']}: {record['message']}"
         if item.note:

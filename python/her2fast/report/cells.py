@@ -117,6 +117,7 @@ def cells_html(
     record: Mapping[str, Any],
     *,
     picture: Any = None,
+    overview: Any = None,
     gallery: CellGallery | None = None,
     palette: str = DEFAULT_PALETTE,
 ) -> bytes:
@@ -128,6 +129,8 @@ def cells_html(
         The slide's record, scored or not.
     picture : PIL.Image.Image, optional
         The map of classes.
+    overview : PIL.Image.Image, optional
+        The slide as it looks, where there is no map.
     gallery : CellGallery, optional
         Single cells; one without its picture is left out, and the page says so.
     """
@@ -165,6 +168,7 @@ def cells_html(
         cuts=_cuts(clean),
         figures=_figures(clean),
         map=None if picture is None else _data_url(picture),
+        overview=None if overview is None else _data_url(overview),
         missing=(
             None
             if gallery is None
