@@ -21,7 +21,7 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.export.atomic import atomic_write
 from her2fast.exports import ExportOptions, write_tables
 from her2fast.manifest import Entry, check_regions
-from her2fast.models.package import load_package, printable
+from her2fast.models.package import MethodPackage, load_package, printable
 from her2fast.record import (
     Provenance,
     empty_slide,
@@ -62,11 +62,10 @@ class RunOptions:
         Raises `UsageError`, `DeviceError` and `SlideError` MODEL_HASH: of a file that
         was changed, and with `known` of one that is in no list.
         """
-        return area_method(self.open_scorer(self.model, known=known))
+        return area_method(self.open_scorer(load_package(self.model), known=known))
 
-    def open_scorer(self, model: str | None, *, known: bool) -> Scorer:
-        """The package that segments and classifies, for `open_method`."""
-        package = load_package(model)
+    def open_scorer(self, package: MethodPackage, *, known: bool) -> Scorer:
+        """What segments and classifies, for `open_method`."""
         if known and not self.allow_unknown_model:
             package.require_known()
         return Scorer(
