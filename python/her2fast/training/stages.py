@@ -50,6 +50,8 @@ from her2fast.training.run_folder import RunFolder, finished_run
 from her2fast.training.segment import SegmentWork
 
 PACKAGE = "package"
+#: Where each of `[package] cut` stands in the figures; "half" is 0.
+CUTS = {"best": "val_cut", "slides": "val_slide_cut", "half": ""}
 #: What a stage trains and validates on.
 PARTS = ("train", "val")
 
@@ -67,6 +69,22 @@ def run_stage(
     Raises `UsageError`, `DeviceError`, `SlideError`. Returns what `run.json` says.
     """
     config, text = load_config(config_file, CONFIGS[stage], changes)
+    return run_configured(stage, config, text, out, _RUNNERS[stage], say=say)
+
+
+def run_configured(
+    stage: str,
+    config: Any,
+    text: str,
+    out: Path,
+    runner: Callable[..., dict[str, Any]],
+    *,
+    say: Say,
+) -> dict[str, Any]:
+    """`run_stage` of a configuration in memory; `text` is kept as its file.
+
+    `runner` takes fabric, run folder, configuration, whether to go on, and `say`.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
     if config.compute.accelerator == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -79,7 +97,6 @@ def run_stage(
         if outcome is not None:
             quiet(f"{out}: this run has finished")
             return outcome
-        runner: Callable[..., dict[str, Any]] = _RUNNERS[stage]
         facts = runner(fabric, run, config, resume, quiet)
         if fabric.is_global_zero:
             run.finish(facts)
@@ -153,8 +170,7 @@ def _fit(
 def _segment(
     fabric: Any, run: RunFolder, config: SegmentConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
-    if (run.root / PACKAGE).exists():
-        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    _check_no_package(run)
     cohort, dataset, (train, val) = _data(
         fabric, config, "tiles", ("train", "val"), say
     )
@@ -188,17 +204,45 @@ def _segment(
 def _membrane(
     fabric: Any, run: RunFolder, config: MembraneConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
+    # Before slides are cut, which takes long.
+    _check_no_package(run)
+    _matching(config)
+    cohort, dataset, (train, val) = _data(fabric, config, "membranes", PARTS, say)
+    if fabric.is_global_zero:
+        run.write_environment(_environment(config, cohort, dataset))
+    source = {
+        "manifest_sha256": cohort.manifest_sha256,
+        "split_sha256": cohort.split_sha256,
+    }
+    return fit_membranes(fabric, run, config, train, val, source, resume, say)
+
+
+def _check_no_package(run: RunFolder) -> None:
     if (run.root / PACKAGE).exists():
         raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
-    statistics = input_statistics(config.model)
+
+
+def _matching(config: MembraneConfig) -> HistogramMatch | None:
     reference = config.histogram.reference
-    match = None
-    if reference is not None:
-        match = HistogramMatch(read_reference(reference), *statistics)
-    cohort, dataset, (train, val) = _data(fabric, config, "membranes", PARTS, say)
-    environment = _environment(config, cohort, dataset)
-    if fabric.is_global_zero:
-        run.write_environment(environment)
+    if reference is None:
+        return None
+    return HistogramMatch(read_reference(reference), *input_statistics(config.model))
+
+
+def fit_membranes(
+    fabric: Any,
+    run: RunFolder,
+    config: MembraneConfig,
+    train: Pieces,
+    val: Pieces,
+    source: dict[str, Any],
+    resume: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Train on pieces with masks, write the package; `source`: whence they are."""
+    _check_no_package(run)
+    statistics = input_statistics(config.model)
+    match = _matching(config)
     torch.manual_seed(epoch_seed(config.run.seed, 0))
     network = make_membrane_network(config.model, weights=not resume)
     work = MembraneWork(fabric, config, train, val, statistics, match)
@@ -209,7 +253,7 @@ def _membrane(
     if fabric.is_global_zero:
         load_checkpoint(run.best, network)
         best = checkpoint_state(run.best)
-        facts["cut"] = best["val_cut"] if config.package.cut == "best" else 0.0
+        facts["cut"] = float(best.get(CUTS[config.package.cut], 0.0))
         facts["sha256"] = write_membrane(
             run.root / PACKAGE,
             Packaged(network, facts["cut"], match),
@@ -226,8 +270,7 @@ def _membrane(
                 "parameters": facts["parameters"],
                 "train_tiles": len(train),
                 "val_tiles": len(val),
-                "manifest_sha256": cohort.manifest_sha256,
-                "split_sha256": cohort.split_sha256,
+                **source,
                 "seed": config.run.seed,
                 "torch": torch.__version__,
             },
