@@ -171,8 +171,6 @@ class MembraneLoss(Section):
     edge_weight: Annotated[float, Field(ge=0.0, le=100.0)] = 1.1
     #: Width of the edge map, odd.
     edge_px: Annotated[int, Field(ge=1, le=15)] = 3
-    #: Weight of membrane's Dice of each tile: faint membranes count like strong ones.
-    tile_weight: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -256,10 +254,9 @@ class MethodPackage(Package):
 class MembranePackage(Package):
     """`[package]` of a membrane network."""
 
-    #: Where membrane begins: "best" has the best Dice on the validation tiles, "slides"
-    #: the best mean of their slides' Dice, "half" is a probability of 0.5. `beta` moves
-    #: probabilities; the first two move the cut along.
-    cut: Literal["best", "slides", "half"] = "best"
+    #: Where membrane begins: "best" has the best Dice on the validation tiles, "half"
+    #: is a probability of 0.5. `beta` moves probabilities; "best" moves the cut along.
+    cut: Literal["best", "half"] = "best"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
 
 

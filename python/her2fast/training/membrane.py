@@ -27,13 +27,12 @@ MEMBRANE = TUMOR
 BETA_LIMITS = (0.05, 0.98)
 #: Cuts that validation tries: logits from -LARGEST to LARGEST, and how fine.
 LARGEST_CUT, CUTS_PER_UNIT = 8, 16
-#: Keeps the Dice of a slide without membrane defined; a share of its pixels.
-SLIDE_EPSILON = 0.005
 
 
 class MembraneWork:
     """Tiles with masks of membrane; pixels outside the region are ignored."""
 
+    monitor = "val_dice"
     larger_is_better = True
     fresh_optimizer = False
     frozen_norms = False
@@ -55,8 +54,6 @@ class MembraneWork:
         self._match = None if match is None else match.to(fabric.device)
         self._augmentation = Augmentation(config.augment, "membranes")
         beta = config.loss.beta
-        by_slide = config.package.cut == "slides"
-        self.monitor = "val_slide_dice" if by_slide else "val_dice"
         self.beta = balanced_beta(train) if beta == "balanced" else float(beta)
 
     def begin(self, epoch: int, network: nn.Module) -> EpochPlan:
@@ -86,50 +83,46 @@ class MembraneWork:
     def loss(self, network: nn.Module, batch: Any) -> torch.Tensor:
         """Eq. 3, over the labelled pixels."""
         pictures, mask = batch
-        return self._loss(network(pictures), mask)
-
-    def _loss(self, outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         loss = self._config.loss
         return membrane_loss(
-            outputs,
+            network(pictures),
             mask == MEMBRANE,
             beta=self.beta,
             edge_weight=loss.edge_weight,
             edge_px=loss.edge_px,
-            tile_weight=loss.tile_weight,
             valid=mask != IGNORED,
         )
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Loss, and Dice, precision and recall of membrane pixels at the best cut.
 
-        `val_cut` is that cut, a logit; `val_dice_half` is the Dice at 0.
-        `val_slide_dice` is the best mean of the slides' Dice, at `val_slide_cut`. Every
-        process computes all of it: the tiles are few, the answer must be one.
+        `val_cut` is that cut, a logit; `val_dice_half` is the Dice at 0. Every process
+        computes all of it: the tiles are few, the answer must be one.
         """
         was_training = network.training
         network.eval()
         device = self._fabric.device
         loss, seen = 0.0, 0
-        slides = len(self._val.slides)
-        counts = np.zeros((slides, 2, 2 * LARGEST_CUT * CUTS_PER_UNIT + 2), np.int64)
+        counts = np.zeros((2, 2 * LARGEST_CUT * CUTS_PER_UNIT + 2), np.int64)
         with torch.inference_mode():
             for part in in_order(len(self._val), self._config.train.batch_size):
                 rgb = torch.from_numpy(self._val.take("rgb", part)).to(device)
                 mask = torch.from_numpy(self._val.take("mask", part)).to(device)
                 outputs = network(self._input(rgb)).float()
-                loss += len(part) * float(self._loss(outputs, mask))
+                loss += len(part) * float(
+                    membrane_loss(
+                        outputs,
+                        mask == MEMBRANE,
+                        beta=self.beta,
+                        edge_weight=self._config.loss.edge_weight,
+                        edge_px=self._config.loss.edge_px,
+                        valid=mask != IGNORED,
+                    )
+                )
                 seen += len(part)
-                for slide, logits, truth in zip(
-                    self._val.slide_of(part).tolist(), outputs[:, 0], mask, strict=True
-                ):
-                    counts[slide] += counts_by_logit(logits, truth)
+                counts += counts_by_logit(outputs[:, 0], mask)
         network.train(was_training)
-        return {
-            "val_loss": loss / max(seen, 1),
-            **figures_by_cut(counts.sum(0)),
-            **figures_by_slide(counts),
-        }
+        return {"val_loss": loss / max(seen, 1), **figures_by_cut(counts)}
 
     def _input(self, rgb: torch.Tensor) -> torch.Tensor:
         pictures = normalized(rgb, *self._statistics)
@@ -145,8 +138,9 @@ def counts_by_logit(logits: torch.Tensor, mask: torch.Tensor) -> Counts:
     Bin 0 lies below every cut; bin k >= 1 begins at cut k - 1.
     """
     bins = 2 * LARGEST_CUT * CUTS_PER_UNIT + 1
-    place = torch.floor((logits.float() + LARGEST_CUT) * CUTS_PER_UNIT) + 1
-    place = place.clamp(0, bins).long()
+    # Scaled before anything is added: exact, also a hair below a cut.
+    place = torch.floor(logits.float() * CUTS_PER_UNIT) + LARGEST_CUT * CUTS_PER_UNIT
+    place = (place + 1).clamp(0, bins).long()
     rows = [
         torch.bincount(place[mask == value], minlength=bins + 1).cpu().numpy()
         for value in (0, MEMBRANE)
@@ -169,25 +163,6 @@ def figures_by_cut(counts: Counts) -> dict[str, float]:
         "val_recall": float(right[best] / max(true, 1)),
         "val_cut": best / CUTS_PER_UNIT - LARGEST_CUT,
         "val_dice_half": float(dice[half]),
-    }
-
-
-def figures_by_slide(counts: Counts) -> dict[str, float]:
-    """The cut with the best mean of (2 right + e) / (2 right + false + missed + e).
-
-    Counts are (slides, 2, bins). e is `SLIDE_EPSILON` of a slide's labelled pixels: a
-    slide without membrane has 1 where nothing is invented, a half where e pixels are.
-    A membrane lost on a slide of faint ones weighs as much as one on any other.
-    """
-    above = counts[:, :, ::-1].cumsum(2)[:, :, ::-1][:, :, 1:]
-    false, right = above[:, 0], above[:, 1]
-    true = counts[:, 1].sum(1)[:, None]
-    epsilon = np.maximum(SLIDE_EPSILON * counts.sum((1, 2)), 1.0)[:, None]
-    dice = ((2 * right + epsilon) / (right + false + true + epsilon)).mean(0)
-    best = int(dice.argmax())
-    return {
-        "val_slide_dice": float(dice[best]),
-        "val_slide_cut": best / CUTS_PER_UNIT - LARGEST_CUT,
     }
 
 

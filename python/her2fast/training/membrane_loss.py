@@ -14,8 +14,6 @@ from torch.nn import functional
 EDGE_PX = 3
 #: Keeps Dice defined, and flat, where neither truth nor prediction has an edge.
 EPSILON = 1.0
-#: The same for the Dice of a tile, as a share of its pixels.
-TILE_EPSILON = 0.0015
 
 
 def edge_map(mask: torch.Tensor, edge_px: int = EDGE_PX) -> torch.Tensor:
@@ -108,32 +106,6 @@ def dice_loss(
     return 1.0 - (2.0 * both + epsilon) / (share.sum() + truth.sum() + epsilon)
 
 
-def tile_dice_loss(
-    logits: torch.Tensor, mask: torch.Tensor, *, valid: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean over tiles of 1 - (2 sum(y p) + e) / (sum(y) + sum(p) + e).
-
-    Each tile counts alike: a tile of faint membranes, which are few and thin, weighs as
-    much as one of strong ones. e is `TILE_EPSILON` of the tile's pixels, so that a tile
-    without membrane has a loss for what is invented, and no noise decides.
-
-    Parameters
-    ----------
-    logits : (N, H, W) tensor
-        Of membrane.
-    mask : (N, H, W) bool tensor
-    valid : (N, H, W) bool tensor, optional
-        Pixels that count.
-    """
-    _check(logits, mask, valid)
-    share, truth = torch.sigmoid(logits.float()), mask.float()
-    if valid is not None:
-        share, truth = share * valid, truth * valid
-    epsilon = TILE_EPSILON * logits[0].numel()
-    both, summed = (share * truth).sum((1, 2)), (share + truth).sum((1, 2))
-    return (1.0 - (2.0 * both + epsilon) / (summed + epsilon)).mean()
-
-
 def membrane_loss(
     outputs: torch.Tensor,
     mask: torch.Tensor,
@@ -141,13 +113,11 @@ def membrane_loss(
     beta: float,
     edge_weight: float,
     edge_px: int = EDGE_PX,
-    tile_weight: float = 0.0,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Eq. 3: cross-entropy of membranes + `edge_weight` (lambda) x Dice of edges.
 
     `outputs` are (N, 2, H, W) logits of membrane and edge, `mask` is (N, H, W) bool.
-    `tile_weight` x `tile_dice_loss` of membranes is added; the paper has no such term.
     """
     if outputs.ndim != 4 or outputs.shape[1] != 2:
         raise ValueError(
@@ -155,10 +125,7 @@ def membrane_loss(
         )
     likelihood = weighted_cross_entropy(outputs[:, 0], mask, beta=beta, valid=valid)
     edges = dice_loss(outputs[:, 1], edge_map(mask, edge_px), valid=valid)
-    loss = likelihood + edge_weight * edges
-    if tile_weight > 0.0:
-        loss = loss + tile_weight * tile_dice_loss(outputs[:, 0], mask, valid=valid)
-    return loss
+    return likelihood + edge_weight * edges
 
 
 def _check(

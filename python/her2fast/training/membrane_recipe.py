@@ -30,11 +30,13 @@ from her2fast.training.config import (
     Run,
     Train,
 )
+from her2fast.training.membrane_network import Cuts
 from her2fast.training.membrane_scenes import (
     FIRST_SEED,
     SPACING_UM,
     VAL_EVERY,
     Plan,
+    photograph,
     scene_pieces,
 )
 
@@ -42,6 +44,8 @@ CACHE, RUN = "cache", "run"
 #: A scorer's tile; training cuts smaller ones, of which a batch holds more scenes.
 TILE_PX = 512
 SCENES, EPOCHS, SAMPLES = 252, 10, 1600
+#: Scenes on which the cuts are chosen: the first one's number, and how many.
+CUT_SCENE, CUT_SCENES = 100_000, 48
 
 #: A cycle of AdamW is quicker on a CPU than the paper's plain descent.
 OPTIMIZER = Optimizer(
@@ -85,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=41)
     parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--cut-scenes", type=int, default=CUT_SCENES)
     parser.add_argument("--side-px", type=int, default=Plan.side_px, help="of a scene")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="tiles an epoch")
@@ -96,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UsageError(
             f"need --side-px a multiple of {plan.tile_px}, got {chosen.side_px}"
         )
+    from her2fast.training.backbones import input_statistics
+    from her2fast.training.membrane_cuts import choose_cuts
     from her2fast.training.stages import fit_membranes, run_configured
 
     def say(line: str) -> None:
@@ -113,7 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "exposures": plan.exposures,
         }
         run.write_environment({"seed": config.run.seed, **source})
-        return fit_membranes(fabric, run, config, train, val, source, resume, say)
+
+        def choose(network: Any, cut: float) -> tuple[Cuts, dict[str, Any]]:
+            one = Plan(side_px=plan.side_px, exposures=1)
+            return choose_cuts(
+                network,
+                cut,
+                [photograph(one, CUT_SCENE + k)[0] for k in range(chosen.cut_scenes)],
+                statistics=input_statistics(config.model),
+                tile_px=min(config.data.tile_px, plan.side_px),
+            )
+
+        return fit_membranes(
+            fabric, run, config, train, val, source, resume, say, choose
+        )
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     config = recipe(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast.manifest import Entry
-from her2fast.phantom import Profile, compose_scene, develop
+from her2fast.phantom import Phantom, Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
 from her2fast.phantom.ground import Tissue
 from her2fast.phantom.stroma import StromaMix
@@ -73,12 +73,8 @@ def laboratory(rng: np.random.Generator) -> Profile:
     return replace(wide_profile(rng), blur_um=math.exp(rng.uniform(low, high)))
 
 
-def draw_scene(plan: Plan, number: int) -> Arrays:
-    """Tiles of one scene, (n, T, T, 3) and (n, T, T): a function of its number.
-
-    Stained membranes of benign epithelium are no tumor's and yet look like it: that
-    tissue is ignored. Tiles without tumor are kept: nothing is membrane there.
-    """
+def photograph(plan: Plan, number: int) -> list[Phantom]:
+    """One scene as each of its laboratories shows it: a function of its number."""
     seed = FIRST_SEED + number
     rng = generator(seed, 7)
     spacing_um = SPACING_UM * math.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD))
@@ -89,16 +85,30 @@ def draw_scene(plan: Plan, number: int) -> Arrays:
         mixture=mixture_of(rng, number),
         mix=MIX,
     )
-    mask = scene.membrane_mask.astype(np.uint8)
-    mask[scene.tissue == Tissue.BENIGN] = IGNORED
-    pictures = [
-        develop(scene, laboratory(rng), seed * 16 + k, spacing_um=spacing_um).rgb
+    return [
+        develop(scene, laboratory(rng), seed * 16 + k, spacing_um=spacing_um)
         for k in range(plan.exposures)
     ]
+
+
+def draw_scene(plan: Plan, number: int) -> Arrays:
+    """Tiles of one scene, (n, T, T, 3) and (n, T, T).
+
+    Stained membranes of benign epithelium are no tumor's and yet look like it: that
+    tissue is ignored. Tiles without tumor are kept: nothing is membrane there.
+    """
+    pictures = photograph(plan, number)
+    mask = pictures[0].membrane_mask.astype(np.uint8)
+    mask[pictures[0].tissue == Tissue.BENIGN] = IGNORED
     return {
-        "rgb": np.concatenate([cut(picture, plan.tile_px) for picture in pictures]),
+        "rgb": np.concatenate([cut(one.rgb, plan.tile_px) for one in pictures]),
         "mask": np.concatenate([cut(mask, plan.tile_px)] * plan.exposures),
     }
+
+
+def validates(number: int) -> bool:
+    """Every thirteenth of rounds of six: each kind of scene in turn."""
+    return number % VAL_EVERY == VAL_EVERY - 1
 
 
 def cut(plane: npt.NDArray[Any], tile_px: int) -> npt.NDArray[Any]:
@@ -130,8 +140,7 @@ def scene_pieces(
         )
         if store.made and (number + 1) % 50 == 0:
             say(f"{number + 1} of {count} scenes")
-        # Rounds of six and every thirteenth: each kind of scene validates in turn.
-        part = "val" if number % VAL_EVERY == VAL_EVERY - 1 else "train"
+        part = "val" if validates(number) else "train"
         slide = TrainingSlide(
             id=name,
             entry=Entry(slide=name, patient=name),

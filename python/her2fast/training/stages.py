@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
 from her2fast.training.membrane import MembraneWork
-from her2fast.training.membrane_network import Packaged, make_membrane_network
+from her2fast.training.membrane_network import (
+    Cuts,
+    Packaged,
+    make_membrane_network,
+)
 from her2fast.training.method_package import (
     write_membrane,
     write_method,
@@ -50,8 +55,7 @@ from her2fast.training.run_folder import RunFolder, finished_run
 from her2fast.training.segment import SegmentWork
 
 PACKAGE = "package"
-#: Where each of `[package] cut` stands in the figures; "half" is 0.
-CUTS = {"best": "val_cut", "slides": "val_slide_cut", "half": ""}
+ChooseCuts = Callable[[nn.Module, float], tuple[Cuts, dict[str, Any]]]
 #: What a stage trains and validates on.
 PARTS = ("train", "val")
 
@@ -238,8 +242,13 @@ def fit_membranes(
     source: dict[str, Any],
     resume: bool,
     say: Say,
+    choose: ChooseCuts | None = None,
 ) -> dict[str, Any]:
-    """Train on pieces with masks, write the package; `source`: whence they are."""
+    """Train on pieces with masks, write the package; `source`: whence they are.
+
+    `choose` is given the network and its one best cut, and returns the package's cuts
+    and what is to be said of them.
+    """
     _check_no_package(run)
     statistics = input_statistics(config.model)
     match = _matching(config)
@@ -253,10 +262,15 @@ def fit_membranes(
     if fabric.is_global_zero:
         load_checkpoint(run.best, network)
         best = checkpoint_state(run.best)
-        facts["cut"] = float(best.get(CUTS[config.package.cut], 0.0))
+        cuts = Cuts(best["val_cut"] if config.package.cut == "best" else 0.0)
+        facts["cut"], facts["cuts"] = cuts.high, asdict(cuts)
+        if choose is not None:
+            cuts, figures = choose(network.eval(), cuts.high)
+            facts["cuts"] = {**asdict(cuts), **figures}
+            say(f"cuts: {facts['cuts']}")
         facts["sha256"] = write_membrane(
             run.root / PACKAGE,
-            Packaged(network, facts["cut"], match),
+            Packaged(network, cuts, match),
             package=config.package,
             backbone=config.model.backbone,
             statistics=statistics,
@@ -266,6 +280,7 @@ def fit_membranes(
                 "stage": "membrane",
                 "checkpoint": best,
                 "cut": facts["cut"],
+                "cuts": facts["cuts"],
                 "beta": work.beta,
                 "parameters": facts["parameters"],
                 "train_tiles": len(train),
