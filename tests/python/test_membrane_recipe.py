@@ -17,7 +17,9 @@ from torch import nn
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
 from her2fast.errors import UsageError
+from her2fast.membranes import NetworkFinder
 from her2fast.models.membrane_package import load_membrane_package
+from her2fast.models.trust import SHIPPED_DIR
 from her2fast.phantom import render
 from her2fast.phantom.fields import generator
 from her2fast.phantom.ground import Tissue
@@ -152,6 +154,30 @@ def test_cuts_are_those_of_the_cells() -> None:
     assert said["confusion_true_by_called"] == truth.tolist()
     assert macro_f1(np.eye(4, dtype=np.int64)) == 1.0
     assert macro_f1(np.full((4, 4), 1, np.int64)) == 0.25
+
+
+def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
+    """Two pictures of 0 and two of 1+, of laboratories and scenes of no training."""
+    folder = SHIPPED_DIR / "membrane-tiny"
+    package = load_membrane_package(folder)
+    package.require_known()
+    assert package.name == "membrane-tiny"
+    assert package.synthetic
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8 << 20
+    find = NetworkFinder(package)
+    plan = membrane_scenes.Plan(side_px=1024, exposures=1)
+    # The next scenes of 0 and of 1+ (rounds of six) after those of the cuts.
+    first = -(-(membrane_recipe.CUT_SCENE + membrane_recipe.CUT_SCENES) // 6) * 6
+    for kind in (0, 1):
+        counts = np.zeros(4, np.int64)
+        for number in (first + kind, first + kind + 6):
+            picture = membrane_scenes.photograph(plan, number)[0]
+            tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
+            masks = find(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
+            mask = masks.swapaxes(1, 2).reshape(1024, 1024) == 1
+            counts += confusion_of(picture, mask)[kind]
+        assert counts.sum() > 30
+        assert 2 * counts[kind] > counts.sum(), counts
 
 
 def test_bench_counts(bench: ModuleType) -> None:
