@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from her2fast import _core, phantom
 from her2fast.kernels.cells import (
@@ -30,30 +29,17 @@ from her2fast.kernels.cells import (
     nuclei,
 )
 from her2fast.kernels.membrane import MembraneMerge, membrane_label
+from her2fast.training.membrane_cuts import pairs
 
 CLASSES = ("0", "1+", "2+", "3+")
 FIRST_SEED = 9_420_000
 SIDE_PX, TILE_PX, STEP, SPACING_UM = 1024, 512, 2, 0.25
 GRID_UM = STEP * SPACING_UM
-TRUTH_UM = 3.0
 CELL_UM2 = (20.0, 600.0)
 MIXED = 4
 
 Mask = npt.NDArray[np.uint8]
 Find = Callable[[Any], Mask]
-
-
-def pairs(found: Cells, truth: Any) -> tuple[npt.NDArray[np.int64], ...]:
-    """Indices of true and found cells that are each other's nearest, within 3 um."""
-    visible = np.flatnonzero(truth.has_nucleus)
-    at = np.stack([truth.y_um, truth.x_um], 1)[visible]
-    seeds = (np.stack([found.y, found.x], 1) + 0.5) * GRID_UM
-    if len(at) == 0 or len(seeds) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    away, to = cKDTree(seeds).query(at)
-    _, back = cKDTree(at).query(seeds)
-    good = (away <= TRUTH_UM) & (back[to] == np.arange(len(at)))
-    return visible[good], to[good].astype(np.int64)
 
 
 def in_tumor(found: Cells, tumor: npt.NDArray[np.bool_]) -> Cells:
@@ -77,7 +63,7 @@ class Tally:
         inside = in_tumor(found, picture.tumor_mask)
         classes = classify_cells(inside, grid_um=GRID_UM)
         truth = picture.cells
-        real, own = pairs(inside, truth)
+        real, own = pairs(inside, truth, GRID_UM)
         kinds = truth.kind[real]
         np.add.at(self.confusion, (kinds, classes.her2[own]), 1)
         self.true_cells += np.bincount(truth.kind, minlength=4)
