@@ -20,8 +20,8 @@ constexpr double kBandEnd = 1.732;
 
 /// Which of a row's places, runs and gaps in turn, holds column x: odd is a run.
 std::int32_t place_of(const SweptTile& tile, std::int32_t y, std::int32_t x) {
-  const std::int32_t* turns = tile.turns_of(y);
-  const std::int32_t* end = turns + 2 * tile.runs_in(y);
+  const Column* turns = tile.turns_of(y);
+  const Column* end = turns + 2 * tile.runs_in(y);
   return static_cast<std::int32_t>(std::upper_bound(turns, end, x) - turns);
 }
 
@@ -37,7 +37,7 @@ void count_nuclei(SweptTile& tile, const std::vector<PixelPoint>& nuclei) {
     }
     const std::int32_t place = place_of(tile, y, x);
     if (place % 2 == 1) continue;  // on membrane
-    ++tile.gaps[tile.gap_labels(y)[place / 2]].sums.nuclei;
+    ++tile.gaps[tile.gap(y, place / 2)].sums.nuclei;
   }
 }
 
@@ -47,16 +47,11 @@ class DensityReader {
   DensityReader(const SweptTile& tile, const ImageView<const std::uint8_t>& density)
       : tile_(tile), density_(density) {
     offset_.resize(tile.membranes.size() + 1);
-    for (const std::int32_t label : tile.run_label) ++offset_[label + 1];
+    for_each_run([&](std::int32_t membrane, Run) { ++offset_[membrane + 1]; });
     for (std::size_t c = 1; c < offset_.size(); ++c) offset_[c] += offset_[c - 1];
     std::vector<std::int32_t> next(offset_.begin(), offset_.end() - 1);
-    runs_.resize(tile.run_label.size());
-    for (std::int32_t y = 0; y < tile.height; ++y) {
-      for (std::int32_t k = 0; k < tile.runs_in(y); ++k) {
-        const std::int32_t* run = tile.turns_of(y) + 2 * k;
-        runs_[next[tile.run_labels(y)[k]]++] = {y, run[0], run[1]};
-      }
-    }
+    runs_.resize(static_cast<std::size_t>(offset_.back()));
+    for_each_run([&](std::int32_t membrane, Run run) { runs_[next[membrane]++] = run; });
   }
 
   void read(std::size_t component, DensityHistogram& out) const {
@@ -64,14 +59,24 @@ class DensityReader {
     for (std::int32_t i = offset_[component]; i < offset_[component + 1]; ++i) {
       const auto [y, from, to] = runs_[i];
       const std::uint8_t* line = density_.row(y);
-      for (std::int32_t x = from; x < to; ++x) ++out[line[x]];
+      for (int x = from; x < to; ++x) ++out[line[x]];
     }
   }
 
  private:
   struct Run {
-    std::int32_t y, from, to;
+    Column y, from, to;
   };
+  template <typename Use>
+  void for_each_run(Use use) const {
+    for (std::int32_t y = 0; y < tile_.height; ++y) {
+      const Column* turns = tile_.turns_of(y);
+      for (std::int32_t k = 0; k < tile_.runs_in(y); ++k) {
+        use(tile_.membrane(y, k),
+            Run{static_cast<Column>(y), turns[2 * k], turns[2 * k + 1]});
+      }
+    }
+  }
   const SweptTile& tile_;
   const ImageView<const std::uint8_t>& density_;
   std::vector<std::int32_t> offset_;
@@ -88,10 +93,10 @@ struct SideWriter {
     std::vector<SidePart> out;
     const std::int32_t runs = tile.runs_in(y);
     for (std::int32_t k = 0; k <= runs; ++k) {
-      const std::int32_t* run = tile.turns_of(y) + 2 * k;
-      const std::int32_t gap = tile.gap_labels(y)[k];
-      if (gap >= 0) out.push_back({k < runs ? run[0] : tile.width, ~gap_index[gap]});
-      if (k < runs) out.push_back({run[1], mask_index[tile.run_labels(y)[k]]});
+      const Column* run = tile.turns_of(y) + 2 * k;
+      const std::int32_t gap = tile.gap(y, k);
+      if (gap != kNoGap) out.push_back({k < runs ? run[0] : tile.width, ~gap_index[gap]});
+      if (k < runs) out.push_back({run[1], mask_index[tile.membrane(y, k)]});
     }
     return out;
   }
@@ -99,9 +104,9 @@ struct SideWriter {
     std::vector<SidePart> out;
     for (std::int32_t y = 0; y < tile.height; ++y) {
       const std::int32_t at = last ? tile.runs_in(y) : 0;
-      const std::int32_t gap = tile.gap_labels(y)[at];
+      const std::int32_t gap = tile.gap(y, at);
       const std::int32_t label =
-          gap >= 0 ? ~gap_index[gap] : mask_index[tile.run_labels(y)[at - last]];
+          gap != kNoGap ? ~gap_index[gap] : mask_index[tile.membrane(y, at - last)];
       if (out.empty() || out.back().label != label) out.push_back({0, label});
       out.back().end = y + 1;
     }

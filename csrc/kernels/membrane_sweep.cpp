@@ -3,43 +3,19 @@
 
 #include <algorithm>
 #include <bit>
-#include <memory>
-#include <utility>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define HER2FAST_PACKS_WIDE 1
+#define HER2FAST_PREFETCH(at) __builtin_prefetch(at)
+#else
+#define HER2FAST_PREFETCH(at) (void)(at)
 #endif
 
 namespace her2fast {
 namespace {
 
 using Word = std::uint64_t;
-
-/// Grows without clearing what is about to be written.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(std::size_t room) : capacity_(room), data_(allocate(room)) {}
-  T* data() { return data_.get(); }
-  void reserve(std::size_t used, std::size_t more) {
-    if (used + more <= capacity_) return;
-    capacity_ = std::max(2 * capacity_, used + more);
-    auto next = allocate(capacity_);
-    std::copy_n(data_.get(), used, next.get());
-    data_ = std::move(next);
-  }
-  std::vector<T> take(std::size_t used) const {
-    return {data_.get(), data_.get() + used};
-  }
-
- private:
-  static std::unique_ptr<T[]> allocate(std::size_t n) {
-    return std::make_unique_for_overwrite<T[]>(n);
-  }
-  std::size_t capacity_;
-  std::unique_ptr<T[]> data_;
-};
 
 // --- rows to turns
 
@@ -55,27 +31,30 @@ struct PackPlain {
 };
 
 /// Columns where mask begins and ends, in turn. Returns the end of what was written: an
-/// even number, at most width + 1.
+/// even number, at most width + 1. `later` is a row to be wanted soon: a processor's own
+/// prefetching ends with a page, and often every row of a tile lies in another.
 template <typename Pack>
-inline std::int32_t* write_turns(const std::uint8_t* row, std::int32_t width,
-                                 std::int32_t* out) {
+inline Column* write_turns(const std::uint8_t* row, const std::uint8_t* later,
+                           std::int32_t width, Column* out) {
   Word carry = 0;
   for (std::int32_t x = 0; x < width; x += 64) {
     const std::int32_t left = width - x;
+    HER2FAST_PREFETCH(later + x);
     const Word word = left >= 64 ? Pack::pack(row + x) : pack_some(row + x, left);
     Word turns = word ^ ((word << 1) | carry);
     carry = word >> 63;
     while (turns != 0) {
-      *out++ = x + std::countr_zero(turns);
+      *out++ = static_cast<Column>(x + std::countr_zero(turns));
       turns &= turns - 1;
     }
   }
   // A run that ends with the row ends in its last word, or in none.
-  if (carry != 0) *out++ = width;
+  if (carry != 0) *out++ = static_cast<Column>(width);
   return out;
 }
 
-using WriteTurns = std::int32_t* (*)(const std::uint8_t*, std::int32_t, std::int32_t*);
+using WriteTurns = Column* (*)(const std::uint8_t*, const std::uint8_t*, std::int32_t,
+                               Column*);
 
 #if HER2FAST_PACKS_WIDE
 struct PackSse2 {
@@ -101,9 +80,9 @@ struct PackAvx2 {
   }
 };
 
-__attribute__((target("avx2,bmi"), flatten)) std::int32_t* write_turns_avx2(
-    const std::uint8_t* row, std::int32_t width, std::int32_t* out) {
-  return write_turns<PackAvx2>(row, width, out);
+__attribute__((target("avx2,bmi"), flatten)) Column* write_turns_avx2(
+    const std::uint8_t* row, const std::uint8_t* later, std::int32_t width, Column* out) {
+  return write_turns<PackAvx2>(row, later, width, out);
 }
 
 WriteTurns choose_writer() {
@@ -134,7 +113,6 @@ struct RunSums {
   std::int32_t first_y, first_x;
   std::int32_t x0, x1, y1;
   std::int32_t px = 0, straight = 0, diagonal = 0, euler = 0;
-  bool on_border = false;
 
   void operator+=(const RunSums& other) {
     x0 = std::min(x0, other.x0);
@@ -144,7 +122,6 @@ struct RunSums {
     straight += other.straight;
     diagonal += other.diagonal;
     euler += other.euler;
-    on_border |= other.on_border;
   }
 };
 
@@ -194,15 +171,13 @@ struct Kind {
 };
 
 struct Row {
-  const std::int32_t* turns;
+  const Column* turns;
   std::int32_t runs;
   std::int32_t *run_label, *gap_label;
 
   std::int32_t start(std::int32_t k) const { return turns[2 * k]; }
   std::int32_t end(std::int32_t k) const { return turns[2 * k + 1]; }
 };
-
-constexpr std::int32_t kNoGap = -1;
 
 /// Joins a row with the one above.
 ///
@@ -305,12 +280,12 @@ PixelBox box_of(const RunSums& sum) { return {sum.x0, sum.first_y, sum.x1, sum.y
 
 /// Take away the windows that lie across the tile's border: the sweep saw nothing beyond.
 void drop_border_windows(SweptTile& tile) {
-  const auto windows = [&](std::int32_t label) -> WindowCounts& {
-    return tile.membranes[label].sums.windows;
+  const auto windows = [&](std::int32_t membrane) -> WindowCounts& {
+    return tile.membranes[membrane].sums.windows;
   };
   for (const std::int32_t y : {0, tile.height - 1}) {
     for (std::int32_t k = 0; k < tile.runs_in(y); ++k) {
-      WindowCounts& sum = windows(tile.run_labels(y)[k]);
+      WindowCounts& sum = windows(tile.membrane(y, k));
       sum.straight -= tile.turns_of(y)[2 * k + 1] - tile.turns_of(y)[2 * k] - 1;
       sum.diagonal -= 2;
       sum.euler4 -= 2;
@@ -320,41 +295,39 @@ void drop_border_windows(SweptTile& tile) {
     std::int32_t before = -1;
     for (std::int32_t y = 0; y < tile.height; ++y) {
       const std::int32_t runs = tile.runs_in(y);
-      const std::int32_t* turns = tile.turns_of(y);
-      const bool set =
-          runs > 0 && (last ? turns[2 * runs - 1] == tile.width : turns[0] == 0);
-      const std::int32_t label = set ? tile.run_labels(y)[last ? runs - 1 : 0] : -1;
-      if (y > 0 && label >= 0 && before >= 0) {
-        windows(label).straight -= 1;
-      } else if (y > 0 && std::max(label, before) >= 0) {
-        WindowCounts& sum = windows(std::max(label, before));
+      const std::int32_t here = tile.gap(y, last ? runs : 0) == kNoGap
+                                    ? tile.membrane(y, last ? runs - 1 : 0)
+                                    : -1;
+      if (y > 0 && here >= 0 && before >= 0) {
+        windows(here).straight -= 1;
+      } else if (y > 0 && std::max(here, before) >= 0) {
+        WindowCounts& sum = windows(std::max(here, before));
         sum.diagonal -= 1;
         sum.euler4 -= 1;
       }
-      before = label;
+      before = here;
     }
   }
 }
 
 void mark_border(SweptTile& tile) {
-  const auto mark = [&](std::int32_t y, std::int32_t k, bool run) {
-    if (run) tile.membranes[tile.run_labels(y)[k]].on_border = true;
-    if (!run && tile.gap_labels(y)[k] >= 0) {
-      tile.gaps[tile.gap_labels(y)[k]].on_border = true;
-    }
+  const auto mark_gap = [&](std::int32_t y, std::int32_t place) {
+    const std::int32_t gap = tile.gap(y, place);
+    if (gap != kNoGap) tile.gaps[gap].on_border = true;
+    return gap != kNoGap;
+  };
+  const auto mark_run = [&](std::int32_t y, std::int32_t run) {
+    tile.membranes[tile.membrane(y, run)].on_border = true;
   };
   for (std::int32_t y = 0; y < tile.height; ++y) {
     const std::int32_t runs = tile.runs_in(y);
-    const bool all = y == 0 || y == tile.height - 1;
-    for (std::int32_t k = 0; all && k <= runs; ++k) {
-      mark(y, k, false);
-      if (k < runs) mark(y, k, true);
+    if (!mark_gap(y, 0)) mark_run(y, 0);
+    if (!mark_gap(y, runs)) mark_run(y, runs - 1);
+    if (y > 0 && y + 1 < tile.height) continue;
+    for (std::int32_t k = 0; k < runs; ++k) {
+      mark_run(y, k);
+      mark_gap(y, k);
     }
-    mark(y, 0, false);
-    mark(y, runs, false);
-    if (runs == 0) continue;
-    if (tile.turns_of(y)[0] == 0) mark(y, 0, true);
-    if (tile.turns_of(y)[2 * runs - 1] == tile.width) mark(y, runs - 1, true);
   }
 }
 
@@ -367,35 +340,32 @@ SweptTile sweep_tile(const ImageView<const std::uint8_t>& mask) {
   out.row.resize(static_cast<std::size_t>(out.height) + 1);
   const WriteTurns write = choose_writer();
   const auto room = static_cast<std::size_t>(out.width) + 1;
-  Buffer<std::int32_t> turns(room + 16 * static_cast<std::size_t>(out.height));
-  std::size_t used = 0;
-  for (std::int32_t y = 0; y < out.height; ++y) {
-    turns.reserve(used, room);
-    const std::int32_t* end = write(mask.row(y), out.width, turns.data() + used);
-    used = static_cast<std::size_t>(end - turns.data());
-    out.row[y + 1] = static_cast<std::int32_t>(used);
-  }
-  out.turns = turns.take(used);
-  out.run_label.resize(used / 2);
-  out.gap_label.resize(used / 2 + static_cast<std::size_t>(out.height));
-
+  constexpr std::int32_t kAhead = 4;
   Kind membranes, gaps;
   RowJoin joiner(membranes, gaps, out.width);
-  Row above{};
   for (std::int32_t y = 0; y < out.height; ++y) {
-    const std::int32_t at = out.row[y] / 2;
-    const Row row{out.turns_of(y), out.runs_in(y), out.run_label.data() + at,
-                  out.gap_label.data() + at + y};
+    const auto used = static_cast<std::size_t>(out.row[y]), at = used / 2;
+    out.turns.reserve(used, room);
+    const std::uint8_t* later = mask.row(std::min(y + kAhead, out.height - 1));
+    const Column* end = write(mask.row(y), later, out.width, out.turns.data() + used);
+    out.row[y + 1] = static_cast<std::int32_t>(end - out.turns.data());
+    const auto runs = static_cast<std::size_t>(out.runs_in(y));
+    out.run_label.reserve(at, runs);
+    out.gap_label.reserve(at + y, runs + 1);
+    const auto row_at = [&](std::int32_t i) {
+      const std::int32_t from = out.row[i] / 2;
+      return Row{out.turns_of(i), out.runs_in(i), out.run_label.data() + from,
+                 out.gap_label.data() + from + i};
+    };
     if (y == 0) {
-      joiner.start(row, y);
+      joiner.start(row_at(0), 0);
     } else {
-      joiner.join(above, row, y);
+      joiner.join(row_at(y - 1), row_at(y), y);
     }
-    above = row;
   }
 
   std::int32_t count = 0;
-  const auto membrane = membranes.number(count);
+  out.membrane_of = membranes.number(count);
   out.membranes.resize(static_cast<std::size_t>(count));
   for (std::int32_t c = 0; c < count; ++c) {
     const RunSums& sum = membranes.sums[c];
@@ -406,19 +376,17 @@ SweptTile sweep_tile(const ImageView<const std::uint8_t>& mask) {
                           4 * std::int64_t{sum.euler}}},
                         false};
   }
-  for (std::int32_t& label : out.run_label) label = membrane[label];
-  const auto gap = gaps.number(count);
+  out.gap_of = gaps.number(count);
   out.gaps.resize(static_cast<std::size_t>(count));
   std::int32_t next = 0;
-  for (std::size_t i = 0; i < gap.size(); ++i) {
-    if (gap[i] != next) continue;  // a root is the first of its component
+  for (std::size_t i = 0; i < out.gap_of.size(); ++i) {
+    if (out.gap_of[i] != next) continue;  // a root is the first of its component
     const std::int32_t under = gaps.above[i];
     const RunSums& sum = gaps.sums[next];
     out.gaps[next++] = {{pixel_key(sum.first_y, sum.first_x), box_of(sum), sum.px, 0},
                         false,
-                        under < 0 ? -1 : membrane[under]};
+                        under < 0 ? -1 : out.membrane_of[under]};
   }
-  for (std::int32_t& label : out.gap_label) label = label < 0 ? label : gap[label];
   drop_border_windows(out);
   mark_border(out);
   return out;
