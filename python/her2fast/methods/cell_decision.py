@@ -15,7 +15,6 @@ from her2fast.errors import SlideError
 from her2fast.kernels.cells import (
     CELL_CUTS,
     CELL_RAYS,
-    CELLS_REACH_PX,
     CellClasses,
     classify_cells,
 )
@@ -162,7 +161,7 @@ def _near_unreadable(measured: CellMeasurement) -> npt.NDArray[np.bool_]:
     return measured.tiles.near_unreadable(
         (measured.cells.x + 0.5) * grid,
         (measured.cells.y + 0.5) * grid,
-        CELLS_REACH_PX * grid,
+        measured.reach_um,
     )
 
 

@@ -102,6 +102,12 @@ class MembraneTotals:
         self.several_nuclei += int((sized > 1).sum())
 
 
+def cells_reach_px(step: int, prune_px: int) -> int:
+    """Pixels of the network's picture on which a cell and its pruned mask depend."""
+    reach = CELLS_REACH_PX * step
+    return reach + prune_reach_px(prune_px) if prune_px > 0 else reach
+
+
 @dataclass(frozen=True)
 class CellMeasurement:
     """Cells and membranes of a slide's tumor, before anything is decided.
@@ -114,6 +120,8 @@ class CellMeasurement:
         Of the network's picture, and its pixels to one of the grid.
     tiles : CellTiles
         Where cells near a tile that could not be read may be others than they seem.
+    prune_px
+        Longest spurs that were taken off the masks.
     """
 
     cells: Cells
@@ -121,11 +129,17 @@ class CellMeasurement:
     spacing_um: float
     step: int
     tiles: CellTiles
+    prune_px: int = 0
 
     @property
     def grid_um(self) -> float:
         """Spacing of the cells' grid."""
         return self.spacing_um * self.step
+
+    @property
+    def reach_um(self) -> float:
+        """How far from its seed a cell depends on what is seen."""
+        return self.spacing_um * cells_reach_px(self.step, self.prune_px)
 
 
 @dataclass
@@ -208,9 +222,7 @@ class MembraneMeasure:
         """Raises `UsageError` where a tile is smaller than what a cell depends on."""
         self._side = tile_px // step
         self._prune_px = prune_px
-        reach = CELLS_REACH_PX * step
-        if prune_px > 0:
-            reach += prune_reach_px(prune_px)
+        reach = cells_reach_px(step, prune_px)
         if tile_px < reach:
             raise UsageError(
                 f"need tiles of {reach} px or more, got {tile_px}: a "
@@ -255,7 +267,12 @@ class MembraneMeasure:
                     on_row(row, rows + 1)
         totals.add(*merge.finish(), self._spacing_um)
         return CellMeasurement(
-            Cells.joined(found), totals, self._spacing_um, self._step, self._tiles
+            Cells.joined(found),
+            totals,
+            self._spacing_um,
+            self._step,
+            self._tiles,
+            self._prune_px,
         )
 
     def _spent(self, part: str, began: float) -> float:
