@@ -172,6 +172,8 @@ def test_pruned_rows_of_tiles_give_the_pruned_slide() -> None:
         assert found.totals.membranes == len(membranes)
         assert found.totals.px == int(pruned.sum())
         again, _ = from_bytes(to_bytes(found, "key"))
+        decided = decide_cells(found, slide_spacing_um=UM)
+        assert decided.record["membranes"]["pruned_um"] == 2.0
         assert again.reach_um == found.reach_um == 0.25 * (250 + prune_reach_px(8))
     with pytest.raises(UsageError, match="tiles of 299 px or more, got 298"):
         measured(rgb, mask, tile_px=298, prune_px=8)
@@ -382,6 +384,12 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     packages.edit_json(config, lambda c: c["class_names"].reverse())
     with pytest.raises(UsageError, match="first class is 'membrane'"):
         load_membrane_package(swapped)
+    method = altered(folder, tmp_path / "c") / "method.json"
+    packages.edit_json(method, lambda c: c.update(prune_um=1.3))
+    assert load_membrane_package(method.parent).prune_px == 5
+    packages.edit_json(method, lambda c: c.update(prune_um=8.1))
+    with pytest.raises(UsageError, match="prune_um"):
+        load_membrane_package(method.parent)
     refused = score_membranes(
         folder / "lattice.svs", model=folder / "brown", tumor_model=folder / "tumor"
     )

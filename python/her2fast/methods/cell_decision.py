@@ -190,6 +190,7 @@ def membrane_record(measured: CellMeasurement) -> dict[str, Any]:
         "mean_density": _ratio(totals.density_sum, 100 * totals.px),
         "connectivity": _ratio(totals.connected_nm, totals.length_nm),
         "connected_um": CONNECTED_UM,
+        "pruned_um": _rounded(measured.prune_px * measured.spacing_um),
         "compartments": {
             "one_nucleus": totals.one_nucleus,
             "no_nucleus": totals.no_nucleus,
