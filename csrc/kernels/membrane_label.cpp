@@ -131,12 +131,7 @@ struct Enclosed {
 
 void check(const ImageView<const std::uint8_t>& mask,
            const ImageView<const std::uint8_t>& density) {
-  if (mask.height < 1 || mask.width < 1 || mask.height > kMaxTilePx ||
-      mask.width > kMaxTilePx) {
-    throw std::invalid_argument("need a tile of 1 to " + std::to_string(kMaxTilePx) +
-                                " pixels a side, got " + std::to_string(mask.height) +
-                                " x " + std::to_string(mask.width));
-  }
+  check_sides(mask, kMaxTilePx, "a tile");
   check_channels(mask, 1, "a mask");
   if (density.data != nullptr) {
     check_same_size(mask, density, "a density");

@@ -235,12 +235,7 @@ class Pruner {
 void membrane_prune(ImageView<const std::uint8_t> mask, std::int32_t length_px,
                     ImageView<std::uint8_t> out, Device device) {
   check_device(device, "membrane_prune");
-  if (mask.height < 1 || mask.width < 1 || mask.height > kMaxSidePx ||
-      mask.width > kMaxSidePx) {
-    throw std::invalid_argument("need a mask of 1 to " + std::to_string(kMaxSidePx) +
-                                " pixels a side, got " + std::to_string(mask.height) +
-                                " x " + std::to_string(mask.width));
-  }
+  check_sides(mask, kMaxSidePx, "a mask");
   check_channels(mask, 1, "a mask");
   check_same_size(mask, out, "the output");
   check_channels(out, 1, "the output");

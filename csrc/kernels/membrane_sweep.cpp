@@ -4,12 +4,8 @@
 #include <algorithm>
 #include <bit>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define HER2FAST_PACKS_WIDE 1
-#define HER2FAST_PREFETCH(at) __builtin_prefetch(at)
-#else
-#define HER2FAST_PREFETCH(at) (void)(at)
+#if defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace her2fast {
@@ -26,21 +22,38 @@ Word pack_some(const std::uint8_t* bytes, std::int32_t count) {
   return word;
 }
 
-struct PackPlain {
-  static Word pack(const std::uint8_t* bytes) { return pack_some(bytes, 64); }
-};
+/// 64 bytes likewise. No branch: whether a byte is set is chance. Wider registers gain
+/// nothing.
+#if defined(__SSE2__)
+Word pack_word(const std::uint8_t* bytes) {
+  const __m128i zero = _mm_setzero_si128();
+  Word gaps = 0;
+  for (int k = 0; k < 4; ++k) {
+    const auto* at = reinterpret_cast<const __m128i*>(bytes + 16 * k);
+    const int mask = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(at), zero));
+    gaps |= static_cast<Word>(static_cast<std::uint32_t>(mask)) << (16 * k);
+  }
+  return ~gaps;
+}
+void want_soon(const std::uint8_t* bytes) {
+  _mm_prefetch(reinterpret_cast<const char*>(bytes), _MM_HINT_T0);
+}
+#else
+Word pack_word(const std::uint8_t* bytes) { return pack_some(bytes, 64); }
+void want_soon(const std::uint8_t*) {}
+#endif
 
-/// Columns where mask begins and ends, in turn. Returns the end of what was written: an
-/// even number, at most width + 1. `later` is a row to be wanted soon: a processor's own
-/// prefetching ends with a page, and often every row of a tile lies in another.
-template <typename Pack>
-inline Column* write_turns(const std::uint8_t* row, const std::uint8_t* later,
-                           std::int32_t width, Column* out) {
+/// Columns where mask begins and ends, in turn, an even number of them; at most width + 1
+/// are written. `later` is a row to be wanted soon: a processor's own prefetching ends
+/// with a page, and often every row of a tile lies in another.
+/// @return  the end of what was written.
+Column* write_turns(const std::uint8_t* row, const std::uint8_t* later,
+                    std::int32_t width, Column* out) {
   Word carry = 0;
   for (std::int32_t x = 0; x < width; x += 64) {
     const std::int32_t left = width - x;
-    HER2FAST_PREFETCH(later + x);
-    const Word word = left >= 64 ? Pack::pack(row + x) : pack_some(row + x, left);
+    want_soon(later + x);
+    const Word word = left >= 64 ? pack_word(row + x) : pack_some(row + x, left);
     Word turns = word ^ ((word << 1) | carry);
     carry = word >> 63;
     while (turns != 0) {
@@ -52,47 +65,6 @@ inline Column* write_turns(const std::uint8_t* row, const std::uint8_t* later,
   if (carry != 0) *out++ = static_cast<Column>(width);
   return out;
 }
-
-using WriteTurns = Column* (*)(const std::uint8_t*, const std::uint8_t*, std::int32_t,
-                               Column*);
-
-#if HER2FAST_PACKS_WIDE
-struct PackSse2 {
-  static Word pack(const std::uint8_t* bytes) {
-    const __m128i zero = _mm_setzero_si128();
-    Word gaps = 0;
-    for (int k = 0; k < 4; ++k) {
-      const auto* at = reinterpret_cast<const __m128i*>(bytes + 16 * k);
-      const int mask = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(at), zero));
-      gaps |= static_cast<Word>(static_cast<std::uint32_t>(mask)) << (16 * k);
-    }
-    return ~gaps;
-  }
-};
-struct PackAvx2 {
-  __attribute__((target("avx2"))) static std::uint32_t gaps(const std::uint8_t* bytes) {
-    const __m256i px = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
-    const __m256i none = _mm256_cmpeq_epi8(px, _mm256_setzero_si256());
-    return static_cast<std::uint32_t>(_mm256_movemask_epi8(none));
-  }
-  __attribute__((target("avx2"))) static Word pack(const std::uint8_t* bytes) {
-    return ~((static_cast<Word>(gaps(bytes + 32)) << 32) | gaps(bytes));
-  }
-};
-
-__attribute__((target("avx2,bmi"), flatten)) Column* write_turns_avx2(
-    const std::uint8_t* row, const std::uint8_t* later, std::int32_t width, Column* out) {
-  return write_turns<PackAvx2>(row, later, width, out);
-}
-
-WriteTurns choose_writer() {
-  static const bool wide =
-      __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("bmi") != 0;
-  return wide ? write_turns_avx2 : write_turns<PackSse2>;
-}
-#else
-WriteTurns choose_writer() { return write_turns<PackPlain>; }
-#endif
 
 // --- turns to components
 
@@ -338,7 +310,6 @@ SweptTile sweep_tile(const ImageView<const std::uint8_t>& mask) {
   out.height = static_cast<std::int32_t>(mask.height);
   out.width = static_cast<std::int32_t>(mask.width);
   out.row.resize(static_cast<std::size_t>(out.height) + 1);
-  const WriteTurns write = choose_writer();
   const auto room = static_cast<std::size_t>(out.width) + 1;
   constexpr std::int32_t kAhead = 4;
   Kind membranes, gaps;
@@ -347,7 +318,8 @@ SweptTile sweep_tile(const ImageView<const std::uint8_t>& mask) {
     const auto used = static_cast<std::size_t>(out.row[y]), at = used / 2;
     out.turns.reserve(used, room);
     const std::uint8_t* later = mask.row(std::min(y + kAhead, out.height - 1));
-    const Column* end = write(mask.row(y), later, out.width, out.turns.data() + used);
+    const Column* end =
+        write_turns(mask.row(y), later, out.width, out.turns.data() + used);
     out.row[y + 1] = static_cast<std::int32_t>(end - out.turns.data());
     const auto runs = static_cast<std::size_t>(out.runs_in(y));
     out.run_label.reserve(at, runs);
