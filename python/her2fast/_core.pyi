@@ -143,6 +143,14 @@ class MembraneMerge:
     @property
     def memory_bytes(self) -> int: ...
 
+PRUNE_HALF_WIDTH_PX: int
+PRUNE_MAX_LENGTH_PX: int
+
+def prune_reach_px(length_px: int) -> int: ...
+def membrane_prune(
+    mask: npt.NDArray[np.uint8], length_px: int, *, device: str = "cpu"
+) -> npt.NDArray[np.uint8]: ...
+
 NUCLEI_REACH_PX: int
 CELLS_REACH_PX: int
 CELL_RAYS: int

@@ -108,6 +108,7 @@ def measure_cells(
     batch_size: int,
     workers: int,
     reading: str = "scaled",
+    prune_px: int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[CellMeasurement, Seconds]:
     """Cells and membranes of the tumor that `tumor` has found.
@@ -129,6 +130,7 @@ def measure_cells(
         step=step,
         tile_px=tile_px,
         batch_size=batch_size,
+        prune_px=prune_px,
         wanted=masks.wanted(),
         is_tumor=lambda x, y: masks.holds(x, y, spacing_um * step),
     )
@@ -204,6 +206,7 @@ class MembraneScorer:
                     "name": package.name,
                     "model": [model.sha256, model.config_sha256],
                     "grid": [package.tile_px, package.spacing_um, package.step],
+                    "prune_px": package.prune_px,
                     "device": device,
                     "her2fast": _core.__version__,
                 }
@@ -278,6 +281,7 @@ class MembraneScorer:
                         batch_size=package.model.batch_size,
                         workers=self.workers,
                         reading=self.tumor.reading,
+                        prune_px=package.prune_px,
                         on_progress=_of("membranes", on_stage),
                     )
             except SlideError as error:

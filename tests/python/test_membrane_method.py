@@ -26,7 +26,11 @@ from her2fast.kernels.cells import (
     classify_cells,
     find_cells,
 )
-from her2fast.kernels.membrane import find_membranes
+from her2fast.kernels.membrane import (
+    find_membranes,
+    membrane_prune,
+    prune_reach_px,
+)
 from her2fast.membranes import MembraneResult, score_membranes
 from her2fast.methods.cell_decision import decide_cells
 from her2fast.methods.cell_file import from_bytes, to_bytes
@@ -77,6 +81,7 @@ def measured(
     tile_px: int = 256,
     workers: int = 2,
     bad: dict[tuple[int, int], str] | None = None,
+    prune_px: int = 0,
 ) -> tuple[CellMeasurement, TrueMask]:
     height, width = mask.shape
     find = TrueMask(mask)
@@ -88,6 +93,7 @@ def measured(
         step=2,
         tile_px=tile_px,
         batch_size=3,
+        prune_px=prune_px,
         wanted=np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_),
         is_tumor=lambda x, y: np.ones(len(x), np.bool_),
     )
@@ -143,6 +149,33 @@ def test_cells_that_an_unreadable_tile_could_change_are_dropped() -> None:
         )
     # Without the rule, cells beside the tile have other membranes than they have.
     assert len(found.cells) != len(whole)
+
+
+def test_pruned_rows_of_tiles_give_the_pruned_slide() -> None:
+    rgb, mask = scene(11, 620, 700, 160)
+    # Short walls that hang on the others.
+    rng = np.random.default_rng(5)
+    for y, x in zip(*np.nonzero(mask), strict=True):
+        if rng.random() < 0.02:
+            mask[y : y + 6, x : x + 2] = 1
+    pruned = membrane_prune(mask, length_px=8)
+    assert (mask > 0).sum() - pruned.sum() > 200
+    whole = find_cells(rgb, pruned)
+    membranes, _ = find_membranes(pruned)
+    for tile_px in (300, 412):
+        found, _ = measured(rgb, mask, tile_px, prune_px=8)
+        for f in dataclasses.fields(Cells):
+            np.testing.assert_array_equal(
+                getattr(found.cells, f.name), getattr(whole, f.name), f.name
+            )
+        assert found.totals.membranes == len(membranes)
+        assert found.totals.px == int(pruned.sum())
+        again, _ = from_bytes(to_bytes(found, "key"))
+        decided = decide_cells(found, slide_spacing_um=UM)
+        assert decided.record["membranes"]["pruned_um"] == 2.0
+        assert again.reach_um == found.reach_um == 0.25 * (250 + prune_reach_px(8))
+    with pytest.raises(UsageError, match="tiles of 299 px or more, got 298"):
+        measured(rgb, mask, tile_px=298, prune_px=8)
 
 
 def test_a_tile_must_hold_what_a_cell_depends_on() -> None:
@@ -277,6 +310,12 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     packages.edit_json(config, lambda c: c["class_names"].reverse())
     with pytest.raises(UsageError, match="first class is 'membrane'"):
         load_membrane_package(swapped)
+    method = altered(folder, tmp_path / "c") / "method.json"
+    packages.edit_json(method, lambda c: c.update(prune_um=1.3))
+    assert load_membrane_package(method.parent).prune_px == 5
+    packages.edit_json(method, lambda c: c.update(prune_um=8.1))
+    with pytest.raises(UsageError, match="prune_um"):
+        load_membrane_package(method.parent)
     refused = score_membranes(
         folder / "lattice.svs", model=folder / "brown", tumor_model=folder / "tumor"
     )

@@ -23,12 +23,16 @@ from her2fast._core import MembraneTile
 from her2fast.kernels.image import as_bytes
 
 __all__ = [
+    "PRUNE_HALF_WIDTH_PX",
+    "PRUNE_MAX_LENGTH_PX",
     "Compartments",
     "MembraneMerge",
     "MembraneTile",
     "Membranes",
     "find_membranes",
     "membrane_label",
+    "membrane_prune",
+    "prune_reach_px",
 ]
 
 Bytes = npt.NDArray[np.uint8]
@@ -36,6 +40,10 @@ Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: Wider membrane than twice this and one has no centerline, so no spurs.
+PRUNE_HALF_WIDTH_PX: int = _core.PRUNE_HALF_WIDTH_PX
+PRUNE_MAX_LENGTH_PX: int = _core.PRUNE_MAX_LENGTH_PX
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,56 @@ def membrane_label(
     hundredths = None if density is None else _rows(density, "density")
     rows = _rows(mask, "mask")
     return _core.membrane_label(rows, hundredths, nuclei, device=device)
+
+
+def prune_reach_px(length_px: int) -> int:
+    """How far from a pixel `membrane_prune` looks, in pixels."""
+    return _core.prune_reach_px(length_px)
+
+
+def membrane_prune(mask: Bytes, *, length_px: int, device: str = "cpu") -> Bytes:
+    """Take spurs off a mask: branches with a free end, up to a length.
+
+    A length counts along the centerline, from the free end to where the branch joins
+    the rest. Longer branches keep all of theirs, and so does what hangs on nothing: an
+    incomplete membrane is no spur. Beyond the mask is none; a part with
+    `prune_reach_px(length_px)` round it gives what the whole gives.
+
+    Parameters
+    ----------
+    mask : (H, W) ndarray of uint8
+        Any value but 0 is membrane. 1 to 16384 pixels a side.
+    length_px : int
+        Longest spur, 1 to `PRUNE_MAX_LENGTH_PX`; 0 takes none off.
+    device : {"cpu", "cuda"}
+        Where to run.
+
+    Returns
+    -------
+    (H, W) ndarray of uint8
+        0 or 1; nothing is set that was not.
+
+    Raises
+    ------
+    ValueError
+        Shape or length out of range.
+    her2fast.DeviceError
+        This build or this machine lacks the device.
+
+    References
+    ----------
+    Khameneh et al., 2019, Fig. 8c. Guo and Hall, Commun ACM 1989;32:359-373 (thinning).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> wall = np.zeros((6, 9), np.uint8)
+    >>> wall[4] = 1
+    >>> wall[1:4, 4] = 1
+    >>> membrane_prune(wall, length_px=3)[:, 4].tolist()
+    [0, 0, 0, 1, 1, 0]
+    """
+    return _core.membrane_prune(_rows(mask, "mask"), length_px, device=device)
 
 
 class MembraneMerge:

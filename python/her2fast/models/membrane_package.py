@@ -52,6 +52,8 @@ class MembraneMethodConfig(BaseModel):
     guideline: str | None = None
     floor_percent: Annotated[int, Field(ge=0, le=100)] = 1
     stain: Literal["h-dab"] | None = None
+    #: Spurs up to this length come off the network's mask; 0 leaves it as it is.
+    prune_um: Annotated[float, Field(ge=0.0, le=8.0)] = 0.0
     synthetic: bool = False
     intended_use: str = ""
     description: str = ""
@@ -69,6 +71,12 @@ class MembranePackage:
     stain: str | None
     synthetic: bool
     intended_use: str
+    prune_um: float = 0.0
+
+    @property
+    def prune_px(self) -> int:
+        """Longest spur that comes off, in pixels of the network's picture."""
+        return round(self.prune_um / self.spacing_um)
 
     @property
     def method(self) -> str:
@@ -173,6 +181,7 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
         stain=config.stain,
         synthetic=config.synthetic or stated.her2fast.synthetic,
         intended_use=config.intended_use,
+        prune_um=config.prune_um,
     )
     if package.tile_px % package.step:
         raise UsageError(
