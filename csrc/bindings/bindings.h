@@ -79,5 +79,6 @@ void bind_dlpack(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
 void bind_review(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
 
 }  // namespace her2fast::bindings
