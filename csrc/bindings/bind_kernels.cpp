@@ -101,6 +101,15 @@ void bind_kernels(py::module_& m) {
   m.attr("TISSUE_REACH_PX") = kTissueReachPx;
   m.attr("FOCUS_LIMIT") = kFocusLimit;
   m.attr("H_DAB") = py::cast(StainMatrix::h_dab().rows);
+  // Outputs on a GPU are made by the caller's library, which has to know their shape.
+  m.def(
+      "grid_shape",
+      [](std::int64_t height, std::int64_t width, std::int32_t patch_px,
+         std::int32_t stride_px) {
+        const PatchGrid grid{patch_px, stride_px};
+        return py::make_tuple(grid.count_along(height), grid.count_along(width));
+      },
+      "height"_a, "width"_a, "patch_px"_a, "stride_px"_a);
   m.def("tumor_count", &tumor_count_array, "mask"_a.noconvert(), "patch_px"_a,
         "stride_px"_a, "device"_a = "cpu");
   m.def("tissue_mask", &tissue_mask_array, "rgb"_a.noconvert(), "white"_a,

@@ -45,6 +45,9 @@ TISSUE_REACH_PX: int
 FOCUS_LIMIT: int
 H_DAB: list[list[float]]
 
+def grid_shape(
+    height: int, width: int, patch_px: int, stride_px: int
+) -> tuple[int, int]: ...
 def tumor_count(
     mask: npt.NDArray[np.uint8], patch_px: int, stride_px: int, device: str = "cpu"
 ) -> npt.NDArray[np.uint32]: ...

@@ -204,7 +204,7 @@ def test_outputs_outlive_inputs_and_inputs_are_let_go() -> None:
     filler = [np.full((64, 64), 9, np.uint8) for _ in range(20)]
     assert counts.unique().tolist() == [64]
     assert len(filler) == 20
-    counts += 1  # the caller's own, to write to
+    counts.view(torch.int32).add_(1)  # the caller's own, to write to
     assert counts.unique().tolist() == [65]
 
 

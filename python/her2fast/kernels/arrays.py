@@ -28,11 +28,13 @@ __all__ = [
     "host_device",
     "integers",
     "is_cuda",
+    "is_cupy",
     "is_torch",
     "library_class",
     "like",
     "like_all",
     "mask",
+    "no_twin",
     "on_cuda",
     "refuse_cuda",
 ]
@@ -54,14 +56,21 @@ def library_class(library: str, name: str) -> Any:
 
 def is_torch(array: AnyArray) -> bool:
     """Whether it is a torch tensor."""
-    return isinstance(array, library_class("torch", "Tensor"))
+    tensor = library_class("torch", "Tensor")
+    # torch looks into instances where isinstance asks, which takes longer.
+    return type(array) is tensor or isinstance(array, tensor)
+
+
+def is_cupy(array: AnyArray) -> bool:
+    """Whether it is a CuPy array."""
+    return isinstance(array, library_class("cupy", "ndarray"))
 
 
 def is_cuda(array: AnyArray) -> bool:
     """Whether it lies on an NVIDIA GPU."""
     if is_torch(array):
         return bool(array.is_cuda)
-    if hasattr(array, "__cuda_array_interface__"):
+    if is_cupy(array) or hasattr(array, "__cuda_array_interface__"):
         return True
     return _dlpack_type(array) in DLPACK_CUDA
 
@@ -87,16 +96,21 @@ def on_cuda(*arrays: AnyArray) -> bool:
     return True in places
 
 
-def refuse_cuda(stem: str, *arrays: AnyArray) -> None:
-    """For a kernel that has no twin on the GPU: nothing is copied to the host unasked.
+def no_twin(stem: str) -> DeviceError:
+    """The error NO_TWIN: nothing is copied to the host unasked."""
+    return DeviceError(
+        f"{stem}: has no CUDA kernel; copy its arrays to the host first", "NO_TWIN"
+    )
 
-    Raises `DeviceError` NO_TWIN where an array lies on a GPU, ARRAY_DEVICE where some
-    do.
+
+def refuse_cuda(stem: str, *arrays: AnyArray) -> None:
+    """For a kernel without a CUDA twin.
+
+    Raises `DeviceError` NO_TWIN where its arrays lie on a GPU, `ArrayError`
+    ARRAY_DEVICE where some do.
     """
     if on_cuda(*arrays):
-        raise DeviceError(
-            f"{stem}: has no CUDA kernel; copy its arrays to the host first", "NO_TWIN"
-        )
+        raise no_twin(stem)
 
 
 def host_device(device: str | None) -> str:
@@ -211,7 +225,7 @@ def _torch_as_numpy(tensor: Any, name: str) -> npt.NDArray[Any]:
             "have no derivatives: pass tensor.detach()",
             "ARRAY_GRAD",
         )
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise ArrayError(
             f"need {name} on the host, got a tensor on {tensor.device}", "ARRAY_DEVICE"
         )

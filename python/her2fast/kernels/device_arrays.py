@@ -23,8 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.errors import ArrayError, DeviceError
-from her2fast.kernels.arrays import DLPACK_CUDA, AnyArray, is_torch, library_class
+from her2fast.errors import ArrayError
+from her2fast.kernels.arrays import (
+    DLPACK_CUDA,
+    AnyArray,
+    is_cupy,
+    is_torch,
+    no_twin,
+)
 
 __all__ = [
     "LEGACY_STREAM",
@@ -89,12 +95,9 @@ class DeviceCall:
     """
 
     def __init__(self, stem: str, device: str | None, *arrays: AnyArray) -> None:
-        self.twin = getattr(getattr(_core, "cuda", None), stem, None)
+        self.twin: Any = getattr(_core.cuda, stem, None)
         if self.twin is None:
-            raise DeviceError(
-                f"{stem}: has no CUDA kernel; copy its arrays to the host first",
-                "NO_TWIN",
-            )
+            raise no_twin(stem)
         given = [array for array in arrays if array is not None]
         libraries = [_library(array) for array in given]
         self.library = libraries[0]
@@ -138,7 +141,7 @@ def _said(library: Library) -> str:
 def _library(array: AnyArray) -> Library:
     if is_torch(array):
         return _Torch(array.device.index)
-    if isinstance(array, library_class("cupy", "ndarray")):
+    if is_cupy(array):
         return _Cupy(array.device.id)
     return _Foreign(array)
 

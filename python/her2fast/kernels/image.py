@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast._core import StainCensus, is_wrong_stain
-from her2fast.kernels import arrays
+from her2fast.kernels import arrays, on_cuda
 from her2fast.kernels.arrays import AnyArray
 
 __all__ = [
@@ -86,7 +86,8 @@ def tumor_count(
     >>> tumor_count(mask, patch_px=2, stride_px=2).tolist()
     [[3, 1]]
     """
-    arrays.refuse_cuda("tumor_count", mask)
+    if arrays.on_cuda(mask):
+        return on_cuda.tumor_count(mask, patch_px, stride_px, device)
     counts = _core.tumor_count(
         arrays.mask(mask, "mask"), patch_px, stride_px, arrays.host_device(device)
     )
@@ -146,7 +147,8 @@ def tissue_mask(
     >>> int(mask[32, 32]), int(mask[0, 0])
     (1, 0)
     """
-    arrays.refuse_cuda("tissue_mask", rgb)
+    if arrays.on_cuda(rgb):
+        return on_cuda.tissue_mask(rgb, white_rgb, device)
     pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
     mask = _core.tissue_mask(pixels, white_rgb, arrays.host_device(device))
     return arrays.like(rgb, mask)
@@ -305,7 +307,8 @@ def stain_unmix(
     rows = np.asarray(H_DAB if stains is None else stains, np.float64)
     if rows.shape != (3, 3):
         raise ValueError(f"need stains of shape (3, 3), got {rows.shape}")
-    arrays.refuse_cuda("stain_unmix", rgb)
+    if arrays.on_cuda(rgb):
+        return on_cuda.stain_unmix(rgb, white_rgb, rows.tolist(), device)
     pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
     amounts = _core.stain_unmix(
         pixels, white_rgb, rows.tolist(), arrays.host_device(device)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-ins for a GPU, its kernels, and the libraries whose arrays lie on it.
+
+The memory is the host's, so the stand-in twins compute what the CPU's kernels do, from
+the pointers they were given: a wrong pointer, shape or order gives other bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from her2fast import _core
+
+
+def at(pointer: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """The array that lies at an address."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = (ctypes.c_char * count).from_address(pointer)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+class FakeCuda(types.SimpleNamespace):
+    """`_core.cuda` with three twins; `calls` is everything that was asked of it."""
+
+    def __init__(self, count: int = 1) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+        self.memory: dict[int, np.ndarray] = {}
+        self.count = count
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [call[1:] for call in self.calls if call[0] == name]
+
+    def devices(self) -> list[dict[str, Any]]:
+        return [{"name": "a stand-in"}] * self.count
+
+    def use_device(self, device: int) -> None:
+        self.calls.append(("use_device", device))
+
+    def allocate(self, size: int) -> int:
+        block = np.full(size, 0xA5, np.uint8)
+        self.memory[block.ctypes.data] = block
+        self.calls.append(("allocate", size))
+        return block.ctypes.data
+
+    def release(self, pointer: int) -> None:
+        del self.memory[pointer]
+        self.calls.append(("release", pointer))
+
+    def synchronize(self, stream: int = 0) -> None:
+        self.calls.append(("synchronize", stream))
+
+    def tumor_count(self, mask, n, height, width, patch, stride, out, stream) -> None:
+        self.calls.append(("tumor_count", mask, out, stream))
+        pixels = at(mask, (n, height, width), np.uint8)
+        counts = np.stack([_core.tumor_count(p, patch, stride) for p in pixels])
+        at(out, counts.shape, np.uint32)[:] = counts
+
+    def tissue_mask(self, rgb, n, height, width, white, out, stream) -> None:
+        self.calls.append(("tissue_mask", rgb, out, stream))
+        pictures = at(rgb, (n, height, width, 3), np.uint8)
+        masks = np.stack([_core.tissue_mask(p, white) for p in pictures])
+        at(out, masks.shape, np.uint8)[:] = masks
+
+    def stain_unmix(self, rgb, pixels, white, stains, out, stream) -> None:
+        self.calls.append(("stain_unmix", rgb, out, stream))
+        picture = at(rgb, (1, pixels, 3), np.uint8)
+        at(out, (pixels, 3), np.float32)[:] = _core.stain_unmix(picture, white, stains)[
+            0
+        ]
+
+
+class FakeTensor:
+    """A torch tensor on a GPU; `dtype` and `layout` print as torch's do."""
+
+    is_cuda = True
+    layout = "strided"
+
+    def __init__(self, array: np.ndarray, device: int = 0, grad: bool = False) -> None:
+        self.array = array
+        self.device = types.SimpleNamespace(type="cuda", index=device)
+        self.dtype = f"torch.{array.dtype}"
+        self.shape = array.shape
+        self.requires_grad = grad
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise AssertionError("torch does not say its stream there")
+
+    def data_ptr(self) -> int:
+        return self.array.ctypes.data
+
+    def is_contiguous(self) -> bool:
+        return self.array.flags.c_contiguous
+
+
+def fake_torch(streams: dict[int, int]) -> types.ModuleType:
+    """A module with what her2fast asks of torch; `streams` by device."""
+    torch: Any = types.ModuleType("torch")
+    torch.Tensor = FakeTensor
+    torch.strided = "strided"
+    for name in ("uint8", "uint32", "float32", "int8", "int32", "int64"):
+        setattr(torch, name, name)
+    torch.cuda = types.SimpleNamespace(
+        current_stream=lambda device: types.SimpleNamespace(cuda_stream=streams[device])
+    )
+    torch.empty = lambda shape, *, dtype, device: FakeTensor(
+        np.full(shape, 0xA5, dtype), int(device.removeprefix("cuda:"))
+    )
+    return torch
+
+
+class FakeCupyArray:
+    """A CuPy array."""
+
+    def __init__(self, array: np.ndarray, device: int = 0) -> None:
+        self.array = array
+        self.device = types.SimpleNamespace(id=device)
+        self.data = types.SimpleNamespace(ptr=array.ctypes.data)
+        self.shape, self.dtype, self.flags = array.shape, array.dtype, array.flags
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"version": 3}
+
+
+def fake_cupy(streams: dict[int, int]) -> types.ModuleType:
+    """A module with what her2fast asks of CuPy; streams and memory of the device."""
+    cupy: Any = types.ModuleType("cupy")
+    current = [0]
+
+    @contextlib.contextmanager
+    def device(index: int) -> Iterator[None]:
+        before, current[0] = current[0], index
+        yield
+        current[0] = before
+
+    cupy.ndarray = FakeCupyArray
+    cupy.cuda = types.SimpleNamespace(
+        Device=device,
+        get_current_stream=lambda: types.SimpleNamespace(ptr=streams[current[0]]),
+    )
+    cupy.empty = lambda shape, dtype: FakeCupyArray(
+        np.full(shape, 0xA5, dtype), current[0]
+    )
+    return cupy
+
+
+@dataclass
+class Described:
+    """Numba's kind: the interface with a stream, the device by DLPack."""
+
+    array: np.ndarray
+    stream: int | None = None
+    device: int = 0
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        contiguous = self.array.flags.c_contiguous
+        return {
+            "shape": self.array.shape,
+            "typestr": self.array.dtype.str,
+            "data": (self.array.ctypes.data, False),
+            "strides": None if contiguous else self.array.strides,
+            "version": 3,
+            "stream": self.stream,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device
+
+
+@dataclass
+class Exported:
+    """DLPack alone; `asked` is the streams it was asked to be ready on."""
+
+    array: np.ndarray
+    device: int = 0
+    asked: list[int] = field(default_factory=list)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        self.asked.append(stream)
+        array = np.ascontiguousarray(self.array)
+        return _core.make_dlpack(
+            array.ctypes.data,
+            list(array.shape),
+            array.dtype.str,
+            (2, self.device),
+            array,
+            False,
+        )
