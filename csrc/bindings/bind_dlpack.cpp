@@ -134,14 +134,11 @@ struct Exported {
 
 template <typename Tensor>
 py::object export_as(const char* name, std::uintptr_t pointer,
-                     std::vector<std::int64_t> shape, DlType type, DlDevice device,
-                     const py::object& owner) {
+                     std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+                     DlType type, DlDevice device, const py::object& owner) {
   auto made = std::make_unique<Exported<Tensor>>();
   made->shape = std::move(shape);
-  made->strides.resize(made->shape.size());
-  std::int64_t step = 1;
-  for (std::size_t i = made->shape.size(); i-- > 0; step *= made->shape[i])
-    made->strides[i] = step;
+  made->strides = std::move(strides);
   made->owner = owner;
   if constexpr (std::is_same_v<Tensor, Versioned>) made->tensor.major = 1;
   made->tensor.tensor = {reinterpret_cast<void*>(pointer),
@@ -159,18 +156,25 @@ py::object export_as(const char* name, std::uintptr_t pointer,
   return py::reinterpret_steal<py::object>(capsule);
 }
 
+/// `strides` in elements, as DLPack has them.
 py::object make_capsule(std::uintptr_t pointer, std::vector<std::int64_t> shape,
-                        const std::string& typestr, std::pair<int, int> device,
-                        const py::object& owner, bool versioned) {
+                        std::vector<std::int64_t> strides, const std::string& typestr,
+                        std::pair<int, int> device, const py::object& owner,
+                        bool versioned) {
+  if (shape.size() != strides.size()) {
+    throw std::invalid_argument("need a stride for each of " +
+                                std::to_string(shape.size()) + " dimensions, got " +
+                                std::to_string(strides.size()));
+  }
   const py::dtype dtype(typestr);
   const DlDevice place{device.first, device.second};
   for (const auto& [letter, code] : kLetters) {
     if (letter != dtype.kind()) continue;
     const DlType type{code, static_cast<std::uint8_t>(8 * dtype.itemsize()), 1};
-    return versioned ? export_as<Versioned>(kVersioned, pointer, std::move(shape), type,
-                                            place, owner)
-                     : export_as<Managed>(kManaged, pointer, std::move(shape), type,
-                                          place, owner);
+    return versioned ? export_as<Versioned>(kVersioned, pointer, std::move(shape),
+                                            std::move(strides), type, place, owner)
+                     : export_as<Managed>(kManaged, pointer, std::move(shape),
+                                          std::move(strides), type, place, owner);
   }
   throw std::invalid_argument("need integers, floats or bool, got " + typestr);
 }
@@ -213,8 +217,8 @@ void bind_dlpack(py::module_& m) {
         return self.versioned && (self.versioned->flags & kReadOnly) != 0;
       });
   m.def("read_dlpack", &read_capsule, "capsule"_a);
-  m.def("make_dlpack", &make_capsule, "pointer"_a, "shape"_a, "typestr"_a, "device"_a,
-        "owner"_a, "versioned"_a);
+  m.def("make_dlpack", &make_capsule, "pointer"_a, "shape"_a, "strides"_a, "typestr"_a,
+        "device"_a, "owner"_a, "versioned"_a);
 }
 
 }  // namespace her2fast::bindings

@@ -34,6 +34,7 @@ def read_dlpack(capsule: Any) -> DlpackView: ...
 def make_dlpack(
     pointer: int,
     shape: Sequence[int],
+    strides: Sequence[int],
     typestr: str,
     device: tuple[int, int],
     owner: object,

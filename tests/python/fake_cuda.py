@@ -27,7 +27,10 @@ def at(pointer: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class FakeCuda(types.SimpleNamespace):
-    """`_core.cuda` with three twins; `calls` is everything that was asked of it."""
+    """`_core.cuda` with its twins; `calls` is everything that was asked of it."""
+
+    TO_HOST = 2
+    SLIDE_WORDS = 15
 
     def __init__(self, count: int = 1) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class FakeCuda(types.SimpleNamespace):
         self.calls.append(("use_device", device))
 
     def allocate(self, size: int) -> int:
-        block = np.full(size, 0xA5, np.uint8)
+        block = np.full(size, 0x5A, np.uint8)
         self.memory[block.ctypes.data] = block
         self.calls.append(("allocate", size))
         return block.ctypes.data
@@ -76,6 +79,87 @@ class FakeCuda(types.SimpleNamespace):
             0
         ]
 
+    def copy(self, to: int, from_: int, size: int, kind: int, stream: int = 0) -> None:
+        assert kind == self.TO_HOST
+        self.calls.append(("copy", from_, stream))
+        ctypes.memmove(to, from_, size)
+
+    def constraint_select_scratch_bytes(self, patches: int, slides: int) -> int:
+        return 1000 + patches
+
+    def constraint_select(
+        self,
+        logits,
+        tumor_px,
+        offsets,
+        labels,
+        limits,
+        neighbors,
+        action,
+        class_id,
+        admissible,
+        slides,
+        fault,
+        scratch,
+        scratch_bytes,
+        stream,
+    ) -> None:
+        self.calls.append(("constraint_select", logits, action, stream))
+        n = int(offsets[-1])
+        at(scratch, (scratch_bytes,), np.uint8)[:] = 0x3C
+        scores, px = at(logits, (n, 4), np.float32), at(tumor_px, (n,), np.uint32)
+        bad = np.flatnonzero(~np.isfinite(scores).all(1))
+        at(fault, (1,), np.int64)[:] = bad[0] if bad.size else -1
+        if bad.size:
+            return
+        found = _core.constraint_select(
+            scores.copy(), px.copy(), offsets, labels, limits, neighbors, 1
+        )
+        at(action, (n,), np.uint8)[:] = found["action"]
+        at(class_id, (n,), np.int8)[:] = found["class_id"]
+        at(admissible, (n,), np.uint8)[:] = found["admissible"]
+        rows = at(slides, (len(labels), self.SLIDE_WORDS), np.int64)
+        rows[:] = np.column_stack(
+            [
+                found[name]
+                for name in (
+                    "class_px",
+                    "excess_px",
+                    "pushed_px",
+                    "missing_px",
+                    "pulled_px",
+                    "reach",
+                )
+            ]
+        )
+
+    def membrane_label_scratch_bytes(self, n: int, height: int, width: int) -> int:
+        return 64 + n * height * width
+
+    def membrane_label(
+        self,
+        mask,
+        density,
+        n,
+        height,
+        width,
+        nuclei,
+        nuclei_count,
+        scratch,
+        scratch_bytes,
+        stream,
+    ) -> Any:
+        self.calls.append(("membrane_label", mask, scratch, stream))
+        at(scratch, (scratch_bytes,), np.uint8)[:] = 0x3C
+        points = at(nuclei, (nuclei_count, 3), np.int32) if nuclei else None
+        assert points is None or not points[:, 0].any()
+        tile = _core.membrane_label(
+            at(mask, (height, width), np.uint8),
+            at(density, (height, width), np.uint8) if density else None,
+            None if points is None else points[:, 1:].copy(),
+        )
+        return types.SimpleNamespace(tiles=lambda: [tile])
+
 
 class FakeTensor:
     """A torch tensor on a GPU; `dtype` and `layout` print as torch's do."""
@@ -100,6 +184,15 @@ class FakeTensor:
     def is_contiguous(self) -> bool:
         return self.array.flags.c_contiguous
 
+    def view(self, dtype: str) -> FakeTensor:
+        return FakeTensor(self.array.view(dtype), self.device.index)
+
+    def __getitem__(self, key: Any) -> FakeTensor:
+        return FakeTensor(self.array[key], self.device.index)
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.array[key] = getattr(values, "array", values)
+
 
 def fake_torch(streams: dict[int, int]) -> types.ModuleType:
     """A module with what her2fast asks of torch; `streams` by device."""
@@ -112,7 +205,7 @@ def fake_torch(streams: dict[int, int]) -> types.ModuleType:
         current_stream=lambda device: types.SimpleNamespace(cuda_stream=streams[device])
     )
     torch.empty = lambda shape, *, dtype, device: FakeTensor(
-        np.full(shape, 0xA5, dtype), int(device.removeprefix("cuda:"))
+        np.full(shape, 0x5A, dtype), int(device.removeprefix("cuda:"))
     )
     return torch
 
@@ -129,6 +222,15 @@ class FakeCupyArray:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {"version": 3}
+
+    def view(self, dtype: Any) -> FakeCupyArray:
+        return FakeCupyArray(self.array.view(dtype), self.device.id)
+
+    def __getitem__(self, key: Any) -> FakeCupyArray:
+        return FakeCupyArray(self.array[key], self.device.id)
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.array[key] = getattr(values, "array", values)
 
 
 def fake_cupy(streams: dict[int, int]) -> types.ModuleType:
@@ -148,7 +250,7 @@ def fake_cupy(streams: dict[int, int]) -> types.ModuleType:
         get_current_stream=lambda: types.SimpleNamespace(ptr=streams[current[0]]),
     )
     cupy.empty = lambda shape, dtype: FakeCupyArray(
-        np.full(shape, 0xA5, dtype), current[0]
+        np.full(shape, 0x5A, dtype), current[0]
     )
     return cupy
 
@@ -160,6 +262,10 @@ class Described:
     array: np.ndarray
     stream: int | None = None
     device: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -185,6 +291,10 @@ class Exported:
     device: int = 0
     asked: list[int] = field(default_factory=list)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.device
 
@@ -193,7 +303,8 @@ class Exported:
         array = np.ascontiguousarray(self.array)
         return _core.make_dlpack(
             array.ctypes.data,
-            list(array.shape),
+            array.shape,
+            [step // array.itemsize for step in array.strides],
             array.dtype.str,
             (2, self.device),
             array,

@@ -13,12 +13,22 @@ import fake_cuda
 import numpy as np
 import pytest
 from fake_cuda import Described, Exported, FakeCuda, FakeCupyArray, FakeTensor
-from kernel_calls import CALLS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_calls import CALLS, parts
 
 from her2fast import _core
 from her2fast.errors import ArrayError, DeviceError
-from her2fast.kernels import focus, stain_unmix, tissue_mask, tumor_count
-from her2fast.kernels.device_arrays import DeviceArray, DeviceCall
+from her2fast.kernels import (
+    constraint_select,
+    focus,
+    stain_unmix,
+    tissue_mask,
+    tumor_count,
+)
+from her2fast.kernels.device_array import DeviceArray
+from her2fast.kernels.device_arrays import DeviceCall
+from her2fast.kernels.membrane import membrane_label
 
 TWINS: dict[str, tuple[str, Callable[..., Any]]] = {
     "tumor_count": (
@@ -57,7 +67,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 def host(out: Any) -> np.ndarray:
     if isinstance(out, DeviceArray):
         told = out.__cuda_array_interface__
-        return fake_cuda.at(told["data"][0], told["shape"], told["typestr"])
+        if 0 in told["shape"]:
+            return np.zeros(told["shape"], told["typestr"])
+        span = sum((n - 1) * s for n, s in zip(out.shape, out.strides, strict=True))
+        memory = fake_cuda.at(told["data"][0], (span + out.dtype.itemsize,), np.uint8)
+        return np.ndarray(out.shape, out.dtype, memory, 0, out.strides)
     return np.asarray(out.array)
 
 
@@ -76,6 +90,7 @@ def test_the_twin_gets_the_pointers_and_the_stream(
     ((got, to, stream),) = gpu.named(stem)
     assert got == array.ctypes.data
     assert to == host(out).ctypes.data
+    assert host(out).flags.c_contiguous
     # The null stream of torch and CuPy is 0; CUDA calls it 1 where it must be clear.
     current = {"torch": (1, 7001), "cupy": (1, 7002)}.get(kind, (1, 1))
     assert stream == current[device]
@@ -112,6 +127,84 @@ def test_the_stand_in_of_cupy_is_like_cupy(
         count(array[:, ::2])
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_selections_come_back_in_kind(gpu: FakeCuda, kind: str, seed: int) -> None:
+    hold, out_type = KINDS[kind]
+    table = CALLS["constraint_select"].make(np.random.default_rng(seed))
+    big = {name: hold(table[name], device=1) for name in ("logits", "tumor_px")}
+    gpu.calls.clear()
+    got = constraint_select(**{**table, **big})
+    ((logits, _, stream),) = gpu.named("constraint_select")
+    assert logits == table["logits"].ctypes.data
+    assert gpu.named("synchronize") == [(stream,)]
+    want = constraint_select(**table)
+    for name, array in vars(want).items():
+        out = getattr(got, name)
+        assert type(out) is out_type
+        assert host(out).dtype == array.dtype
+        assert host(out).tobytes() == array.tobytes()
+
+
+def test_selections_have_the_errors_of_the_cpu(gpu: FakeCuda) -> None:
+    logits, px = np.zeros((3, 4), np.float32), np.ones(3, np.uint32)
+    logits[1, 2] = np.nan
+    cases = [
+        (logits, px, [0, 3], [0], "need finite logits, got another at patch 1"),
+        (logits, px[:2], [0, 3], [0], r"need logits of shape \(patches, 4\)"),
+        (logits[:, :3].copy(), px, [0, 3], [0], r"need logits of shape \(patches, 4\)"),
+        (logits, px, [0, 2], [0], "need 2 offsets from 0 to 3"),
+        (logits, px, [3], [0], "need 2 offsets from 0 to 3"),
+    ]
+    for scores, weights, offsets, labels, words in cases:
+        with pytest.raises(ValueError, match=words):
+            constraint_select(FakeTensor(scores), FakeTensor(weights), offsets, labels)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_tiles_of_masks_on_a_gpu(gpu: FakeCuda, kind: str, seed: int) -> None:
+    hold, _ = KINDS[kind]
+    call = CALLS["membrane_label"]
+    given_ = call.make(np.random.default_rng(seed))
+    if kind not in ("torch", "cupy"):
+        with pytest.raises(ArrayError, match="array of torch or CuPy"):
+            call.run(**{name: hold(array) for name, array in given_.items()})
+        given_["nuclei"] = None
+    held = {k: None if v is None else hold(v) for k, v in given_.items()}
+    gpu.calls.clear()
+    got = call.run(**held)
+    assert gpu.named("membrane_label")[0][0] == given_["mask"].ctypes.data
+    for one, other in zip(parts(got), parts(call.run(**given_)), strict=True):
+        assert one.tobytes() == other.tobytes()
+    bare = membrane_label(held["mask"])
+    assert (bare.height, bare.width) == given_["mask"].shape
+    assert not bare.has_density
+
+
+def test_tiles_have_the_errors_of_the_cpu(gpu: FakeCuda) -> None:
+    mask = FakeTensor(MASK)
+    for bad, run in (
+        ("need mask of 2 dimensions", lambda: membrane_label(FakeTensor(RGB))),
+        ("need a density of", lambda: membrane_label(mask, FakeTensor(MASK[:4]))),
+        (
+            r"need nuclei of shape \(n, 2\)",
+            lambda: membrane_label(mask, nuclei=FakeTensor(np.zeros(4, np.int32))),
+        ),
+    ):
+        with pytest.raises(ValueError, match=bad):
+            run()
+    assert gpu.named("membrane_label") == []
+
+
+def test_a_white_point_out_of_range(gpu: FakeCuda) -> None:
+    for run in (tissue_mask, stain_unmix):
+        with pytest.raises(ValueError, match="0 to 255 in every channel, got 256"):
+            run(FakeTensor(RGB), white_rgb=(255, 256, 255))
+
+
 @pytest.mark.parametrize("stream", [1, 2, 4711])
 def test_an_array_that_names_its_stream_is_worked_on_there(
     gpu: FakeCuda, stream: int
@@ -140,7 +233,9 @@ def test_stream_0_is_refused(gpu: FakeCuda) -> None:
     assert caught.value.code == "ARRAY_KIND"
 
 
-@pytest.mark.parametrize("stem", sorted(set(CALLS) - set(TWINS)))
+@pytest.mark.parametrize(
+    "stem", sorted(set(CALLS) - set(TWINS) - {"constraint_select", "membrane_label"})
+)
 def test_a_kernel_without_a_twin_says_so_and_copies_nothing(
     gpu: FakeCuda, stem: str
 ) -> None:
@@ -377,7 +472,7 @@ def test_capsules_are_read_right_by_numpy(versioned: bool) -> None:
     class Holder:
         def __dlpack__(self, **_: object) -> Any:
             return _core.make_dlpack(
-                array.ctypes.data, [2, 3], "<u2", (1, 0), array, versioned
+                array.ctypes.data, [2, 2], [3, 2], "<u2", (1, 0), array, versioned
             )
 
         def __dlpack_device__(self) -> tuple[int, int]:
@@ -386,7 +481,7 @@ def test_capsules_are_read_right_by_numpy(versioned: bool) -> None:
     before = sys.getrefcount(array)
     got = np.from_dlpack(Holder())
     assert got.ctypes.data == array.ctypes.data
-    np.testing.assert_array_equal(got, array)
+    np.testing.assert_array_equal(got, array[:, ::2])
     during = sys.getrefcount(array)
     del got
     assert (during, sys.getrefcount(array)) == (before + 1, before)
@@ -401,4 +496,6 @@ def test_a_capsule_is_used_once() -> None:
     with pytest.raises(ValueError, match="128 bits"):
         _core.read_dlpack(np.zeros(3, np.complex128).__dlpack__()).typestr  # noqa: B018
     with pytest.raises(ValueError, match="integers, floats or bool"):
-        _core.make_dlpack(0, [0], "S3", (1, 0), None, False)
+        _core.make_dlpack(0, [0], [1], "S3", (1, 0), None, False)
+    with pytest.raises(ValueError, match="a stride for each of 2 dimensions, got 1"):
+        _core.make_dlpack(0, [2, 2], [1], "<u2", (1, 0), None, False)

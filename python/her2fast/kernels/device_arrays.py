@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import weakref
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,19 +30,12 @@ from her2fast.kernels.arrays import (
     is_torch,
     no_twin,
 )
+from her2fast.kernels.device_array import LEGACY_STREAM, DeviceArray, DeviceMemory
 
 __all__ = [
-    "LEGACY_STREAM",
-    "DeviceArray",
     "DeviceCall",
     "DeviceView",
 ]
-
-#: CUDA's legacy default stream by its unambiguous number; 0 may mean either default.
-LEGACY_STREAM = 1
-#: A consumer that says so orders the work itself (DLPack).
-NO_SYNC = -1
-_CUDA = 2
 
 
 @dataclass(frozen=True)
@@ -71,6 +63,18 @@ class Library(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array of this library, which the stream may write to."""
+        ...
+
+    def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
+        """The same memory as another type, along the last axis."""
+        ...
+
+    def columns(self, out: Any, first: int, count: int | None = None) -> Any:
+        """Columns of a table in its memory; one as an array of one axis."""
+        ...
+
+    def fill(self, out: Any, columns: int | slice, values: Any) -> None:
+        """Writes columns of a table on the stream."""
         ...
 
 
@@ -192,6 +196,15 @@ class _Torch:
         kind = getattr(self._torch, np.dtype(dtype).name)
         return self._torch.empty(shape, dtype=kind, device=f"cuda:{self.device}")
 
+    def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
+        return out.view(getattr(self._torch, np.dtype(dtype).name))
+
+    def columns(self, out: Any, first: int, count: int | None = None) -> Any:
+        return _sliced(out, first, count)
+
+    def fill(self, out: Any, columns: int | slice, values: Any) -> None:
+        out[:, columns] = values
+
 
 class _Cupy:
     def __init__(self, device: int) -> None:
@@ -209,6 +222,19 @@ class _Cupy:
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         with self._cupy.cuda.Device(self.device):
             return self._cupy.empty(shape, dtype)
+
+    def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
+        return out.view(dtype)
+
+    def columns(self, out: Any, first: int, count: int | None = None) -> Any:
+        return _sliced(out, first, count)
+
+    def fill(self, out: Any, columns: int | slice, values: Any) -> None:
+        out[:, columns] = values
+
+
+def _sliced(table: Any, first: int, count: int | None) -> Any:
+    return table[:, first if count is None else slice(first, first + count)]
 
 
 class _Foreign:
@@ -250,7 +276,26 @@ class _Foreign:
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         # What came in must outlive the kernel, which may still wait in the stream.
-        return DeviceArray(shape, dtype, self.device, self._stream, tuple(self._held))
+        memory = DeviceMemory(
+            math.prod(shape) * np.dtype(dtype).itemsize, self.device, tuple(self._held)
+        )
+        return DeviceArray(
+            memory, memory.pointer, shape, dtype, self.device, self._stream
+        )
+
+    def reinterpret(self, out: DeviceArray, dtype: npt.DTypeLike) -> DeviceArray:
+        return out.view(dtype)
+
+    def columns(
+        self, out: DeviceArray, first: int, count: int | None = None
+    ) -> DeviceArray:
+        return out.columns(first, count)
+
+    def fill(self, out: DeviceArray, columns: int | slice, values: Any) -> None:
+        raise ArrayError(
+            "need nuclei on a GPU as an array of torch or CuPy, which write columns",
+            "ARRAY_KIND",
+        )
 
 
 def _interface(array: AnyArray) -> dict[str, Any]:
@@ -289,84 +334,3 @@ def _is_contiguous(
             return False
         step *= length
     return True
-
-
-class DeviceArray:
-    """An output on a GPU for whoever passed arrays of a library of their own.
-
-    It owns its memory. Read it by ``cupy.asarray(out)``, ``torch.as_tensor(out)``,
-    ``from_dlpack`` or anything else that knows ``__cuda_array_interface__``.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : numpy.dtype
-    device : int
-        Number of the GPU.
-    stream : int
-        Where the kernel that writes it was queued.
-    """
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        dtype: npt.DTypeLike,
-        device: int,
-        stream: int,
-        held: tuple[object, ...] = (),
-    ) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self.device = device
-        self.stream = stream
-        self._held = held
-        _core.cuda.use_device(device)
-        # A GPU gives no memory of no bytes, and the interface wants 0 for its address.
-        count = math.prod(shape)
-        self._pointer = _core.cuda.allocate(count * self.dtype.itemsize) if count else 0
-        if count:
-            freed = weakref.finalize(self, _core.cuda.release, self._pointer)
-            freed.atexit = False  # the process ends, and with it its memory
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self._pointer, False),
-            "strides": None,
-            "version": 3,
-            "stream": self.stream,
-        }
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _CUDA, self.device
-
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """A capsule over the same memory, ordered before the work of `stream`."""
-        if copy or (dl_device is not None and tuple(dl_device) != (_CUDA, self.device)):
-            raise BufferError("need an export without a copy, to the GPU it lies on")
-        if stream == 0:
-            raise BufferError("need a stream other than 0, which may mean two of them")
-        consumer = LEGACY_STREAM if stream is None else stream
-        if consumer not in (NO_SYNC, self.stream):
-            _core.cuda.synchronize(self.stream)
-        versioned = max_version is not None and max_version[0] >= 1
-        return _core.make_dlpack(
-            self._pointer,
-            list(self.shape),
-            self.dtype.str,
-            (_CUDA, self.device),
-            self,
-            versioned,
-        )
-
-    def __repr__(self) -> str:
-        return f"DeviceArray({self.shape}, {self.dtype}, cuda:{self.device})"

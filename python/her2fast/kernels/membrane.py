@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast._core import MembraneTile
-from her2fast.kernels import arrays
+from her2fast.kernels import arrays, on_cuda
 from her2fast.kernels.arrays import AnyArray
 
 __all__ = [
@@ -150,7 +150,8 @@ def membrane_label(
     her2fast.errors.DeviceError
         This build or this machine lacks the device.
     """
-    arrays.refuse_cuda("membrane_label", mask, density, nuclei)
+    if arrays.on_cuda(mask, density, nuclei):
+        return on_cuda.membrane_label(mask, density, nuclei, device)
     return _core.membrane_label(
         arrays.mask(mask, "mask"),
         _hundredths(density),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.kernels import arrays
+from her2fast.kernels import arrays, on_cuda
 from her2fast.kernels.arrays import AnyArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -69,7 +69,7 @@ class FractionLimits:
 
 @dataclass(frozen=True)
 class ConstraintSelection:
-    """The training set of an epoch; torch tensors where the logits were.
+    """The training set of an epoch; arrays of the kind of the logits.
 
     Attributes
     ----------
@@ -220,10 +220,22 @@ def constraint_select(
     >>> np.flatnonzero(found.action).tolist(), found.class_id[86].item()
     ([86, 87, 88, 89, 90], 2)
     """
-    arrays.refuse_cuda("constraint_select", logits, tumor_px)
+    native = (limits or FractionLimits())._native()
+    if arrays.on_cuda(logits, tumor_px):
+        return ConstraintSelection(
+            **on_cuda.constraint_select(
+                logits,
+                tumor_px,
+                arrays.integers(offsets, "offsets"),
+                arrays.integers(labels, "labels"),
+                native,
+                neighbors,
+                device,
+            )
+        )
     found = _core.constraint_select(
         *_table(logits, tumor_px, offsets, labels),
-        (limits or FractionLimits())._native(),
+        native,
         neighbors,
         workers,
         arrays.host_device(device),
