@@ -6,6 +6,8 @@
 
 #include "bindings.h"
 #include "core/cuda_library.h"
+#include "her2fast/constraint_select.h"
+#include "kernels/membrane_device.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -43,6 +45,95 @@ void normalize_batch(Address rgb, std::int64_t n, std::int64_t height, std::int6
   call_cuda("normalize_batch", cuda_table().normalize_batch, at<const std::uint8_t>(rgb),
             n, height, width, mean.data(), std.data(), std::int32_t{half}, at<void>(out),
             at<void>(stream));
+}
+
+using White = std::array<std::uint8_t, 3>;
+
+void tumor_count(Address mask, std::int64_t n, std::int64_t height, std::int64_t width,
+                 std::int32_t patch_px, std::int32_t stride_px, Address out,
+                 Address stream) {
+  call_cuda("tumor_count", cuda_table().tumor_count, at<const std::uint8_t>(mask), n,
+            height, width, patch_px, stride_px, at<std::uint32_t>(out), at<void>(stream));
+}
+
+void stain_unmix(Address rgb, std::int64_t pixels, const White& white,
+                 const std::array<std::array<double, 3>, 3>& stains, Address out,
+                 Address stream) {
+  call_cuda("stain_unmix", cuda_table().stain_unmix, at<const std::uint8_t>(rgb), pixels,
+            white.data(), stains[0].data(), at<float>(out), at<void>(stream));
+}
+
+void tissue_mask(Address rgb, std::int64_t n, std::int64_t height, std::int64_t width,
+                 const White& white, Address out, Address stream) {
+  call_cuda("tissue_mask", cuda_table().tissue_mask, at<const std::uint8_t>(rgb), n,
+            height, width, white.data(), at<std::uint8_t>(out), at<void>(stream));
+}
+
+std::uint64_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t slides) {
+  std::uint64_t bytes = 0;
+  call_cuda("constraint_select", cuda_table().constraint_select_scratch_bytes, patches,
+            slides, &bytes);
+  return bytes;
+}
+
+void constraint_select(Address logits, Address tumor_px,
+                       const Array<std::int64_t>& offsets,
+                       const Array<std::int64_t>& labels, const FractionLimits& limits,
+                       const std::string& neighbors, Address action, Address class_id,
+                       Address admissible, Address slides, Address fault, Address scratch,
+                       std::uint64_t scratch_bytes, Address stream) {
+  if (offsets.ndim() != 1 || labels.ndim() != 1 || offsets.size() != labels.size() + 1) {
+    throw std::invalid_argument(
+        "need one offset more than labels, each of one dimension");
+  }
+  Her2FractionLimits plain;
+  std::copy_n(limits.lower_permille.data(), kScores, plain.lower_permille);
+  std::copy_n(limits.upper_permille[0].data(), kScores * kScores,
+              &plain.upper_permille[0][0]);
+  const auto classes = static_cast<std::int32_t>(parse_admissible(neighbors));
+  const std::int64_t patches = offsets.data()[labels.size()];
+  const std::int64_t* first = offsets.data();
+  const std::int64_t* label = labels.data();
+  const std::int64_t count = labels.size();
+  const py::gil_scoped_release unlocked;
+  call_cuda("constraint_select", cuda_table().constraint_select, at<const float>(logits),
+            at<const std::uint32_t>(tumor_px), patches, first, label, count, &plain,
+            classes, at<std::uint8_t>(action), at<std::int8_t>(class_id),
+            at<std::uint8_t>(admissible), at<Her2SlideConstraints>(slides),
+            at<std::int64_t>(fault), at<void>(scratch), scratch_bytes, at<void>(stream));
+}
+
+/// A batch that was labeled: where its results will be, in the caller's scratch.
+struct MembraneBatch {
+  Her2MembraneResults results;
+  std::int64_t n, height, width;
+  bool has_density;
+  Address stream;
+};
+
+std::uint64_t membrane_label_scratch_bytes(std::int64_t n, std::int64_t height,
+                                           std::int64_t width) {
+  std::uint64_t bytes = 0;
+  call_cuda("membrane_label", cuda_table().membrane_label_scratch_bytes, n, height, width,
+            &bytes);
+  return bytes;
+}
+
+MembraneBatch membrane_label(Address mask, Address density, std::int64_t n,
+                             std::int64_t height, std::int64_t width, Address nuclei,
+                             std::int64_t nuclei_count, Address scratch,
+                             std::uint64_t scratch_bytes, Address stream) {
+  MembraneBatch out{{}, n, height, width, density != 0, stream};
+  call_cuda("membrane_label", cuda_table().membrane_label, at<const std::uint8_t>(mask),
+            at<const std::uint8_t>(density), n, height, width,
+            at<const std::int32_t>(nuclei), nuclei_count, at<void>(scratch),
+            scratch_bytes, &out.results, at<void>(stream));
+  return out;
+}
+
+std::vector<MembraneTile> tiles(const MembraneBatch& batch) {
+  return membrane_tiles(cuda_table(), batch.results, batch.n, batch.height, batch.width,
+                        batch.has_density, at<void>(batch.stream));
 }
 
 }  // namespace
@@ -91,6 +182,25 @@ void bind_cuda(py::module_& parent) {
       "stream"_a = 0, unlocked);
   m.def("normalize_batch", &normalize_batch, "rgb"_a, "n"_a, "height"_a, "width"_a,
         "mean"_a, "std"_a, "half"_a, "out"_a, "stream"_a, unlocked);
+  m.def("tumor_count", &tumor_count, "mask"_a, "n"_a, "height"_a, "width"_a, "patch_px"_a,
+        "stride_px"_a, "out"_a, "stream"_a, unlocked);
+  m.def("stain_unmix", &stain_unmix, "rgb"_a, "pixels"_a, "white"_a, "stains"_a, "out"_a,
+        "stream"_a, unlocked);
+  m.def("tissue_mask", &tissue_mask, "rgb"_a, "n"_a, "height"_a, "width"_a, "white"_a,
+        "out"_a, "stream"_a, unlocked);
+  m.attr("SLIDE_WORDS") = sizeof(Her2SlideConstraints) / sizeof(std::int64_t);
+  m.def("constraint_select_scratch_bytes", &constraint_select_scratch_bytes, "patches"_a,
+        "slides"_a);
+  m.def("constraint_select", &constraint_select, "logits"_a, "tumor_px"_a,
+        "offsets"_a.noconvert(), "labels"_a.noconvert(), "limits"_a, "neighbors"_a,
+        "action"_a, "class_id"_a, "admissible"_a, "slides"_a, "fault"_a, "scratch"_a,
+        "scratch_bytes"_a, "stream"_a);
+  py::class_<MembraneBatch>(m, "MembraneBatch").def("tiles", &tiles, unlocked);
+  m.def("membrane_label_scratch_bytes", &membrane_label_scratch_bytes, "n"_a, "height"_a,
+        "width"_a);
+  m.def("membrane_label", &membrane_label, "mask"_a, "density"_a, "n"_a, "height"_a,
+        "width"_a, "nuclei"_a, "nuclei_count"_a, "scratch"_a, "scratch_bytes"_a,
+        "stream"_a, unlocked);
 }
 
 }  // namespace her2fast::bindings

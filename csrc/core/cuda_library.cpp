@@ -70,6 +70,7 @@ const Her2CudaTable* open_table() {
 
 void set_cuda_library(const std::string& path) {
   const std::lock_guard lock(library_mutex);
+  if (library_path != path) library_table = nullptr;  // the old one stays open
   library_path = path;
 }
 

@@ -8,8 +8,8 @@
 
 namespace her2fast {
 
-/// Which file is opened, for a library that lies elsewhere than beside this one. Counts
-/// until the first `cuda_table` that succeeds.
+/// Which file is opened from now on, for a library that lies elsewhere than beside this
+/// one; empty: beside this one. Memory and streams belong to the library that made them.
 void set_cuda_library(const std::string& path);
 
 /// The library's functions. Opens it at the first call and keeps it; looks for no GPU.

@@ -23,8 +23,6 @@ inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 /// Blocks in one launch at most; kernels stride over what is left.
 inline constexpr std::int64_t kMaxBlocks = std::int64_t{1} << 20;
-/// Along y and z of a grid CUDA allows 65535 blocks.
-inline constexpr std::int64_t kMaxRows = 65535;
 
 template <typename... Arguments>
 std::int32_t fail(Her2CudaError* error, std::int32_t status, const char* format,
@@ -131,6 +129,17 @@ inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 
 inline dim3 blocks_for(std::int64_t items, int threads) {
   const std::int64_t blocks = divide_up(items, threads);
   return dim3(static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks));
+}
+
+/// Blocks that fill the GPU a few times over, for kernels that prepare something first.
+inline dim3 lasting_blocks(std::int64_t items, int threads) {
+  int device = 0, multiprocessors = 1;
+  static_cast<void>(cudaGetDevice(&device));
+  static_cast<void>(
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const std::int64_t most = std::int64_t{8} * multiprocessors;
+  const std::int64_t blocks = divide_up(items, threads);
+  return dim3(static_cast<unsigned>(blocks < most ? blocks : most));
 }
 
 }  // namespace her2fast::cuda

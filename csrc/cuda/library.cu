@@ -118,6 +118,13 @@ constexpr Her2CudaTable kTable{
     destroy_stream,
     synchronize,
     normalize_batch,
+    tumor_count,
+    stain_unmix,
+    tissue_mask,
+    constraint_select_scratch_bytes,
+    constraint_select,
+    membrane_label_scratch_bytes,
+    membrane_label,
 };
 
 }  // namespace

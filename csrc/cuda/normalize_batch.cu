@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cmath>
 
 #include "cuda/functions.h"
@@ -11,7 +10,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kPixels = 4;  // a group: three words in, one vector a plane out
-constexpr int kGroups = 4;  // of a thread, at least
 
 /// What each value of each channel becomes. Passed by value: no copy to wait for.
 template <typename T>
@@ -27,41 +25,49 @@ struct alignas(kPixels * sizeof(T)) Pixels {
 /// @param vectors  whether every address allows three words in and vectors out.
 template <typename T>
 __global__ void normalize(const std::uint8_t* rgb, std::int64_t images,
-                          std::int64_t plane_px, bool vectors, Table<T> table, T* out) {
+                          std::int64_t plane_px, bool vectors,
+                          const __grid_constant__ Table<T> table, T* out) {
   HER2FAST_SHARED(T, look_up, 3 * 256);
   for (int i = static_cast<int>(threadIdx.x); i < 3 * 256; i += kThreads) {
     look_up[i] = table.value[i];
   }
   __syncthreads();
   const std::int64_t groups = (plane_px + kPixels - 1) / kPixels;
-  const std::int64_t tasks_x = std::int64_t{gridDim.x} * kThreads;
-  const std::int64_t mine = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  for (std::int64_t image = blockIdx.y; image < images; image += gridDim.y)
-    for (std::int64_t g = mine; g < groups; g += tasks_x) {
-      const std::int64_t first = g * kPixels;
-      const std::uint8_t* in = rgb + 3 * (image * plane_px + first);
-      T* const planes = out + 3 * image * plane_px + first;
-      if (vectors) {
-        const auto* words = reinterpret_cast<const std::uint32_t*>(in);
-        const std::uint32_t packed[3] = {words[0], words[1], words[2]};
-        for (int c = 0; c < 3; ++c) {
-          Pixels<T> pixels;
-          for (int k = 0; k < kPixels; ++k) {
-            const int at = 3 * k + c;
-            pixels.value[k] =
-                look_up[256 * c + (packed[at / 4] >> (8 * (at % 4)) & 255u)];
-          }
-          *reinterpret_cast<Pixels<T>*>(planes + c * plane_px) = pixels;
+  const std::int64_t step = std::int64_t{gridDim.x} * kThreads;
+  std::int64_t group = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  std::int64_t image = group / groups;
+  group -= image * groups;
+  const std::int64_t step_images = step / groups, step_groups = step % groups;
+  while (image < images) {
+    const std::int64_t first = group * kPixels;
+    const std::uint8_t* in = rgb + 3 * (image * plane_px + first);
+    T* const planes = out + 3 * image * plane_px + first;
+    if (vectors) {
+      const auto* words = reinterpret_cast<const std::uint32_t*>(in);
+      const std::uint32_t packed[3] = {words[0], words[1], words[2]};
+      for (int c = 0; c < 3; ++c) {
+        Pixels<T> pixels;
+        for (int k = 0; k < kPixels; ++k) {
+          const int at = 3 * k + c;
+          pixels.value[k] = look_up[256 * c + (packed[at / 4] >> (8 * (at % 4)) & 255u)];
         }
-      } else {
-        const std::int64_t left = plane_px - first;
-        for (int k = 0; k < kPixels && k < left; ++k) {
-          for (int c = 0; c < 3; ++c) {
-            planes[c * plane_px + k] = look_up[256 * c + in[3 * k + c]];
-          }
+        *reinterpret_cast<Pixels<T>*>(planes + c * plane_px) = pixels;
+      }
+    } else {
+      const std::int64_t left = plane_px - first;
+      for (int k = 0; k < kPixels && k < left; ++k) {
+        for (int c = 0; c < 3; ++c) {
+          planes[c * plane_px + k] = look_up[256 * c + in[3 * k + c]];
         }
       }
     }
+    image += step_images;
+    group += step_groups;
+    if (group >= groups) {
+      group -= groups;
+      ++image;
+    }
+  }
 }
 
 float normalized(int value, float mean, float std) {
@@ -83,12 +89,8 @@ void run(const std::uint8_t* rgb, std::int64_t n, std::int64_t plane_px,
   const auto address = reinterpret_cast<std::uintptr_t>(out);
   const bool vectors = plane_px % kPixels == 0 && address % sizeof(Pixels<T>) == 0 &&
                        reinterpret_cast<std::uintptr_t>(rgb) % 4 == 0;
-  // Several groups a thread, so that filling the table in shared memory is paid once.
-  const std::int64_t groups = divide_up(plane_px, kPixels);
-  const dim3 grid(blocks_for(groups, kThreads * kGroups).x,
-                  static_cast<unsigned>(std::min<std::int64_t>(n, kMaxRows)));
-  launch(normalize<T>, grid, dim3(kThreads), stream, rgb, n, plane_px, vectors, table,
-         static_cast<T*>(out));
+  launch(normalize<T>, lasting_blocks(n * divide_up(plane_px, kPixels), kThreads),
+         dim3(kThreads), stream, rgb, n, plane_px, vectors, table, static_cast<T*>(out));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "kernels/check.h"
 #include "kernels/log_odds.h"
+#include "kernels/selection_rule.h"
 #include "kernels/weighted_select.h"
 
 namespace her2fast {
@@ -32,19 +33,6 @@ struct Scratch {
   std::vector<Weighted> items;
 };
 
-std::uint8_t admissible_bits(Admissible admissible, int c) {
-  const unsigned below = (1u << c) >> 1, above = (2u << c) & 15u;
-  switch (admissible) {
-    case Admissible::kComplement:
-      return static_cast<std::uint8_t>(15u & ~(1u << c));
-    case Admissible::kLower:
-      return static_cast<std::uint8_t>(below);
-    case Admissible::kNeighbors:
-      break;
-  }
-  return static_cast<std::uint8_t>(below | above);
-}
-
 /// Patches by predicted class, and the areas of the classes; -1, or the first patch with
 /// a logit that is not finite.
 std::int64_t predict(const SlidePatches& slide, Scratch& scratch,
@@ -61,10 +49,7 @@ std::int64_t predict(const SlidePatches& slide, Scratch& scratch,
   }
   for (std::int64_t i = 0; i < slide.count; ++i) {
     const float* l = slide.logits + kScores * i;
-    // The lower class where two are equal.
-    const unsigned low = l[1] > l[0], high = 2u + (l[3] > l[2]);
-    const unsigned upper = std::max(l[2], l[3]) > std::max(l[0], l[1]);
-    const std::size_t best = low ^ ((low ^ high) & (0u - upper));  // no branch
+    const std::size_t best = predicted_class(l);
     *next[best]++ = static_cast<std::uint32_t>(i);
     class_px[best] += slide.tumor_px[i];
   }
@@ -177,8 +162,7 @@ std::int64_t select_slide(const SlidePatches& slide, const FractionLimits& limit
 
   for (int c = label + 1; c < kScores; ++c) {
     const auto k = static_cast<std::size_t>(c);
-    // The most that may remain: 1000 * remaining < U * total, strictly.
-    const std::int64_t remaining = (limits.upper_permille[y][k] * total - 1) / 1000;
+    const std::int64_t remaining = most_allowed(limits.upper_permille[y][k], total);
     if (out.class_px[k] <= remaining) continue;
     out.excess_px[k] = out.class_px[k] - remaining;
     const std::int64_t pool = collect(slide, 1u << c, c, false, scratch);
@@ -187,7 +171,7 @@ std::int64_t select_slide(const SlidePatches& slide, const FractionLimits& limit
                             admissible_bits(admissible, c));
   }
 
-  const std::int64_t wanted = (limits.lower_permille[y] * total + 999) / 1000;
+  const std::int64_t wanted = least_wanted(limits.lower_permille[y], total);
   if (out.class_px[y] >= wanted) return -1;
   out.missing_px = wanted - out.class_px[y];
   // After the upper limits, so that this, the definite label, overwrites (Eq. 14).

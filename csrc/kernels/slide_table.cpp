@@ -7,9 +7,6 @@
 namespace her2fast {
 namespace {
 
-// Thousandths of it, times four classes, still fit 64 bits.
-constexpr std::int64_t kMaxSlidePx = std::int64_t{1} << 50;
-
 [[noreturn]] void refuse(const std::string& message) {
   throw std::invalid_argument(message);
 }

@@ -46,6 +46,41 @@ typedef struct Her2CudaDevice {
 /* What `copy` copies. */
 enum { HER2_CUDA_TO_DEVICE = 1, HER2_CUDA_TO_HOST = 2, HER2_CUDA_WITHIN = 3 };
 
+/* FractionLimits of slide_table.h. */
+typedef struct Her2FractionLimits {
+  int32_t lower_permille[4], upper_permille[4][4];
+} Her2FractionLimits;
+
+/* SlideConstraints of constraint_select.h. */
+typedef struct Her2SlideConstraints {
+  int64_t class_px[4], excess_px[4], pushed_px[4], missing_px, pulled_px, reach;
+} Her2SlideConstraints;
+
+/* One component of a tile of membrane_label, in the tile's pixels. Of membranes (the
+ * mask, 8-connected) and gaps (what is not mask, 4-connected). */
+typedef struct Her2Component {
+  int32_t first;      /* y * width + x of its first pixel, row by row */
+  int32_t x0, x1, y1; /* of its box; y0 is the first pixel's row */
+  int32_t px;
+  int32_t is_membrane, on_border;     /* 0 or 1 */
+  int32_t straight, diagonal, euler4; /* a membrane's 2 x 2 windows within the tile */
+  int32_t
+      above; /* a gap's: the component above its first pixel, or -1 in the first row */
+  int32_t nuclei;                  /* a gap's */
+  int32_t densities_at, densities; /* a membrane's place in the list of densities */
+} Her2Component;
+
+/* Where membrane_label leaves its results: device memory within the scratch. Components
+ * of tile t are [first_component[t], first_component[t + 1]), in the order of their first
+ * pixels; numbers in `above` and `sides` count them over the whole batch. */
+typedef struct Her2MembraneResults {
+  const int32_t* first_component; /* (n + 1) */
+  const Her2Component* components;
+  const int32_t* sides;     /* (n, 2 * width + 2 * height): top, right, bottom, left */
+  const uint8_t* densities; /* of the membranes' pixels, together by component */
+  const int32_t* counts;    /* (2): densities; nuclei that lay outside */
+} Her2MembraneResults;
+
 typedef struct Her2CudaTable {
   uint64_t struct_size; /* of the library that filled it; later fields are absent */
   uint32_t version;     /* HER2_CUDA_API_VERSION */
@@ -75,6 +110,59 @@ typedef struct Her2CudaTable {
   int32_t (*normalize_batch)(const uint8_t* rgb, int64_t n, int64_t height, int64_t width,
                              const float* mean, const float* std, int32_t half, void* out,
                              void* stream, Her2CudaError* error);
+
+  /* --- tumor_count -----------------------------------------------------------------
+   * mask (n, height, width) uint8 -> out (n, rows, columns) of the grid, uint32; as
+   * tumor_count.h, to the bit. patch_px, stride_px: 1 to 4096. */
+  int32_t (*tumor_count)(const uint8_t* mask, int64_t n, int64_t height, int64_t width,
+                         int32_t patch_px, int32_t stride_px, uint32_t* out, void* stream,
+                         Her2CudaError* error);
+
+  /* --- stain_unmix -----------------------------------------------------------------
+   * rgb (pixels, 3) uint8 -> out (pixels, 3) float32; as stain_unmix.h, to the bit: the
+   * same table, added in the same order. white (3), stains (3, 3, rows): host. */
+  int32_t (*stain_unmix)(const uint8_t* rgb, int64_t pixels, const uint8_t* white,
+                         const double* stains, float* out, void* stream,
+                         Her2CudaError* error);
+
+  /* --- tissue_mask -----------------------------------------------------------------
+   * rgb (n, height, width, 3) uint8 -> out (n, height, width) uint8, 0 or 1; as
+   * tissue_mask.h, to the bit. Outside each image is white, so a tile needs its halo of
+   * 16 px. white (3): host, at least 128. */
+  int32_t (*tissue_mask)(const uint8_t* rgb, int64_t n, int64_t height, int64_t width,
+                         const uint8_t* white, uint8_t* out, void* stream,
+                         Her2CudaError* error);
+
+  /* --- constraint_select -----------------------------------------------------------
+   * As constraint_select.h, to the bit. Host: offsets (slides + 1), labels (slides),
+   * limits. Device: logits (patches, 4) float32, tumor_px, action, class_id,
+   * admissible_bits (patches), slides_out (slides), fault (1). admissible: the value of
+   * `Admissible`. fault: -1; the first patch with a logit that is not finite; or patches
+   * + the first slide with 2^50 tumor pixels. Outputs mean nothing then. */
+  int32_t (*constraint_select_scratch_bytes)(int64_t patches, int64_t slides,
+                                             uint64_t* bytes, Her2CudaError* error);
+  int32_t (*constraint_select)(const float* logits, const uint32_t* tumor_px,
+                               int64_t patches, const int64_t* offsets,
+                               const int64_t* labels, int64_t slides,
+                               const Her2FractionLimits* limits, int32_t admissible,
+                               uint8_t* action, int8_t* class_id,
+                               uint8_t* admissible_bits, Her2SlideConstraints* slides_out,
+                               int64_t* fault, void* scratch, uint64_t scratch_bytes,
+                               void* stream, Her2CudaError* error);
+
+  /* --- membrane_label --------------------------------------------------------------
+   * Components of n masks (n, height, width) and their integers, those of membrane.h to
+   * the bit; tiles know nothing of each other. density: (n, height, width) or null.
+   * nuclei (count, 3) int32: tile, x, y; may be null. At most 2^31 - 1 pixels in all, 1
+   * to 8192 a side. `results` (host) says where they will be when the stream has passed.
+   */
+  int32_t (*membrane_label_scratch_bytes)(int64_t n, int64_t height, int64_t width,
+                                          uint64_t* bytes, Her2CudaError* error);
+  int32_t (*membrane_label)(const uint8_t* mask, const uint8_t* density, int64_t n,
+                            int64_t height, int64_t width, const int32_t* nuclei,
+                            int64_t nuclei_count, void* scratch, uint64_t scratch_bytes,
+                            Her2MembraneResults* results, void* stream,
+                            Her2CudaError* error);
 } Her2CudaTable;
 
 /* The library's only export. Immutable; never null. */

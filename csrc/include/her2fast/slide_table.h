@@ -11,6 +11,8 @@
 namespace her2fast {
 
 inline constexpr int kScores = 4;  ///< 0, 1+, 2+, 3+
+/// A slide's tumor pixels stay under it: thousandths, times four classes, fit 64 bits.
+inline constexpr std::int64_t kMaxSlidePx = std::int64_t{1} << 50;
 
 /// Slide i holds the patches [offsets[i], offsets[i + 1]).
 struct SlideTable {
