@@ -10,20 +10,31 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from her2fast import _core
+from her2fast.kernels.device_array import DeviceArray
 
 
 def at(pointer: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """The array that lies at an address."""
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if count == 0:
+        return np.zeros(shape, dtype)
     memory = (ctypes.c_char * count).from_address(pointer)
     return np.frombuffer(memory, dtype).reshape(shape)
+
+
+Make = Callable[[tuple[int, ...], Any], np.ndarray]
+
+
+def dirty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """New memory with something in it."""
+    return np.full(shape, 0x5A, dtype)
 
 
 class FakeCuda(types.SimpleNamespace):
@@ -194,7 +205,7 @@ class FakeTensor:
         self.array[key] = getattr(values, "array", values)
 
 
-def fake_torch(streams: dict[int, int]) -> types.ModuleType:
+def fake_torch(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
     """A module with what her2fast asks of torch; `streams` by device."""
     torch: Any = types.ModuleType("torch")
     torch.Tensor = FakeTensor
@@ -205,7 +216,7 @@ def fake_torch(streams: dict[int, int]) -> types.ModuleType:
         current_stream=lambda device: types.SimpleNamespace(cuda_stream=streams[device])
     )
     torch.empty = lambda shape, *, dtype, device: FakeTensor(
-        np.full(shape, 0x5A, dtype), int(device.removeprefix("cuda:"))
+        make(shape, dtype), int(device.removeprefix("cuda:"))
     )
     return torch
 
@@ -233,7 +244,7 @@ class FakeCupyArray:
         self.array[key] = getattr(values, "array", values)
 
 
-def fake_cupy(streams: dict[int, int]) -> types.ModuleType:
+def fake_cupy(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
     """A module with what her2fast asks of CuPy; streams and memory of the device."""
     cupy: Any = types.ModuleType("cupy")
     current = [0]
@@ -249,9 +260,7 @@ def fake_cupy(streams: dict[int, int]) -> types.ModuleType:
         Device=device,
         get_current_stream=lambda: types.SimpleNamespace(ptr=streams[current[0]]),
     )
-    cupy.empty = lambda shape, dtype: FakeCupyArray(
-        np.full(shape, 0x5A, dtype), current[0]
-    )
+    cupy.empty = lambda shape, dtype: FakeCupyArray(make(shape, dtype), current[0])
     return cupy
 
 
@@ -310,3 +319,15 @@ class Exported:
             array,
             False,
         )
+
+
+def host(out: Any) -> np.ndarray:
+    """What a stand-in or a `DeviceArray` holds."""
+    if isinstance(out, DeviceArray):
+        told = out.__cuda_array_interface__
+        if 0 in told["shape"]:
+            return np.zeros(told["shape"], told["typestr"])
+        span = sum((n - 1) * s for n, s in zip(out.shape, out.strides, strict=True))
+        memory = at(told["data"][0], (span + out.dtype.itemsize,), np.uint8)
+        return np.ndarray(out.shape, out.dtype, memory, 0, out.strides)
+    return np.asarray(out.array)

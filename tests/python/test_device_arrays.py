@@ -64,17 +64,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return cuda
 
 
-def host(out: Any) -> np.ndarray:
-    if isinstance(out, DeviceArray):
-        told = out.__cuda_array_interface__
-        if 0 in told["shape"]:
-            return np.zeros(told["shape"], told["typestr"])
-        span = sum((n - 1) * s for n, s in zip(out.shape, out.strides, strict=True))
-        memory = fake_cuda.at(told["data"][0], (span + out.dtype.itemsize,), np.uint8)
-        return np.ndarray(out.shape, out.dtype, memory, 0, out.strides)
-    return np.asarray(out.array)
-
-
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("stem", sorted(TWINS))
 @pytest.mark.parametrize("device", [0, 1])
@@ -89,14 +78,14 @@ def test_the_twin_gets_the_pointers_and_the_stream(
     assert type(out) is out_type
     ((got, to, stream),) = gpu.named(stem)
     assert got == array.ctypes.data
-    assert to == host(out).ctypes.data
-    assert host(out).flags.c_contiguous
+    assert to == fake_cuda.host(out).ctypes.data
+    assert fake_cuda.host(out).flags.c_contiguous
     # The null stream of torch and CuPy is 0; CUDA calls it 1 where it must be clear.
     current = {"torch": (1, 7001), "cupy": (1, 7002)}.get(kind, (1, 1))
     assert stream == current[device]
     want = run(array)
-    assert host(out).dtype == want.dtype
-    assert host(out).tobytes() == want.tobytes()
+    assert fake_cuda.host(out).dtype == want.dtype
+    assert fake_cuda.host(out).tobytes() == want.tobytes()
     assert gpu.named("synchronize") == []
     where = out.device
     assert getattr(where, "index", getattr(where, "id", where)) == device
@@ -122,7 +111,7 @@ def test_the_stand_in_of_cupy_is_like_cupy(
     out = count(array)
     ((got, _, stream),) = gpu.named("tumor_count")
     assert (got, stream) == (MASK.ctypes.data, 2)
-    assert host(out).tobytes() == count(MASK).tobytes()
+    assert fake_cuda.host(out).tobytes() == count(MASK).tobytes()
     with pytest.raises(ArrayError, match="contiguous"):
         count(array[:, ::2])
 
@@ -143,8 +132,8 @@ def test_selections_come_back_in_kind(gpu: FakeCuda, kind: str, seed: int) -> No
     for name, array in vars(want).items():
         out = getattr(got, name)
         assert type(out) is out_type
-        assert host(out).dtype == array.dtype
-        assert host(out).tobytes() == array.tobytes()
+        assert fake_cuda.host(out).dtype == array.dtype
+        assert fake_cuda.host(out).tobytes() == array.tobytes()
 
 
 def test_selections_have_the_errors_of_the_cpu(gpu: FakeCuda) -> None:
@@ -366,7 +355,7 @@ def test_shapes_and_grids_are_checked_first(gpu: FakeCuda) -> None:
 
 def test_bool_masks_are_bytes(gpu: FakeCuda) -> None:
     out = count(FakeTensor(MASK > 0))
-    assert host(out).tobytes() == count(MASK).tobytes()
+    assert fake_cuda.host(out).tobytes() == count(MASK).tobytes()
 
 
 def test_nothing_is_queued_for_an_empty_output(gpu: FakeCuda) -> None:
@@ -438,13 +427,13 @@ def test_outputs_go_into_the_next_kernel(gpu: FakeCuda) -> None:
     tissue = tissue_mask(Described(RGB, 6))
     counts = count(tissue)
     assert counts.stream == 6
-    assert host(counts).tobytes() == count(tissue_mask(RGB)).tobytes()
+    assert fake_cuda.host(counts).tobytes() == count(tissue_mask(RGB)).tobytes()
     assert repr(counts) == "DeviceArray((10, 12), uint32, cuda:0)"
 
 
 def test_one_gpu_needs_no_name(gpu: FakeCuda) -> None:
     gpu.count = 1
-    assert host(count(NoDevice())).tobytes() == count(MASK).tobytes()
+    assert fake_cuda.host(count(NoDevice())).tobytes() == count(MASK).tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i4", "f4", "f8", "b1"])
