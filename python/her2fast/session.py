@@ -14,7 +14,7 @@ import numpy as np
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.kernels import arrays
-from her2fast.kernels.arrays import AnyArray
+from her2fast.kernels.arrays import AnyArray, as_bytes
 from her2fast.measure import Models
 from her2fast.methods.patches import patch_session
 from her2fast.models.package import MethodPackage, load_package
@@ -107,7 +107,7 @@ class Session:
         are read during the call only. Raises `ArrayError` and `ValueError`.
         """
         if rgb is not None:
-            rgb = arrays.host(rgb, np.uint8, "rgb", rows=True)
+            rgb = as_bytes(rgb, "rgb")
         self._core.push(request_id, rgb, status)
 
     def next_batch(self) -> _core.Batch | None:

@@ -23,6 +23,7 @@ __all__ = [
     "DLPACK_CUDA",
     "DLPACK_HOST",
     "AnyArray",
+    "as_bytes",
     "as_numpy",
     "host",
     "host_device",
@@ -144,13 +145,18 @@ def host(
     return np.require(seen, requirements=["C", "A"])
 
 
+def as_bytes(array: AnyArray, name: str) -> npt.NDArray[np.uint8]:
+    """A picture or plane of uint8 on the host; part of a larger one where it lies."""
+    return host(array, np.uint8, name, rows=True)
+
+
 def mask(array: AnyArray, name: str) -> npt.NDArray[np.uint8]:
     """A mask as bytes, where it lies: bool is uint8 whose values are 0 and 1."""
     if type(array) is not np.ndarray:
         array = as_numpy(array, name)
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
-    return host(array, np.uint8, name, rows=True)
+    return as_bytes(array, name)
 
 
 def integers(values: npt.ArrayLike, name: str) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.kernels import arrays
-from her2fast.kernels.arrays import AnyArray
+from her2fast.kernels.arrays import AnyArray, as_bytes
 from her2fast.kernels.image import White
 
 __all__ = [
@@ -212,7 +212,7 @@ def cell_stains(
     Ruifrok and Johnston, Anal Quant Cytol Histol 2001;23:291-299 (the H-DAB matrix).
     """
     arrays.refuse_cuda("cell_stains", rgb)
-    pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
+    pixels = as_bytes(rgb, "rgb")
     hematoxylin, dab = _core.cell_stains(
         pixels, white, step, arrays.host_device(device)
     )
@@ -314,7 +314,7 @@ def cells(
     arrays.refuse_cuda("cells", hematoxylin, dab, mask)
     found = _core.cells(
         arrays.host(hematoxylin, np.uint16, "hematoxylin", rows=True),
-        arrays.host(dab, np.uint8, "dab", rows=True),
+        as_bytes(dab, "dab"),
         arrays.mask(mask, "mask"),
         step,
         halo_px,
@@ -377,7 +377,7 @@ def find_cells(
         Shapes differ, or as `cell_stains`.
     """
     arrays.refuse_cuda("find_cells", rgb, mask)
-    pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
+    pixels = as_bytes(rgb, "rgb")
     membrane = arrays.mask(mask, "mask")
     if pixels.shape[:2] != membrane.shape:
         raise ValueError(f"need a mask of {pixels.shape[:2]}, got {membrane.shape}")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from her2fast import _core
 from her2fast._core import StainCensus, is_wrong_stain
 from her2fast.kernels import arrays, on_cuda
-from her2fast.kernels.arrays import AnyArray
+from her2fast.kernels.arrays import AnyArray, as_bytes
 
 __all__ = [
     "FOCUS_LIMIT",
@@ -149,7 +149,7 @@ def tissue_mask(
     """
     if arrays.on_cuda(rgb):
         return on_cuda.tissue_mask(rgb, white_rgb, device)
-    pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
+    pixels = as_bytes(rgb, "rgb")
     mask = _core.tissue_mask(pixels, white_rgb, arrays.host_device(device))
     return arrays.like(rgb, mask)
 
@@ -232,7 +232,7 @@ def focus(
     """
     arrays.refuse_cuda("focus", rgb, mask)
     sharpness = _core.focus(
-        arrays.host(rgb, np.uint8, "rgb", rows=True),
+        as_bytes(rgb, "rgb"),
         arrays.mask(mask, "mask"),
         patch_px,
         stride_px,
@@ -309,7 +309,7 @@ def stain_unmix(
         raise ValueError(f"need stains of shape (3, 3), got {rows.shape}")
     if arrays.on_cuda(rgb):
         return on_cuda.stain_unmix(rgb, white_rgb, rows.tolist(), device)
-    pixels = arrays.host(rgb, np.uint8, "rgb", rows=True)
+    pixels = as_bytes(rgb, "rgb")
     amounts = _core.stain_unmix(
         pixels, white_rgb, rows.tolist(), arrays.host_device(device)
     )
@@ -361,7 +361,7 @@ def stain_census(
     """
     arrays.refuse_cuda("stain_census", rgb, mask)
     return _core.stain_census(
-        arrays.host(rgb, np.uint8, "rgb", rows=True),
+        as_bytes(rgb, "rgb"),
         arrays.mask(mask, "mask"),
         white_rgb,
         arrays.host_device(device),

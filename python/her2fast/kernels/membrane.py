@@ -21,7 +21,7 @@ import numpy.typing as npt
 from her2fast import _core
 from her2fast._core import MembraneTile
 from her2fast.kernels import arrays, on_cuda
-from her2fast.kernels.arrays import AnyArray
+from her2fast.kernels.arrays import AnyArray, as_bytes
 
 __all__ = [
     "Compartments",
@@ -154,16 +154,10 @@ def membrane_label(
         return on_cuda.membrane_label(mask, density, nuclei, device)
     return _core.membrane_label(
         arrays.mask(mask, "mask"),
-        _hundredths(density),
+        None if density is None else as_bytes(density, "density"),
         None if nuclei is None else arrays.host(nuclei, np.int32, "nuclei"),
         device=arrays.host_device(device),
     )
-
-
-def _hundredths(density: AnyArray | None) -> Bytes | None:
-    if density is None:
-        return None
-    return arrays.host(density, np.uint8, "density", rows=True)
 
 
 class MembraneMerge:
@@ -264,7 +258,7 @@ def find_membranes(
     """
     arrays.refuse_cuda("find_membranes", mask, density)
     whole = arrays.mask(mask, "mask")
-    hundredths = _hundredths(density)
+    hundredths = None if density is None else as_bytes(density, "density")
     if whole.ndim != 2:
         raise ValueError(f"need a mask of two dimensions, got {whole.ndim}")
     if hundredths is not None and hundredths.shape != whole.shape:
