@@ -359,8 +359,10 @@ void expect_same(const TileLabels& a, const TileLabels& b) {
   }
   ASSERT_EQ(a.inner_compartments.size(), b.inner_compartments.size());
   for (std::size_t i = 0; i < a.inner_compartments.size(); ++i) {
-    EXPECT_EQ(0, std::memcmp(&a.inner_compartments[i], &b.inner_compartments[i],
-                             sizeof(Compartment)));
+    const Compartment &x = a.inner_compartments[i], &y = b.inner_compartments[i];
+    EXPECT_TRUE(x.x == y.x && x.y == y.y && x.px == y.px && x.nuclei == y.nuclei);
+    EXPECT_TRUE(x.membrane_x == y.membrane_x && x.membrane_y == y.membrane_y);
+    EXPECT_EQ(0, std::memcmp(&x.box, &y.box, sizeof x.box));
   }
   ASSERT_EQ(a.open.size(), b.open.size());
   for (std::size_t i = 0; i < a.open.size(); ++i) expect_same(a.open[i], b.open[i]);

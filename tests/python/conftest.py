@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from her2fast import _core
+from her2fast.errors import DeviceError
 
 # A busy machine is no fault of the code. CI draws the same examples each time, so that
 # a change is judged by itself; elsewhere every run draws new ones.
@@ -26,6 +30,29 @@ def find_shared_data() -> Path | None:
         if candidate and Path(candidate).is_dir():
             return Path(candidate)
     return None
+
+
+@functools.cache
+def missing_cuda() -> str | None:
+    """Why no kernel can run on a GPU here, or None."""
+    _core.cuda.set_library("")
+    try:
+        _core.cuda.devices()
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A machine that is said to have a GPU must run these tests."""
+    if item.get_closest_marker("needs_cuda") is None:
+        return
+    reason = missing_cuda()
+    if reason is None:
+        return
+    if os.environ.get("HER2FAST_REQUIRE_CUDA") == "1":
+        pytest.fail(f"HER2FAST_REQUIRE_CUDA=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

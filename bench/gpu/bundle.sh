@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# On a machine with a network: what a GPU machine without one may lack, into bench/gpu/bundle (not committed).
+# usage: bench/gpu/bundle.sh [PYTHON_VERSION, such as 3.12]
+set -euo pipefail
+cd "$(dirname "$0")"
+version=${1:-3.12}
+rm -rf bundle
+mkdir bundle
+cd bundle
+apt-get download libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev nlohmann-json3-dev
+"${PYTHON:-python3}" -m pip download -q --no-deps --only-binary=:all: --python-version "$version" \
+  --implementation cp --abi "cp${version/./}" --abi abi3 --abi none --platform manylinux_2_28_x86_64 \
+  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 hypothesis pydantic pydantic-core \
+  annotated-types typing-inspection shapely openslide-bin
+ls
