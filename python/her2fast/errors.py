@@ -41,7 +41,7 @@ ARRAY_CODES: dict[str, str] = {
     "ARRAY_LAYOUT": "an array on a GPU that is not C-contiguous",
     "ARRAY_DEVICE": "arrays on different devices, or not where `device` says",
     "ARRAY_GRAD": "a tensor that requires grad",
-    "NO_DEVICE": "this build or this machine lacks the device",
+    "NO_DEVICE": "the device is not there, or the arrays lie on the host",
     "NO_TWIN": "the kernel has no CUDA twin and its arrays lie on a GPU",
 }
 

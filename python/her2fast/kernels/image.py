@@ -77,7 +77,7 @@ def tumor_count(
     ValueError
         The grid or the shape is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def tissue_mask(
     ValueError
         The shape or the white point is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def focus(
     ValueError
         The grid or a shape is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -290,7 +290,7 @@ def stain_unmix(
     ValueError
         The shape is wrong, the stains are dependent or not finite, a white point of 0.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -349,7 +349,7 @@ def stain_census(
     ValueError
         A shape or the white point is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------

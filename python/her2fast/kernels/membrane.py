@@ -148,7 +148,7 @@ def membrane_label(
     ValueError
         Shapes differ or are out of range, or a nucleus lies outside.
     her2fast.errors.DeviceError
-        This build or this machine lacks the device.
+        `device` is not there, or the arrays lie elsewhere.
     """
     if arrays.on_cuda(mask, density, nuclei):
         return on_cuda.membrane_label(mask, density, nuclei, device)

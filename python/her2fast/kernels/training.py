@@ -201,7 +201,7 @@ def constraint_select(
     ValueError
         A shape or a value is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -367,7 +367,7 @@ def logit_calibrate(
     ValueError
         A shape or a value is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
