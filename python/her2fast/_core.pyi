@@ -13,11 +13,42 @@ __version__: str
 # --- errors -------------------------------------------------------------------------
 REASON_CODES: list[tuple[str, str]]
 
+# --- exchange of arrays ------------------------------------------------------------
+cuda: Any
+
+class DlpackView:
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...] | None: ...
+    @property
+    def typestr(self) -> str: ...
+    @property
+    def device(self) -> tuple[int, int]: ...
+    @property
+    def read_only(self) -> bool: ...
+
+def read_dlpack(capsule: Any) -> DlpackView: ...
+def make_dlpack(
+    pointer: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    typestr: str,
+    device: tuple[int, int],
+    owner: object,
+    versioned: bool,
+) -> Any: ...
+
 # --- kernels ------------------------------------------------------------------------
 TISSUE_REACH_PX: int
 FOCUS_LIMIT: int
 H_DAB: list[list[float]]
 
+def grid_shape(
+    height: int, width: int, patch_px: int, stride_px: int
+) -> tuple[int, int]: ...
 def tumor_count(
     mask: npt.NDArray[np.uint8], patch_px: int, stride_px: int, device: str = "cpu"
 ) -> npt.NDArray[np.uint32]: ...
@@ -407,6 +438,8 @@ class Batch:
     def valid(self) -> int: ...
     @property
     def rgb(self) -> npt.NDArray[np.uint8]: ...
+    def __dlpack__(self, **options: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
 
 class PatchSession:
     def __init__(
