@@ -43,6 +43,11 @@ READINGS = {
 }
 
 
+#: Y, and Cb and Cr without their offset, of R, G, B (JFIF).
+LUMA = (0.299, 0.587, 0.114)
+CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
 @dataclass(frozen=True)
 class Case:
     """A slide to draw."""
@@ -95,6 +100,62 @@ def store(
         aperio=True,
         workers=1,
     )
+
+
+def chroma_420(rgb: Rgb, *, triangle: bool) -> Rgb:
+    """The pixels with colors as 4:2:0 holds them, and nothing else of JPEG.
+
+    Means of 2 x 2 px, spread again by a triangle (3/4 of the nearest, 1/4 of the next
+    one, per axis) as libjpeg does, or repeated.
+    """
+    height, width = (side // 2 * 2 for side in rgb.shape[:2])
+    means = np.empty((2, height // 2, width // 2), np.float32)
+    out = rgb.copy()
+    bands = range(0, height, 512)
+    for y in bands:
+        part = rgb[y : min(y + 512, height), :width].astype(np.float32)
+        for plane, weights in enumerate(CHROMA):
+            values = (part @ np.asarray(weights, np.float32)).reshape(
+                part.shape[0] // 2, 2, width // 2, 2
+            )
+            means[plane, y // 2 : (y + part.shape[0]) // 2] = values.mean((1, 3))
+    for y in bands:
+        end = min(y + 512, height)
+        part = rgb[y:end, :width].astype(np.float32)
+        luma = part @ np.asarray(LUMA, np.float32)
+        rows = np.arange(y, end)
+        cb, cr = (spread(means[plane], rows, width, triangle) for plane in (0, 1))
+        picture = np.stack(
+            (
+                luma + 1.402 * cr,
+                luma - 0.344136 * cb - 0.714136 * cr,
+                luma + 1.772 * cb,
+            ),
+            axis=-1,
+        )
+        out[y:end, :width] = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return out
+
+
+def spread(
+    half: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    width: int,
+    triangle: bool,
+) -> npt.NDArray[np.float32]:
+    """Rows of a plane of half the size at full size."""
+
+    def axis(
+        plane: npt.NDArray[np.float32], at: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        near = plane[at // 2]
+        if not triangle:
+            return near
+        far = np.clip(at // 2 + np.where(at % 2 == 0, -1, 1), 0, len(plane) - 1)
+        mixed: npt.NDArray[np.float32] = 0.75 * near + 0.25 * plane[far]
+        return mixed
+
+    return axis(axis(half, rows).T, np.arange(width)).T
 
 
 def pushed_px(raw: Path, work: Path) -> list[int]:
@@ -190,9 +251,15 @@ def measure(case: Case, work: Path) -> Row:
             "status": reference.status,
             "score": reference.score,
             "pushed_px": pushed,
+            "chroma_only": {},
             "against_pushed": {},
             "default_against_level0_exact": {},
         }
+        for name, triangle in (("triangle", True), ("repeated", False)):
+            path = Path(folder, "chroma.svs")
+            store(path, chroma_420(rgb, triangle=triangle), case, 0, [1])
+            result = her2fast.score(path, reading="exact", workers=1)
+            row["chroma_only"][name] = compare(reference, result)
         for quality in QUALITIES:
             results = {}
             for name, (downsamples, reading) in READINGS.items():
@@ -228,7 +295,12 @@ def summary(rows: list[Row]) -> Row:
     out: Row = {}
     for kind in sorted({row["kind"] for row in rows}):
         some = [row for row in rows if row["kind"] == kind]
-        out[kind] = {}
+        out[kind] = {
+            "chroma_only_worst_points": {
+                name: max(row["chroma_only"][name]["points"] for row in some)
+                for name in ("triangle", "repeated")
+            }
+        }
         for quality in QUALITIES:
             moved = {
                 name: [row["against_pushed"][quality][name]["points"] for row in some]

@@ -295,7 +295,7 @@ static void scan(const settings* s, const her2_package* package,
   her2_session* session = NULL;
   her2_measurement* measurement = NULL;
   her2_decision* decision = NULL;
-  her2_progress at_end;
+  her2_progress at_end, finished;
   int64_t count, i, pushed_px = 0;
   part* path = plan_path(s, &count);
   const int64_t memory_before = peak_memory_kib();
@@ -332,13 +332,19 @@ static void scan(const settings* s, const her2_package* package,
   at_end.struct_size = sizeof at_end;
   must(her2_session_get_progress(session, &at_end), "progress");
   must(her2_session_finish(session, &measurement), "finish");
+  memset(&finished, 0, sizeof finished);
+  finished.struct_size = sizeof finished;
   must(her2_measurement_decide(measurement, NULL, &decision), "decide");
   printf("from last strip to result: %.3f s\n", now_s() - last);
   report(decision, package);
   printf("scanned %lld x %lld px at %.1f Mpx/s\n", (long long)s->width,
          (long long)s->height, 1e-6 * (double)pushed_px / (last - begin));
-  printf("tiles done at the last strip: %lld of %lld\n", (long long)at_end.tiles_answered,
-         (long long)at_end.tiles_planned);
+  must(her2_session_get_progress(session, &finished), "progress");
+  printf(
+      "tiles done at the last strip: %lld of %lld; pictures through models: %lld of "
+      "%lld\n",
+      (long long)at_end.tiles_answered, (long long)at_end.tiles_planned,
+      (long long)at_end.items_done, (long long)finished.items_done);
   print_histogram();
   printf("pushes: %lld, would block %lld\n", (long long)pushes,
          (long long)at_end.would_block);
