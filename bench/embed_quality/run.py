@@ -39,7 +39,6 @@ READINGS = {
     # name: (downsamples, reading)
     "level0_exact": ([1], "exact"),
     "level0_scaled": ([1], "scaled"),
-    "pyramid_exact": ([1, 4, 16], "exact"),
     "default": ([1, 4, 16], "scaled"),
 }
 
@@ -78,10 +77,10 @@ def cases(side_um: float) -> list[Case]:
 
 def pixels(case: Case, work: Path) -> Rgb:
     """(H, W, 3) of level 0; drawn once."""
-    path = work / f"{case.name}.npy"
+    width, height = case.spec.size_px
+    path = work / f"{case.name}-{width}x{height}.npy"
     if not path.exists():
         camera = Camera(draw_slide(case.spec, case.seed))
-        height = case.spec.size_px[1]
         rows = [camera.rows(y, min(1024, height - y)) for y in range(0, height, 1024)]
         np.save(path, np.concatenate(rows))
     rgb: Rgb = np.load(path)
@@ -337,7 +336,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--work", type=Path, help="keeps drawn pixels and rows here")
-    parser.add_argument("--side-um", type=float, default=1600.0, help="drawn slides")
+    parser.add_argument("--side-um", type=float, default=900.0, help="drawn slides")
     parser.add_argument("--slide", action="append", help="only these")
     options = parser.parse_args()
     build()

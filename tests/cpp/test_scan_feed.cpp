@@ -22,23 +22,12 @@
 #include <unistd.h>
 #endif
 
+#include "small_spec.h"
+
 namespace her2fast {
 namespace {
 
-constexpr std::int64_t kWidth = 1500, kHeight = 1100;
-
-PatchMethodSpec small_spec() {
-  PatchMethodSpec spec;
-  spec.frame = {kWidth, kHeight, Spacing::from_um(1.0), Spacing::from_um(1.0)};
-  spec.spacing = Spacing::from_um(1.0);
-  spec.patch_px = 32;
-  spec.tile_px = 128;
-  spec.halo_px = 32;
-  spec.class_names = {"0", "1+", "2+", "3+"};
-  spec.classify_batch = 5;
-  spec.segment_batch = 3;
-  return spec;
-}
+const std::int64_t kWidth = small_spec().frame.width_px;
 
 /// A session that scans glass, so that nobody has to compute models.
 struct Scan {
