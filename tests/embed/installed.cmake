@@ -44,6 +44,11 @@ if(NOT output MATCHES "whole slide: score.* [1-9][0-9]* px of tumor.*left half: 
   message(FATAL_ERROR "score_slide printed:\n${output}")
 endif()
 
+run(${WORK}/examples/own_engine ${models}/constrained-tiny ${slides} ${models}/known.json)
+if(NOT output MATCHES "outputs depend on the item alone.*status 0, score [0-3].* [1-9][0-9]* px")
+  message(FATAL_ERROR "own_engine printed:\n${output}")
+endif()
+
 find_program(pkg_config NAMES pkg-config)
 if(pkg_config)
   file(GLOB_RECURSE pc ${prefix}/*her2fast.pc)
