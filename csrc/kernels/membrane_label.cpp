@@ -167,7 +167,7 @@ struct WindowWord {
 
 /// The processor's own bit count where it has one: without it this is a third of all.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
+    defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 #define HER2FAST_COUNTS_BITS __attribute__((target_clones("popcnt", "default")))
 #else
 #define HER2FAST_COUNTS_BITS
