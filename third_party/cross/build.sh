@@ -67,50 +67,43 @@ step() {
   fi
 }
 
-# Configures one library of Debian's sources in `$library_build`; false where it is installed.
-configure_library() {
+# One library of Debian's sources into the target's prefix; by a CMakeLists.txt of ours
+# where there is a folder of its name beside this script.
+install_library() {
   local target=$1 name=$2
   shift 2
-  library_prefix=$work/$target/prefix library_build=$work/$target/libraries/$name
-  if [ -e "$library_prefix/.$name" ]; then return 1; fi
-  library_source=$(find "$work/sources" -mindepth 1 -maxdepth 1 -type d -name "$name-*")
-  [ -d "$library_source" ] || stop "no folder of $name in $work/sources; remove that folder and run again"
-  say "$target: $name from ${library_source##*/}"
-  rm -rf "$library_build"
-  mkdir -p "$library_build"
-  step "$library_build.log" cmake -S "$library_source" -B "$library_build" -G Ninja \
-    -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE="$here/$target.cmake" \
-    -DCMAKE_PREFIX_PATH="$library_prefix" -DCMAKE_INSTALL_PREFIX="$library_prefix" \
-    -DCMAKE_INSTALL_LIBDIR:STRING=lib -DCMAKE_POLICY_VERSION_MINIMUM=3.5 \
-    -DCMAKE_POSITION_INDEPENDENT_CODE=ON "$@"
-}
-
-install_library() {
-  if configure_library "$@"; then
-    step "$library_build.log" cmake --build "$library_build" -j "$jobs"
-    step "$library_build.log" cmake --install "$library_build"
-    touch "$library_prefix/.$2"
+  local prefix=$work/$target/prefix build=$work/$target/libraries/$name sources
+  if [ -e "$prefix/.$name" ]; then return; fi
+  sources=$(find "$work/sources" -mindepth 1 -maxdepth 1 -type d -name "$name-*")
+  [ -d "$sources" ] || stop "no folder of $name in $work/sources; remove that folder and run again"
+  say "$target: $name from ${sources##*/}"
+  rm -rf "$build"
+  mkdir -p "$build"
+  if [ -e "$here/$name/CMakeLists.txt" ]; then
+    set -- "-DSOURCE=$sources" "$@"
+    sources=$here/$name
   fi
+  step "$build.log" cmake -S "$sources" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_TOOLCHAIN_FILE="$here/$target.cmake" -DCMAKE_PREFIX_PATH="$prefix" \
+    -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR:STRING=lib \
+    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_POSITION_INDEPENDENT_CODE=ON "$@"
+  step "$build.log" cmake --build "$build" -j "$jobs"
+  step "$build.log" cmake --install "$build"
+  touch "$prefix/.$name"
 }
 
 # Static ones alone, so that a host needs nothing beside the library.
 install_libraries() {
   local target=$1
-  mkdir -p "$work/$target/prefix/lib" "$work/$target/prefix/include" "$work/$target/libraries"
+  mkdir -p "$work/$target/prefix" "$work/$target/libraries"
   install_library "$target" libjpeg-turbo -DENABLE_SHARED=OFF -DWITH_TURBOJPEG=OFF
-  # Debian's sources of zlib lack what its DLL is made of, so they cannot be installed whole.
-  if configure_library "$target" zlib; then
-    step "$library_build.log" cmake --build "$library_build" -j "$jobs" --target zlibstatic
-    cp "$library_build"/lib*.a "$library_prefix/lib/libz.a"
-    cp "$library_source/zlib.h" "$library_build/zconf.h" "$library_prefix/include/"
-    touch "$library_prefix/.zlib"
-  fi
+  install_library "$target" zlib
   install_library "$target" nlohmann-json3 -DJSON_BuildTests=OFF
   install_library "$target" googletest -DBUILD_GMOCK=OFF
 }
 
 build() {
-  local target=$1 emulator=$2
+  local target=$1 emulator=$2 emulator_package=$3
   local build=$work/$target/her2fast
   install_libraries "$target"
   say "$target: her2fast"
@@ -120,13 +113,15 @@ build() {
     -DHER2FAST_PYTHON=OFF -DHER2FAST_TESTS=ON
   step "$work/$target/her2fast.log" cmake --build "$build" -j "$jobs"
   if ! command -v "$emulator" >/dev/null; then
-    say "$target: built; nothing was run, for want of $emulator (apt-get install ${emulator%%-*})"
+    say "$target: built; nothing was run, for want of $emulator (apt-get install $emulator_package)"
     return
   fi
   say "$target: tests under $emulator"
-  ctest --test-dir "$build" -j "$jobs" --output-on-failure ${TESTS:+-R "$TESTS"} |
-    tee "$work/$target/tests.log" | grep -vE '^ *(Start|[0-9]+/[0-9]+ Test .* Passed)' || true
-  [ "${PIPESTATUS[0]}" -eq 0 ]
+  local status=0
+  ctest --test-dir "$build" -j "$jobs" --output-on-failure ${TESTS:+-R "$TESTS"} \
+    >"$work/$target/tests.log" 2>&1 || status=$?
+  grep -vE '^ *(Start|[0-9]+/[0-9]+ Test .* Passed)' "$work/$target/tests.log" || true
+  [ $status -eq 0 ] || stop "$target: tests failed"
 }
 
 need cmake "cmake (3.26 or newer)" ninja ninja-build
@@ -142,7 +137,7 @@ done
 fetch
 for target in "$@"; do
   case $target in
-    windows-x86_64) build "$target" wine ;;
-    linux-aarch64) build "$target" qemu-aarch64 ;;
+    windows-x86_64) build "$target" wine "wine wine64" ;;
+    linux-aarch64) build "$target" qemu-aarch64 qemu-user ;;
   esac
 done
