@@ -117,8 +117,10 @@ build() {
     return
   fi
   say "$target: tests under $emulator"
-  local status=0
-  ctest --test-dir "$build" -j "$jobs" --output-on-failure ${TESTS:+-R "$TESTS"} \
+  # PATH may have one of another release.
+  local status=0 ctest
+  ctest=$(sed -n 's/^CMAKE_CTEST_COMMAND:INTERNAL=//p' "$build/CMakeCache.txt")
+  "$ctest" --test-dir "$build" -j "$jobs" --output-on-failure ${TESTS:+-R "$TESTS"} \
     >"$work/$target/tests.log" 2>&1 || status=$?
   grep -vE '^ *(Start|[0-9]+/[0-9]+ Test .* Passed)' "$work/$target/tests.log" || true
   [ $status -eq 0 ] || stop "$target: tests failed"
