@@ -16,7 +16,7 @@ from her2fast.membranes import MembraneResult, MembraneScorer
 from her2fast.methods.cell_file import from_bytes
 from her2fast.methods.membrane import CellMeasurement
 from her2fast.models.membrane_package import load_membrane_package
-from her2fast.models.package import load_package
+from her2fast.models.package import load_tumor_package
 from her2fast.record import (
     Record,
     empty_slide,
@@ -59,7 +59,7 @@ OnSlide = Callable[[str, Record, str], None]
 def make_scorer(options: MembraneOptions) -> MembraneScorer:
     """The packages, checked; raises `UsageError`, and `SlideError` MODEL_HASH."""
     package = load_membrane_package(options.model)
-    tumor = load_package(options.tumor_model)
+    tumor = load_tumor_package(options.tumor_model)
     if not options.allow_unknown_model:
         package.require_known()
         tumor.require_known()

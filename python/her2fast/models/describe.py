@@ -11,7 +11,12 @@ import numpy as np
 
 from her2fast.errors import SlideError
 from her2fast.models import trust
-from her2fast.models.package import MethodPackage, load_package, shipped_names
+from her2fast.models.package import (
+    MethodPackage,
+    load_package,
+    load_tumor_package,
+    shipped_names,
+)
 
 
 def list_lines() -> Iterator[str]:
@@ -81,7 +86,7 @@ def check_lines(package: MethodPackage, device: str) -> Iterator[str]:
 
 def trust_package(package: str | Path) -> str:
     """Adds a package's model files to the user's trust file; says so in a line."""
-    loaded = load_package(package)
+    loaded = load_tumor_package(package)
     hashes = {model.sha256: f"{loaded.name}/{model.name}" for model in loaded.models}
     path = trust.trust(hashes)
     return f"{path}: trusts {', '.join(sorted(hashes.values()))}"
