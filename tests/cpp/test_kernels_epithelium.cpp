@@ -141,7 +141,7 @@ TEST(SvmDecision, OfTwoVectors) {
   const std::vector<double> coefficients = {2.0, -1.0};
   std::vector<double> out(1);
   svm_decision({row.data(), 1, 2}, {vectors.data(), 2, 2}, coefficients, 0.5, 0.01, out);
-  EXPECT_NEAR(out[0], 2.0 - std::exp(-0.25) + 0.5, 1e-6);
+  EXPECT_NEAR(out[0], 2.0 - std::exp(-0.25) + 0.5, 1e-10);
   // Beyond where the exponential counts.
   svm_decision({row.data(), 1, 2}, {vectors.data(), 2, 2}, coefficients, 0.5, 1e9, out);
   EXPECT_EQ(out[0], 2.5);

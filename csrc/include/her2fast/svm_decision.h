@@ -25,7 +25,7 @@ inline constexpr std::int32_t kMostSvmValue = 2560;
 /// @param coefficients  (m): alpha times the sign of the class.
 /// @param gamma         over 0; of the features as they are given.
 /// @param decisions     (n), every element is written. Above 0: the second class. Within
-///                      1e-6 * sum |coefficient| of exact.
+///                      1e-10 * sum |coefficient| of exact.
 /// @throws std::invalid_argument  shapes, values or gamma are out of range.
 /// @throws DeviceError            this build or this machine lacks `device`.
 /// Thread-safe. Cost: n * m * d.

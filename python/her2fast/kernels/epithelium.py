@@ -196,7 +196,7 @@ def svm_decision(
     Returns
     -------
     (n,) ndarray of float64
-        Above 0: the second class; the same bits on every machine, within 1e-6 times
+        Above 0: the second class; the same bits on every machine, within 1e-10 times
         the sum of the coefficients' sizes of exact.
 
     Raises

@@ -229,6 +229,9 @@ class Svm(Section):
     cost: Annotated[list[Cost], Field(min_length=1)] = [10.0, 100.0, 1000.0]
     #: At most so many, half of each kind: they bound the time of training and scoring.
     max_superpixels: Annotated[int, Field(ge=2, le=100_000)] = 4000
+    #: Other stains and scanners by Beer and Lambert (looks.py) of every tile; needs
+    #: SciPy.
+    looks: Annotated[int, Field(ge=0, le=20)] = 3
     #: A superpixel is trained on with at least this share of one kind.
     pure_share: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from her2fast.errors import UsageError
 from her2fast.kernels import tissue_mask
@@ -27,14 +28,9 @@ from her2fast.models.config import SuperpixelSvm
 from her2fast.models.package import VECTORS_FILE
 from her2fast.models.superpixel_svm import Machine
 from her2fast.models.trust import trust
-from her2fast.training.config import (
-    HALO_PX,
-    TILE_PX,
-    EpitheliumConfig,
-    Superpixels,
-    Svm,
-)
+from her2fast.training.config import HALO_PX, TILE_PX, EpitheliumConfig, Svm
 from her2fast.training.extract import IGNORED, TUMOR
+from her2fast.training.loop import epoch_seed
 from her2fast.training.packages import write_json
 from her2fast.training.patches import Pieces
 
@@ -75,14 +71,20 @@ class Samples:
         return rows, inside[rows] >= 0.5
 
 
-def samples_of(pieces: Pieces, rule: Superpixels, workers: int) -> Samples:
-    """Every superpixel of tissue in the tiles of the slides, in their order."""
+def samples_of(pieces: Pieces, config: EpitheliumConfig) -> Samples:
+    """Every superpixel of tissue in the tiles of the slides, in their order, under the
+    tile's own look and the others that are asked for.
+    """
+    rule = config.superpixels
 
-    def of_tile(place: tuple[int, int]) -> list[npt.NDArray[Any]]:
-        slide, index = place
+    def of_tile(place: tuple[int, int, int]) -> list[npt.NDArray[Any]]:
+        slide, index, look = place
         arrays = pieces.arrays[slide]
         rgb = np.ascontiguousarray(arrays["rgb"][index])
         mask = np.asarray(arrays["mask"][index])
+        is_tissue = tissue_mask(rgb) > 0
+        if look > 0:
+            rgb = _other_look(rgb, epoch_seed(config.run.seed, look, slide, index))
         labels, count = superpixels(rgb, **rule.model_dump())
         flat = labels.ravel()
 
@@ -90,7 +92,7 @@ def samples_of(pieces: Pieces, rule: Superpixels, workers: int) -> Samples:
             return np.bincount(flat[chosen.ravel()], minlength=count)
 
         size, labelled = np.bincount(flat, minlength=count), pixels(mask != IGNORED)
-        tissue = pixels(tissue_mask(rgb) > 0)
+        tissue = pixels(is_tissue)
         kept = (tissue >= MIN_SHARE * size) & (labelled >= MIN_SHARE * size)
         features = superpixel_roots(superpixel_features(rgb, labels, count))
         return [
@@ -101,13 +103,22 @@ def samples_of(pieces: Pieces, rule: Superpixels, workers: int) -> Samples:
         ]
 
     places = [
-        (slide, index)
+        (slide, index, look)
         for slide, arrays in enumerate(pieces.arrays)
         for index in range(len(arrays["rgb"]))
+        for look in range(config.svm.looks + 1)
     ]
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(config.compute.workers) as pool:
         parts = list(pool.map(of_tile, places))
     return Samples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _other_look(rgb: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+    from her2fast.training import looks
+
+    random = torch.Generator().manual_seed(seed)
+    changed = looks.augment(torch.from_numpy(rgb)[None], random, looks.FOR_TUMOR)
+    return np.ascontiguousarray(changed[0].numpy())
 
 
 def chosen_rows(samples: Samples, svm: Svm, seed: int) -> tuple[Longs, Any]:

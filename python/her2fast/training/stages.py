@@ -248,8 +248,7 @@ def _epithelium(
         return {}
     environment = _environment(config, cohort, dataset)
     run.write_environment(environment)
-    workers = config.compute.workers
-    train, val = (samples_of(part, config.superpixels, workers) for part in pieces)
+    train, val = (samples_of(part, config) for part in pieces)
     say(f"superpixels of tissue: {len(train)} to train, {len(val)} to validate")
     machine, facts = fit_machine(train, val, config, say)
     folder = run.root / PACKAGE
