@@ -99,7 +99,7 @@ def config_of(folder: Path, cohort: Path, **changes: Any) -> Path:
             "cache": cohort.parent / "cache",
             "annotations": cohort.parent / "drawn",
         },
-        "svm": {"cost": [1.0, 10.0], "max_superpixels": 200},
+        "svm": {"cost": [1.0, 10.0], "max_superpixels": 200, "looks": 1},
         "package": {"name": "epithelium-test", "synthetic": True},
         **changes,
     }
@@ -285,8 +285,9 @@ def test_maps_and_outlines_of_a_slide(trained: Path, tmp_path: Path) -> None:
         cli, ["epithelium", str(slide), "-m", str(package), "-o", str(out)]
     )
     assert result.exit_code == 0, result.output
-    assert "new.svs  measured  0.08 of 0.15 mm2" in result.output
     record = json.loads((out / "epithelium" / "new.json").read_text())
+    areas = f"{record['epithelium_mm2']:.2f} of {record['tissue_mm2']:.2f} mm2"
+    assert f"new.svs  measured  {areas}" in result.output
     assert record["tiles"] == {"wanted": 4, "missing": 0, "corrupt": 0}
     true_mm2 = 384 * 192 / 1e6
     assert abs(record["epithelium_mm2"] - true_mm2) < 0.1 * true_mm2

@@ -228,7 +228,7 @@ class Svm(Section):
     #: The penalties that are tried; the best on the validation slides is kept.
     cost: Annotated[list[Cost], Field(min_length=1)] = [10.0, 100.0, 1000.0]
     #: At most so many, half of each kind: they bound the time of training and scoring.
-    max_superpixels: Annotated[int, Field(ge=2, le=100_000)] = 4000
+    max_superpixels: Annotated[int, Field(ge=2, le=100_000)] = 3000
     #: Other stains and scanners by Beer and Lambert (looks.py) of every tile; needs
     #: SciPy.
     looks: Annotated[int, Field(ge=0, le=20)] = 3

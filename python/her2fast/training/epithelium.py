@@ -80,7 +80,7 @@ def samples_of(pieces: Pieces, config: EpitheliumConfig) -> Samples:
     def of_tile(place: tuple[int, int, int]) -> list[npt.NDArray[Any]]:
         slide, index, look = place
         arrays = pieces.arrays[slide]
-        rgb = np.ascontiguousarray(arrays["rgb"][index])
+        rgb = np.array(arrays["rgb"][index])
         mask = np.asarray(arrays["mask"][index])
         is_tissue = tissue_mask(rgb) > 0
         if look > 0:
