@@ -277,6 +277,30 @@ def test_a_slide_is_its_blocks(machine: Machine) -> None:
     np.testing.assert_array_equal(found.inside, (shares >= 32)[:42, :75])
 
 
+class Torn(Picture):
+    """Lacks what lies right of the first block."""
+
+    def read(
+        self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
+    ) -> tuple[Bytes, str]:
+        rgb, _ = super().read(x_px, y_px, width_px, height_px, spacing_um)
+        return rgb, "missing" if x_px > 0 else "ok"
+
+
+def test_a_block_that_cannot_be_read_is_counted(machine: Machine) -> None:
+    rgb = paint((512, 256), (3,), seed=3)
+    given = {"size_px": (512, 256), "spacing_um": 1.0, "workers": 1}
+    whole = find_epithelium(Picture(rgb), machine, **given)  # type: ignore[arg-type]
+    torn = find_epithelium(Torn(rgb), machine, **given)  # type: ignore[arg-type]
+    assert whole.tiles == {"wanted": 2, "missing": 0, "corrupt": 0}
+    assert torn.tiles == {"wanted": 2, "missing": 1, "corrupt": 0}
+    side = 256 // CELL_PX
+    np.testing.assert_array_equal(torn.inside[:, :side], whole.inside[:, :side])
+    assert whole.inside[:, side:].any()
+    assert not torn.inside[:, side:].any()
+    assert torn.tissue_px < whole.tissue_px
+
+
 def test_maps_and_outlines_of_a_slide(trained: Path, tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "new.svs", half_brown(77))
     package = trained / "package"
