@@ -7,11 +7,14 @@ Research use only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.kernels.image import White, as_bytes
+from her2fast.kernels import arrays
+from her2fast.kernels.arrays import AnyArray, as_bytes
+from her2fast.kernels.image import White
 
 __all__ = [
     "COLOR_BINS",
@@ -27,12 +30,6 @@ __all__ = [
     "svm_decision",
 ]
 
-Bytes = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
-Counts = npt.NDArray[np.uint32]
-Features = npt.NDArray[np.int16]
-Doubles = npt.NDArray[np.float64]
-
 #: Seven planes of 32 bins are the 224 of color, ten patterns follow.
 COLOR_PLANES: int = _core.COLOR_PLANES
 COLOR_BINS: int = _core.COLOR_BINS
@@ -45,18 +42,18 @@ SUPERPIXEL_RULE: dict[str, float] = dict(_core.SUPERPIXEL_RULE)
 
 
 def superpixels(
-    rgb: Bytes,
+    rgb: AnyArray,
     *,
     size_px: int = int(SUPERPIXEL_RULE["size_px"]),
     compactness: float = SUPERPIXEL_RULE["compactness"],
     iterations: int = int(SUPERPIXEL_RULE["iterations"]),
     device: str = "cpu",
-) -> tuple[Labels, int]:
+) -> tuple[Any, int]:
     """Part a picture into superpixels of similar color (SLIC).
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         1 to 4096 px a side.
     size_px : int
         Side of the square that a superpixel would be, 2 to 64.
@@ -67,7 +64,7 @@ def superpixels(
 
     Returns
     -------
-    (H, W) ndarray of int32
+    (H, W) array of int32
         Labels 0 to count - 1 in the order of first pixels; each 4-connected.
     int
         The count.
@@ -88,22 +85,24 @@ def superpixels(
     >>> count, np.bincount(labels.ravel()).tolist()
     (6, [289, 272, 255, 255, 240, 225])
     """
-    return _core.superpixels(
+    arrays.refuse_cuda("superpixels", rgb)
+    labels, count = _core.superpixels(
         as_bytes(rgb, "rgb"), size_px, compactness, iterations, device
     )
+    return arrays.like(rgb, labels), count
 
 
-def local_patterns(gray: Bytes, *, device: str = "cpu") -> Bytes:
+def local_patterns(gray: AnyArray, *, device: str = "cpu") -> Any:
     """Uniform local binary patterns, 8 neighbors at a distance of 1 px.
 
     Parameters
     ----------
-    gray : (H, W) ndarray of uint8
+    gray : (H, W) array of uint8
         Beyond it is 0.
 
     Returns
     -------
-    (H, W) ndarray of uint8
+    (H, W) array of uint8
         0 to 8: so many neighbors, in one arc, are as light as the pixel or lighter; 9:
         they are in several arcs.
 
@@ -117,30 +116,31 @@ def local_patterns(gray: Bytes, *, device: str = "cpu") -> Bytes:
     >>> int(local_patterns(np.array([[9, 1, 1], [1, 5, 1], [1, 1, 1]], np.uint8))[1, 1])
     1
     """
-    return _core.local_patterns(as_bytes(gray, "gray"), device)
+    arrays.refuse_cuda("local_patterns", gray)
+    return arrays.like(gray, _core.local_patterns(as_bytes(gray, "gray"), device))
 
 
 def superpixel_features(
-    rgb: Bytes,
-    labels: Labels,
+    rgb: AnyArray,
+    labels: AnyArray,
     count: int,
     *,
     white: White = (255, 255, 255),
     device: str = "cpu",
-) -> Counts:
+) -> Any:
     """Pixels of every superpixel by color and by pattern.
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
-    labels : (H, W) ndarray of int32
+    rgb : (H, W, 3) array of uint8
+    labels : (H, W) array of int32
         0 to count - 1.
     white : (int, int, int)
         Color of empty glass, for the stains.
 
     Returns
     -------
-    (count, 234) ndarray of uint32
+    (count, 234) array of uint32
         32 bins each of R, G, B, a*, b*, hematoxylin and DAB, then 10 patterns of the
         luminance (csrc/include/her2fast/superpixel_features.h).
 
@@ -149,45 +149,53 @@ def superpixel_features(
     ValueError
         Shapes, the white point or a label out of range.
     """
-    return _core.superpixel_features(
-        as_bytes(rgb, "rgb"), _of(labels, np.int32, "labels"), count, white, device
+    arrays.refuse_cuda("superpixel_features", rgb, labels)
+    counts = _core.superpixel_features(
+        as_bytes(rgb, "rgb"),
+        arrays.host(labels, np.int32, "labels"),
+        count,
+        white,
+        device,
     )
+    return arrays.like(rgb, counts)
 
 
-def superpixel_roots(counts: Counts, *, device: str = "cpu") -> Features:
+def superpixel_roots(counts: AnyArray, *, device: str = "cpu") -> Any:
     """Counts as features: roots of shares of a plane, 2560 is a share of 1.
 
     Parameters
     ----------
-    counts : (n, 234) ndarray of uint32
+    counts : (n, 234) array of uint32
         From `superpixel_features`.
 
     Returns
     -------
-    (n, 234) ndarray of int16
+    (n, 234) array of int16
         0 to `FEATURE_ONE`.
     """
-    return _core.superpixel_roots(_of(counts, np.uint32, "counts"), device)
+    arrays.refuse_cuda("superpixel_roots", counts)
+    roots = _core.superpixel_roots(arrays.host(counts, np.uint32, "counts"), device)
+    return arrays.like(counts, roots)
 
 
 def svm_decision(
-    features: Features,
-    vectors: Features,
-    coefficients: Doubles,
+    features: AnyArray,
+    vectors: AnyArray,
+    coefficients: AnyArray,
     *,
     intercept: float,
     gamma: float,
     device: str = "cpu",
-) -> Doubles:
+) -> Any:
     """Decision of a support vector machine with an RBF kernel.
 
     Parameters
     ----------
-    features : (n, d) ndarray of int16
+    features : (n, d) array of int16
         0 to 2560; d up to 320.
-    vectors : (m, d) ndarray of int16
+    vectors : (m, d) array of int16
         Support vectors, alike.
-    coefficients : (m,) ndarray of float64
+    coefficients : (m,) array of float64
         Of the vectors, with the sign of their class.
     intercept : float
     gamma : float
@@ -195,7 +203,7 @@ def svm_decision(
 
     Returns
     -------
-    (n,) ndarray of float64
+    (n,) array of float64
         Above 0: the second class; the same bits on every machine, within 1e-10 times
         the sum of the coefficients' sizes of exact.
 
@@ -211,18 +219,13 @@ def svm_decision(
     >>> svm_decision(one, one, np.array([2.0]), intercept=-0.5, gamma=0.1)
     array([1.5])
     """
-    return _core.svm_decision(
-        _of(features, np.int16, "features"),
-        _of(vectors, np.int16, "vectors"),
-        _of(coefficients, np.float64, "coefficients"),
+    arrays.refuse_cuda("svm_decision", features, vectors, coefficients)
+    decisions = _core.svm_decision(
+        arrays.host(features, np.int16, "features"),
+        arrays.host(vectors, np.int16, "vectors"),
+        arrays.host(coefficients, np.float64, "coefficients"),
         intercept,
         gamma,
         device,
     )
-
-
-def _of(array: npt.NDArray[np.generic], kind: type, name: str) -> npt.NDArray:  # type: ignore[type-arg]
-    if not isinstance(array, np.ndarray) or array.dtype != kind:
-        got = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"need {name} as an array of {kind.__name__}, got {got}")
-    return np.ascontiguousarray(array)
+    return arrays.like(features, decisions)

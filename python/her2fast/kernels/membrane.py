@@ -173,7 +173,7 @@ def prune_reach_px(length_px: int) -> int:
     return _core.prune_reach_px(length_px)
 
 
-def membrane_prune(mask: Bytes, *, length_px: int, device: str = "cpu") -> Bytes:
+def membrane_prune(mask: AnyArray, *, length_px: int, device: str = "cpu") -> Any:
     """Take spurs off a mask: branches with a free end, up to a length.
 
     A length counts along the centerline, from the free end to where the branch joins
@@ -215,7 +215,9 @@ def membrane_prune(mask: Bytes, *, length_px: int, device: str = "cpu") -> Bytes
     >>> membrane_prune(wall, length_px=3)[:, 4].tolist()
     [0, 0, 0, 1, 1, 0]
     """
-    return _core.membrane_prune(_rows(mask, "mask"), length_px, device=device)
+    arrays.refuse_cuda("membrane_prune", mask)
+    pruned = _core.membrane_prune(arrays.mask(mask, "mask"), length_px, device=device)
+    return arrays.like(mask, pruned)
 
 
 class MembraneMerge:
