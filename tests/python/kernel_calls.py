@@ -136,6 +136,11 @@ CALLS = {
     "classify_cells": Call(_found, _classes),
     "find_cells": Call(_picture, cells.find_cells, ("rgb", "mask")),
     "membrane_label": Call(_tile, _merged, ("mask", "density")),
+    "membrane_prune": Call(
+        lambda rng: {"mask": _tile(rng)["mask"]},
+        lambda mask: membrane.membrane_prune(mask, length_px=5),
+        ("mask",),
+    ),
     "find_membranes": Call(
         lambda rng: {k: v for k, v in _tile(rng).items() if k != "nuclei"},
         lambda mask, density: membrane.find_membranes(mask, density, tile_px=16),
