@@ -72,6 +72,7 @@ void bind_kernels(pybind11::module_& m);
 void bind_training_kernels(pybind11::module_& m);
 void bind_membrane(pybind11::module_& m);
 void bind_cells(pybind11::module_& m);
+void bind_epithelium(pybind11::module_& m);
 void bind_guideline(pybind11::module_& m);
 void bind_io(pybind11::module_& m);
 void bind_convert(pybind11::module_& m);

@@ -6,18 +6,9 @@
 #include <limits>
 #include <string>
 
+#include "core/hot.h"
 #include "her2fast/error.h"
 
-// A second copy of the hot loops for AVX2, chosen at load time. Both compute exact
-// integers, so they give the same bits. Not under sanitizers: the resolver would run
-// before their start-up.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) &&            \
-    !defined(__SANITIZE_THREAD__)
-#define HER2FAST_HOT __attribute__((target_clones("avx2", "default")))
-#else
-#define HER2FAST_HOT
-#endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HER2FAST_AVX2
 #include <immintrin.h>

@@ -10,15 +10,14 @@
 #ifdef __linux__
 #define _GNU_SOURCE 1 /* RUSAGE_THREAD */
 #endif
-#include <dlfcn.h>
 #include <her2fast/her2fast.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "color_engine.h"
+#include "system.h"
 
 typedef struct settings {
   const char *package, *known, *slide, *provider, *order, *json, *save;
@@ -49,12 +48,6 @@ static void sleep_until(double when_s) {
   t.tv_sec = (time_t)left;
   t.tv_nsec = (long)((left - (double)t.tv_sec) * 1e9);
   nanosleep(&t, NULL);
-}
-
-static int64_t peak_memory_kib(void) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss;
 }
 
 static void must(int32_t status, const char* what) {
@@ -238,17 +231,18 @@ static her2_engine* open_engine(const settings* s, const her2_package* package) 
   if (s->provider == NULL) {
     table.run = color_engine_run;
   } else {
-    void* library = dlopen(s->provider, RTLD_NOW);
-    open_provider_fn open_provider = NULL;
-    if (library != NULL) *(void**)(&open_provider) = dlsym(library, "her2_torch_open");
-    if (open_provider == NULL) {
-      fprintf(stderr, "%s: %s\n", s->provider, dlerror());
+    void* library = library_open(s->provider);
+    open_provider_fn open_provider;
+    if (library == NULL || !library_symbol(library, "her2_torch_open", &open_provider)) {
+      library_print_error(s->provider);
       exit(1);
     }
     if (open_provider(package, NULL, &table) != HER2_OK) {
       provider_error_fn provider_error;
-      *(void**)(&provider_error) = dlsym(library, "her2_torch_last_error");
-      fprintf(stderr, "%s: %s\n", s->provider, provider_error());
+      fprintf(stderr, "%s: %s\n", s->provider,
+              library_symbol(library, "her2_torch_last_error", &provider_error)
+                  ? provider_error()
+                  : "no models");
       exit(1);
     }
   }

@@ -216,6 +216,41 @@ def classify_cells(
 ) -> dict[str, npt.NDArray[Any]]: ...
 
 # --- guideline ----------------------------------------------------------------------
+COLOR_PLANES: int
+COLOR_BINS: int
+PATTERN_BINS: int
+SUPERPIXEL_FEATURES: int
+FEATURE_ONE: int
+SUPERPIXEL_RULE: dict[str, float]
+
+def superpixels(
+    rgb: npt.NDArray[np.uint8],
+    size_px: int,
+    compactness: float,
+    iterations: int,
+    device: str = "cpu",
+) -> tuple[npt.NDArray[np.int32], int]: ...
+def local_patterns(
+    gray: npt.NDArray[np.uint8], device: str = "cpu"
+) -> npt.NDArray[np.uint8]: ...
+def superpixel_features(
+    rgb: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int32],
+    count: int,
+    white: tuple[int, int, int],
+    device: str = "cpu",
+) -> npt.NDArray[np.uint32]: ...
+def superpixel_roots(
+    counts: npt.NDArray[np.uint32], device: str = "cpu"
+) -> npt.NDArray[np.int16]: ...
+def svm_decision(
+    features: npt.NDArray[np.int16],
+    vectors: npt.NDArray[np.int16],
+    coefficients: npt.NDArray[np.float64],
+    intercept: float,
+    gamma: float,
+    device: str = "cpu",
+) -> npt.NDArray[np.float64]: ...
 def decide_guideline(
     areas: Sequence[int],
     rule_set: str = "asco-cap-2018",

@@ -16,7 +16,7 @@ from her2fast.membrane_decision import (
 )
 from her2fast.membranes import MembraneScorer
 from her2fast.models.membrane_package import load_membrane_package
-from her2fast.models.package import load_package
+from her2fast.models.package import load_tumor_package
 from her2fast.record import Provenance
 from her2fast.run import RunOptions
 from her2fast.scoring import Measurement
@@ -43,7 +43,7 @@ class MembraneOptions(RunOptions):
         package = load_membrane_package(self.model)
         if known and not self.allow_unknown_model:
             package.require_known()
-        tumor = self.open_scorer(load_package(self.tumor_model), known=known)
+        tumor = self.open_scorer(load_tumor_package(self.tumor_model), known=known)
         scorer = MembraneScorer(package, tumor)
         return Method(scorer, partial(_score, scorer), ROUGH_S_PER_MM2)
 

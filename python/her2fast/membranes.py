@@ -32,7 +32,7 @@ from her2fast.methods.membrane import (
 )
 from her2fast.methods.tumor_rows import TumorRows
 from her2fast.models.membrane_package import MembranePackage, load_membrane_package
-from her2fast.models.package import load_package
+from her2fast.models.package import load_tumor_package
 from her2fast.models.runner import (
     check_device,
     describe_device,
@@ -361,7 +361,7 @@ def score_membranes(
                 if isinstance(model, MembranePackage)
                 else load_membrane_package(model)
             )
-            tumor = load_package(tumor_model)
+            tumor = load_tumor_package(tumor_model)
             if not allow_unknown_model:
                 package.require_known()
                 tumor.require_known()

@@ -11,5 +11,8 @@
 #include "her2fast/nuclei.h"
 #include "her2fast/stain_census.h"
 #include "her2fast/stain_unmix.h"
+#include "her2fast/superpixel_features.h"
+#include "her2fast/superpixels.h"
+#include "her2fast/svm_decision.h"
 #include "her2fast/tissue_mask.h"
 #include "her2fast/tumor_count.h"

@@ -20,7 +20,7 @@ from her2fast.models.package import (
     _load_model,
     _read_config,
     find_package,
-    load_package,
+    load_tumor_package,
     method_of,
     require_known,
     shipped_names,
@@ -137,7 +137,7 @@ def load_any_package(model: str | Path) -> MethodPackage | MembranePackage:
     """A package of either kind; raises as its own loader does."""
     if method_of(find_package(model)) == MEMBRANE:
         return load_membrane_package(model)
-    return load_package(model)
+    return load_tumor_package(model)
 
 
 def load_membrane_package(model: str | Path | None = None) -> MembranePackage:

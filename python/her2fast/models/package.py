@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from her2fast.models.config import (
 from her2fast.models.names import DEFAULT_MODEL
 
 MODEL_FILE = "torchscript_model.pt"
+#: The model file of a package with `superpixel_svm`.
+VECTORS_FILE = "support_vectors.npz"
 #: `method` of packages that find membranes (models/membrane_package.py).
 MEMBRANE = "membrane"
 MAX_CONFIG_BYTES = 1 << 20
@@ -46,8 +48,8 @@ class ModelPackage:
 
     @property
     def file(self) -> Path:
-        """The TorchScript file."""
-        return self.folder / MODEL_FILE
+        """The TorchScript file, or the support vectors."""
+        return self.folder / _file_name(self.config)
 
     @property
     def batch_size(self) -> int:
@@ -220,6 +222,41 @@ def load_package(model: str | Path | None = None) -> MethodPackage:
     raise UsageError(f"{folder}: has neither method.json nor config.json")
 
 
+def load_segmenter(folder: Path) -> ModelPackage:
+    """The model package of a segmenter alone, hashed; raises `UsageError`."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{folder}: need a segmenter's folder, with a config.json")
+    segment = _load_model(folder, trust.known_hashes())
+    if segment.config.her2fast.task != "segment":
+        raise UsageError(f"{folder}: the model's task is not segment")
+    return segment
+
+
+def load_tumor_package(model: str | Path | None = None) -> MethodPackage:
+    """A package that finds tumor: as `load_package`, or a segmenter's alone.
+
+    A segmenter's folder, as `her2fast train segment` and `train epithelium` write it,
+    takes the place of the shipped package's; the classifier stays, so that the area
+    reading beside the cells has one.
+    """
+    folder = Path(str(model))
+    bare = (folder / "config.json").is_file() and not (folder / "method.json").is_file()
+    if model is None or str(model) in shipped_names() or not bare:
+        return load_package(model)
+    segment = load_segmenter(folder)
+    shipped = load_package()
+    package = replace(
+        shipped,
+        name=f"{segment.name}+{shipped.name}",
+        folder=folder,
+        segment=segment,
+        halo_px=segment.config.her2fast.halo_px,
+        synthetic=any_synthetic(shipped.classify, segment),
+    )
+    _check_method(package, folder / "config.json")
+    return package
+
+
 def _load_method(folder: Path, known: dict[str, str]) -> MethodPackage:
     config, _ = _read_config(folder / "method.json", MethodConfig)
     classify = _load_model(folder / config.models.classify, known)
@@ -344,7 +381,7 @@ def _check_method(package: MethodPackage, place: Path) -> None:
 
 def _load_model(folder: Path, known: dict[str, str]) -> ModelPackage:
     config, config_sha256 = _read_config(folder / "config.json", ModelConfig)
-    file = folder / MODEL_FILE
+    file = folder / _file_name(config)
     if not file.is_file():
         raise UsageError(f"{file}: the model file is missing")
     sha256 = trust.sha256_file(file)
@@ -357,6 +394,10 @@ def _load_model(folder: Path, known: dict[str, str]) -> ModelPackage:
         )
     name = printable(folder.resolve().name)
     return ModelPackage(name, folder, config, sha256, config_sha256, sha256 in known)
+
+
+def _file_name(config: ModelConfig) -> str:
+    return MODEL_FILE if config.her2fast.superpixel_svm is None else VECTORS_FILE
 
 
 def _read_config(path: Path, kind: type[Config]) -> tuple[Config, str]:

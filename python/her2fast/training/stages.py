@@ -27,6 +27,7 @@ from her2fast.training.config import (
     CalibrateConfig,
     ConstrainedConfig,
     Data,
+    EpitheliumConfig,
     MembraneConfig,
     Model,
     PretrainConfig,
@@ -35,6 +36,7 @@ from her2fast.training.config import (
 )
 from her2fast.training.config_file import load_config
 from her2fast.training.constrained import ConstrainedWork
+from her2fast.training.epithelium import fit_machine, samples_of, write_epithelium
 from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
 from her2fast.training.membrane import MembraneWork
@@ -294,6 +296,39 @@ def fit_membranes(
     return facts
 
 
+def _epithelium(
+    fabric: Any, run: RunFolder, config: EpitheliumConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    if (run.root / PACKAGE).exists():
+        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    cohort, dataset, pieces = _data(fabric, config, "tiles", PARTS, say)
+    if not fabric.is_global_zero:
+        return {}
+    environment = _environment(config, cohort, dataset)
+    run.write_environment(environment)
+    train, val = (samples_of(part, config) for part in pieces)
+    say(f"superpixels of tissue: {len(train)} to train, {len(val)} to validate")
+    machine, facts = fit_machine(train, val, config, say)
+    folder = run.root / PACKAGE
+    facts = {
+        "train_superpixels": len(train),
+        "val_superpixels": len(val),
+        **facts,
+        "sigma": config.svm.sigma,
+        "scale": config.svm.scale,
+    }
+    training = {
+        "stage": "epithelium",
+        **facts,
+        "manifest_sha256": cohort.manifest_sha256,
+        "split_sha256": cohort.split_sha256,
+        "seed": config.run.seed,
+    }
+    facts["sha256"] = write_epithelium(folder, machine, config, training)
+    say(f"package: {folder}  (her2fast epithelium SLIDES -m {folder} -o OUT)")
+    return facts
+
+
 def _pretrain(
     fabric: Any, run: RunFolder, config: PretrainConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
@@ -433,4 +468,5 @@ _RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "constrained": _constrained,
     "calibrate": _calibrate,
     "membrane": _membrane,
+    "epithelium": _epithelium,
 }

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Superpixels, what they are told by, and the decision of a support vector machine.
+
+Together they tell epithelium from the rest of a slide (docs/design/epithelium.md).
+Research use only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from her2fast import _core
+from her2fast.kernels.image import White, as_bytes
+
+__all__ = [
+    "COLOR_BINS",
+    "COLOR_PLANES",
+    "FEATURE_ONE",
+    "PATTERN_BINS",
+    "SUPERPIXEL_FEATURES",
+    "SUPERPIXEL_RULE",
+    "local_patterns",
+    "superpixel_features",
+    "superpixel_roots",
+    "superpixels",
+    "svm_decision",
+]
+
+Bytes = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.uint32]
+Features = npt.NDArray[np.int16]
+Doubles = npt.NDArray[np.float64]
+
+#: Seven planes of 32 bins are the 224 of color, ten patterns follow.
+COLOR_PLANES: int = _core.COLOR_PLANES
+COLOR_BINS: int = _core.COLOR_BINS
+PATTERN_BINS: int = _core.PATTERN_BINS
+SUPERPIXEL_FEATURES: int = _core.SUPERPIXEL_FEATURES
+#: The feature of a bin that holds its whole plane.
+FEATURE_ONE: int = _core.FEATURE_ONE
+#: Defaults of `superpixels`: size_px, compactness, iterations.
+SUPERPIXEL_RULE: dict[str, float] = dict(_core.SUPERPIXEL_RULE)
+
+
+def superpixels(
+    rgb: Bytes,
+    *,
+    size_px: int = int(SUPERPIXEL_RULE["size_px"]),
+    compactness: float = SUPERPIXEL_RULE["compactness"],
+    iterations: int = int(SUPERPIXEL_RULE["iterations"]),
+    device: str = "cpu",
+) -> tuple[Labels, int]:
+    """Part a picture into superpixels of similar color (SLIC).
+
+    Parameters
+    ----------
+    rgb : (H, W, 3) ndarray of uint8
+        1 to 4096 px a side.
+    size_px : int
+        Side of the square that a superpixel would be, 2 to 64.
+    compactness : float
+        How much `size_px` of distance weighs against CIELAB, 0.01 to 1000.
+    iterations : int
+        1 to 100.
+
+    Returns
+    -------
+    (H, W) ndarray of int32
+        Labels 0 to count - 1 in the order of first pixels; each 4-connected.
+    int
+        The count.
+
+    Raises
+    ------
+    ValueError
+        Shapes or settings out of range.
+
+    References
+    ----------
+    Achanta et al., IEEE TPAMI 2012;34:2274-2282.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels, count = superpixels(np.full((32, 48, 3), 200, np.uint8), size_px=16)
+    >>> count, np.bincount(labels.ravel()).tolist()
+    (6, [289, 272, 255, 255, 240, 225])
+    """
+    return _core.superpixels(
+        as_bytes(rgb, "rgb"), size_px, compactness, iterations, device
+    )
+
+
+def local_patterns(gray: Bytes, *, device: str = "cpu") -> Bytes:
+    """Uniform local binary patterns, 8 neighbors at a distance of 1 px.
+
+    Parameters
+    ----------
+    gray : (H, W) ndarray of uint8
+        Beyond it is 0.
+
+    Returns
+    -------
+    (H, W) ndarray of uint8
+        0 to 8: so many neighbors, in one arc, are as light as the pixel or lighter; 9:
+        they are in several arcs.
+
+    References
+    ----------
+    Ojala et al., IEEE TPAMI 2002;24:971-987.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> int(local_patterns(np.array([[9, 1, 1], [1, 5, 1], [1, 1, 1]], np.uint8))[1, 1])
+    1
+    """
+    return _core.local_patterns(as_bytes(gray, "gray"), device)
+
+
+def superpixel_features(
+    rgb: Bytes,
+    labels: Labels,
+    count: int,
+    *,
+    white: White = (255, 255, 255),
+    device: str = "cpu",
+) -> Counts:
+    """Pixels of every superpixel by color and by pattern.
+
+    Parameters
+    ----------
+    rgb : (H, W, 3) ndarray of uint8
+    labels : (H, W) ndarray of int32
+        0 to count - 1.
+    white : (int, int, int)
+        Color of empty glass, for the stains.
+
+    Returns
+    -------
+    (count, 234) ndarray of uint32
+        32 bins each of R, G, B, a*, b*, hematoxylin and DAB, then 10 patterns of the
+        luminance (csrc/include/her2fast/superpixel_features.h).
+
+    Raises
+    ------
+    ValueError
+        Shapes, the white point or a label out of range.
+    """
+    return _core.superpixel_features(
+        as_bytes(rgb, "rgb"), _of(labels, np.int32, "labels"), count, white, device
+    )
+
+
+def superpixel_roots(counts: Counts, *, device: str = "cpu") -> Features:
+    """Counts as features: roots of shares of a plane, 2560 is a share of 1.
+
+    Parameters
+    ----------
+    counts : (n, 234) ndarray of uint32
+        From `superpixel_features`.
+
+    Returns
+    -------
+    (n, 234) ndarray of int16
+        0 to `FEATURE_ONE`.
+    """
+    return _core.superpixel_roots(_of(counts, np.uint32, "counts"), device)
+
+
+def svm_decision(
+    features: Features,
+    vectors: Features,
+    coefficients: Doubles,
+    *,
+    intercept: float,
+    gamma: float,
+    device: str = "cpu",
+) -> Doubles:
+    """Decision of a support vector machine with an RBF kernel.
+
+    Parameters
+    ----------
+    features : (n, d) ndarray of int16
+        0 to 2560; d up to 320.
+    vectors : (m, d) ndarray of int16
+        Support vectors, alike.
+    coefficients : (m,) ndarray of float64
+        Of the vectors, with the sign of their class.
+    intercept : float
+    gamma : float
+        Over 0, of the features as they are given.
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        Above 0: the second class; the same bits on every machine, within 1e-10 times
+        the sum of the coefficients' sizes of exact.
+
+    Raises
+    ------
+    ValueError
+        Shapes, values or gamma out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = np.zeros((1, 3), np.int16)
+    >>> svm_decision(one, one, np.array([2.0]), intercept=-0.5, gamma=0.1)
+    array([1.5])
+    """
+    return _core.svm_decision(
+        _of(features, np.int16, "features"),
+        _of(vectors, np.int16, "vectors"),
+        _of(coefficients, np.float64, "coefficients"),
+        intercept,
+        gamma,
+        device,
+    )
+
+
+def _of(array: npt.NDArray[np.generic], kind: type, name: str) -> npt.NDArray:  # type: ignore[type-arg]
+    if not isinstance(array, np.ndarray) or array.dtype != kind:
+        got = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"need {name} as an array of {kind.__name__}, got {got}")
+    return np.ascontiguousarray(array)
