@@ -7,11 +7,15 @@ Research use only.
 
 from __future__ import annotations
 
+from typing import Any, overload
+
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.kernels.image import White, as_bytes
+from her2fast.kernels import arrays
+from her2fast.kernels.arrays import AnyArray
+from her2fast.kernels.image import White
 
 __all__ = [
     "COLOR_BINS",
@@ -44,14 +48,32 @@ FEATURE_ONE: int = _core.FEATURE_ONE
 SUPERPIXEL_RULE: dict[str, float] = dict(_core.SUPERPIXEL_RULE)
 
 
+@overload
 def superpixels(
-    rgb: Bytes,
+    rgb: npt.NDArray[Any],
+    *,
+    size_px: int = ...,
+    compactness: float = ...,
+    iterations: int = ...,
+    device: str | None = ...,
+) -> tuple[Labels, int]: ...
+@overload
+def superpixels(
+    rgb: AnyArray,
+    *,
+    size_px: int = ...,
+    compactness: float = ...,
+    iterations: int = ...,
+    device: str | None = ...,
+) -> tuple[Any, int]: ...
+def superpixels(
+    rgb: AnyArray,
     *,
     size_px: int = int(SUPERPIXEL_RULE["size_px"]),
     compactness: float = SUPERPIXEL_RULE["compactness"],
     iterations: int = int(SUPERPIXEL_RULE["iterations"]),
-    device: str = "cpu",
-) -> tuple[Labels, int]:
+    device: str | None = None,
+) -> tuple[Any, int]:
     """Part a picture into superpixels of similar color (SLIC).
 
     Parameters
@@ -88,12 +110,22 @@ def superpixels(
     >>> count, np.bincount(labels.ravel()).tolist()
     (6, [289, 272, 255, 255, 240, 225])
     """
-    return _core.superpixels(
-        as_bytes(rgb, "rgb"), size_px, compactness, iterations, device
+    arrays.refuse_cuda("superpixels", rgb)
+    labels, count = _core.superpixels(
+        arrays.host(rgb, np.uint8, "rgb"),
+        size_px,
+        compactness,
+        iterations,
+        arrays.host_device(device),
     )
+    return arrays.like(rgb, labels), count
 
 
-def local_patterns(gray: Bytes, *, device: str = "cpu") -> Bytes:
+@overload
+def local_patterns(gray: npt.NDArray[Any], *, device: str | None = ...) -> Bytes: ...
+@overload
+def local_patterns(gray: AnyArray, *, device: str | None = ...) -> Any: ...
+def local_patterns(gray: AnyArray, *, device: str | None = None) -> Any:
     """Uniform local binary patterns, 8 neighbors at a distance of 1 px.
 
     Parameters
@@ -117,17 +149,39 @@ def local_patterns(gray: Bytes, *, device: str = "cpu") -> Bytes:
     >>> int(local_patterns(np.array([[9, 1, 1], [1, 5, 1], [1, 1, 1]], np.uint8))[1, 1])
     1
     """
-    return _core.local_patterns(as_bytes(gray, "gray"), device)
+    arrays.refuse_cuda("local_patterns", gray)
+    patterns = _core.local_patterns(
+        arrays.host(gray, np.uint8, "gray"), arrays.host_device(device)
+    )
+    return arrays.like(gray, patterns)
 
 
+@overload
 def superpixel_features(
-    rgb: Bytes,
-    labels: Labels,
+    rgb: npt.NDArray[Any],
+    labels: AnyArray,
+    count: int,
+    *,
+    white: White = ...,
+    device: str | None = ...,
+) -> Counts: ...
+@overload
+def superpixel_features(
+    rgb: AnyArray,
+    labels: AnyArray,
+    count: int,
+    *,
+    white: White = ...,
+    device: str | None = ...,
+) -> Any: ...
+def superpixel_features(
+    rgb: AnyArray,
+    labels: AnyArray,
     count: int,
     *,
     white: White = (255, 255, 255),
-    device: str = "cpu",
-) -> Counts:
+    device: str | None = None,
+) -> Any:
     """Pixels of every superpixel by color and by pattern.
 
     Parameters
@@ -149,12 +203,24 @@ def superpixel_features(
     ValueError
         Shapes, the white point or a label out of range.
     """
-    return _core.superpixel_features(
-        as_bytes(rgb, "rgb"), _of(labels, np.int32, "labels"), count, white, device
+    arrays.refuse_cuda("superpixel_features", rgb, labels)
+    counts = _core.superpixel_features(
+        arrays.host(rgb, np.uint8, "rgb"),
+        arrays.host(labels, np.int32, "labels"),
+        count,
+        white,
+        arrays.host_device(device),
     )
+    return arrays.like(rgb, counts)
 
 
-def superpixel_roots(counts: Counts, *, device: str = "cpu") -> Features:
+@overload
+def superpixel_roots(
+    counts: npt.NDArray[Any], *, device: str | None = ...
+) -> Features: ...
+@overload
+def superpixel_roots(counts: AnyArray, *, device: str | None = ...) -> Any: ...
+def superpixel_roots(counts: AnyArray, *, device: str | None = None) -> Any:
     """Counts as features: roots of shares of a plane, 2560 is a share of 1.
 
     Parameters
@@ -167,18 +233,42 @@ def superpixel_roots(counts: Counts, *, device: str = "cpu") -> Features:
     (n, 234) ndarray of int16
         0 to `FEATURE_ONE`.
     """
-    return _core.superpixel_roots(_of(counts, np.uint32, "counts"), device)
+    arrays.refuse_cuda("superpixel_roots", counts)
+    features = _core.superpixel_roots(
+        arrays.host(counts, np.uint32, "counts"), arrays.host_device(device)
+    )
+    return arrays.like(counts, features)
 
 
+@overload
 def svm_decision(
-    features: Features,
-    vectors: Features,
-    coefficients: Doubles,
+    features: npt.NDArray[Any],
+    vectors: AnyArray,
+    coefficients: AnyArray,
     *,
     intercept: float,
     gamma: float,
-    device: str = "cpu",
-) -> Doubles:
+    device: str | None = ...,
+) -> Doubles: ...
+@overload
+def svm_decision(
+    features: AnyArray,
+    vectors: AnyArray,
+    coefficients: AnyArray,
+    *,
+    intercept: float,
+    gamma: float,
+    device: str | None = ...,
+) -> Any: ...
+def svm_decision(
+    features: AnyArray,
+    vectors: AnyArray,
+    coefficients: AnyArray,
+    *,
+    intercept: float,
+    gamma: float,
+    device: str | None = None,
+) -> Any:
     """Decision of a support vector machine with an RBF kernel.
 
     Parameters
@@ -211,18 +301,13 @@ def svm_decision(
     >>> svm_decision(one, one, np.array([2.0]), intercept=-0.5, gamma=0.1)
     array([1.5])
     """
-    return _core.svm_decision(
-        _of(features, np.int16, "features"),
-        _of(vectors, np.int16, "vectors"),
-        _of(coefficients, np.float64, "coefficients"),
+    arrays.refuse_cuda("svm_decision", features, vectors, coefficients)
+    decisions = _core.svm_decision(
+        arrays.host(features, np.int16, "features"),
+        arrays.host(vectors, np.int16, "vectors"),
+        arrays.host(coefficients, np.float64, "coefficients"),
         intercept,
         gamma,
-        device,
+        arrays.host_device(device),
     )
-
-
-def _of(array: npt.NDArray[np.generic], kind: type, name: str) -> npt.NDArray:  # type: ignore[type-arg]
-    if not isinstance(array, np.ndarray) or array.dtype != kind:
-        got = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"need {name} as an array of {kind.__name__}, got {got}")
-    return np.ascontiguousarray(array)
+    return arrays.like(features, decisions)
