@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 class Call:
     """`make` draws the arrays, `run` calls the wrapper and returns what came out.
 
-    `images` names those that may lie in a larger image without being copied.
+    `images` names those that may lie in a larger image.
     """
 
     make: Callable[[np.random.Generator], Arrays]
@@ -163,13 +163,17 @@ CALLS = {
     "superpixels": Call(
         lambda rng: {"rgb": _masked(rng)["rgb"]},
         lambda rgb: epithelium.superpixels(rgb, size_px=8),
+        ("rgb",),
     ),
     "local_patterns": Call(
-        lambda rng: {"gray": _masked(rng)["mask"]}, epithelium.local_patterns
+        lambda rng: {"gray": _masked(rng)["mask"]},
+        epithelium.local_patterns,
+        ("gray",),
     ),
     "superpixel_features": Call(
         _labeled,
         lambda rgb, labels: epithelium.superpixel_features(rgb, labels, 5000),
+        ("rgb", "labels"),
     ),
     "superpixel_roots": Call(
         lambda rng: {
