@@ -104,10 +104,10 @@ MembraneTile label(const Rows<std::uint8_t>& mask,
   return membrane_label(mask_view, density_view, points, where);
 }
 
-Array<std::uint8_t> prune(const Rows& mask, std::int32_t length_px,
+Array<std::uint8_t> prune(const Rows<std::uint8_t>& mask, std::int32_t length_px,
                           const std::string& device) {
   const Device where = parse_device(device);
-  const auto in = view_rows(mask);
+  const auto in = view_plane(mask);
   Array<std::uint8_t> out({mask.shape(0), mask.shape(1)});
   const auto out_view = mutable_view(out);
   const py::gil_scoped_release unlocked;
@@ -121,7 +121,7 @@ void bind_membrane(py::module_& m) {
   m.attr("PRUNE_HALF_WIDTH_PX") = kPruneHalfWidthPx;
   m.attr("PRUNE_MAX_LENGTH_PX") = kPruneMaxLengthPx;
   m.def("prune_reach_px", &prune_reach_px, "length_px"_a);
-  m.def("membrane_prune", &prune, "mask"_a, "length_px"_a, py::kw_only(),
+  m.def("membrane_prune", &prune, "mask"_a.noconvert(), "length_px"_a, py::kw_only(),
         "device"_a = "cpu");
   py::class_<MembraneTile>(m, "MembraneTile")
       .def_property_readonly("height", &MembraneTile::height)

@@ -12,7 +12,7 @@ import numpy as np
 import slide_tables
 
 from her2fast import kernels
-from her2fast.kernels import cells, membrane
+from her2fast.kernels import cells, epithelium, membrane
 
 Arrays = dict[str, np.ndarray]
 
@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 class Call:
     """`make` draws the arrays, `run` calls the wrapper and returns what came out.
 
-    `images` names those that may lie in a larger image without being copied.
+    `images` names those that may lie in a larger image.
     """
 
     make: Callable[[np.random.Generator], Arrays]
@@ -84,6 +84,20 @@ def _tile(rng: np.random.Generator) -> Arrays:
     }
 
 
+def _labeled(rng: np.random.Generator) -> Arrays:
+    rgb = _masked(rng)["rgb"]
+    return {"rgb": rgb, "labels": epithelium.superpixels(rgb, size_px=8)[0]}
+
+
+def _machine(rng: np.random.Generator) -> Arrays:
+    count, vectors = rng.integers(1, 9, 2)
+    return {
+        "features": rng.integers(0, 2561, (count, 5)).astype(np.int16),
+        "vectors": rng.integers(0, 2561, (vectors, 5)).astype(np.int16),
+        "coefficients": rng.normal(size=vectors),
+    }
+
+
 def _merged(mask: Any, density: Any, nuclei: Any) -> Any:
     merge = membrane.MembraneMerge(
         mask.shape[1], mask.shape[0], tile_px=(mask.shape[1], mask.shape[0])
@@ -136,10 +150,44 @@ CALLS = {
     "classify_cells": Call(_found, _classes),
     "find_cells": Call(_picture, cells.find_cells, ("rgb", "mask")),
     "membrane_label": Call(_tile, _merged, ("mask", "density")),
+    "membrane_prune": Call(
+        lambda rng: {"mask": _tile(rng)["mask"]},
+        lambda mask: membrane.membrane_prune(mask, length_px=5),
+        ("mask",),
+    ),
     "find_membranes": Call(
         lambda rng: {k: v for k, v in _tile(rng).items() if k != "nuclei"},
         lambda mask, density: membrane.find_membranes(mask, density, tile_px=16),
         ("mask", "density"),
+    ),
+    "superpixels": Call(
+        lambda rng: {"rgb": _masked(rng)["rgb"]},
+        lambda rgb: epithelium.superpixels(rgb, size_px=8),
+        ("rgb",),
+    ),
+    "local_patterns": Call(
+        lambda rng: {"gray": _masked(rng)["mask"]},
+        epithelium.local_patterns,
+        ("gray",),
+    ),
+    "superpixel_features": Call(
+        _labeled,
+        lambda rgb, labels: epithelium.superpixel_features(rgb, labels, 5000),
+        ("rgb", "labels"),
+    ),
+    "superpixel_roots": Call(
+        lambda rng: {
+            "counts": rng.integers(
+                0, 99, (4, epithelium.SUPERPIXEL_FEATURES), dtype=np.uint32
+            )
+        },
+        epithelium.superpixel_roots,
+    ),
+    "svm_decision": Call(
+        _machine,
+        lambda features, vectors, coefficients: epithelium.svm_decision(
+            features, vectors, coefficients, intercept=0.1, gamma=1e-7
+        ),
     ),
     "constraint_select": Call(_table, kernels.constraint_select),
     "calibration_loss": Call(

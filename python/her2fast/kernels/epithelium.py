@@ -7,13 +7,14 @@ Research use only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.kernels import arrays
-from her2fast.kernels.arrays import AnyArray, as_bytes
+from her2fast.kernels.arrays import AnyArray
 from her2fast.kernels.image import White
 
 __all__ = [
@@ -30,6 +31,12 @@ __all__ = [
     "svm_decision",
 ]
 
+Bytes = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.uint32]
+Features = npt.NDArray[np.int16]
+Doubles = npt.NDArray[np.float64]
+
 #: Seven planes of 32 bins are the 224 of color, ten patterns follow.
 COLOR_PLANES: int = _core.COLOR_PLANES
 COLOR_BINS: int = _core.COLOR_BINS
@@ -41,19 +48,37 @@ FEATURE_ONE: int = _core.FEATURE_ONE
 SUPERPIXEL_RULE: dict[str, float] = dict(_core.SUPERPIXEL_RULE)
 
 
+@overload
+def superpixels(
+    rgb: npt.NDArray[Any],
+    *,
+    size_px: int = ...,
+    compactness: float = ...,
+    iterations: int = ...,
+    device: str | None = ...,
+) -> tuple[Labels, int]: ...
+@overload
+def superpixels(
+    rgb: AnyArray,
+    *,
+    size_px: int = ...,
+    compactness: float = ...,
+    iterations: int = ...,
+    device: str | None = ...,
+) -> tuple[Any, int]: ...
 def superpixels(
     rgb: AnyArray,
     *,
     size_px: int = int(SUPERPIXEL_RULE["size_px"]),
     compactness: float = SUPERPIXEL_RULE["compactness"],
     iterations: int = int(SUPERPIXEL_RULE["iterations"]),
-    device: str = "cpu",
+    device: str | None = None,
 ) -> tuple[Any, int]:
     """Part a picture into superpixels of similar color (SLIC).
 
     Parameters
     ----------
-    rgb : (H, W, 3) array of uint8
+    rgb : (H, W, 3) ndarray of uint8
         1 to 4096 px a side.
     size_px : int
         Side of the square that a superpixel would be, 2 to 64.
@@ -64,7 +89,7 @@ def superpixels(
 
     Returns
     -------
-    (H, W) array of int32
+    (H, W) ndarray of int32
         Labels 0 to count - 1 in the order of first pixels; each 4-connected.
     int
         The count.
@@ -87,22 +112,30 @@ def superpixels(
     """
     arrays.refuse_cuda("superpixels", rgb)
     labels, count = _core.superpixels(
-        as_bytes(rgb, "rgb"), size_px, compactness, iterations, device
+        arrays.host(rgb, np.uint8, "rgb"),
+        size_px,
+        compactness,
+        iterations,
+        arrays.host_device(device),
     )
     return arrays.like(rgb, labels), count
 
 
-def local_patterns(gray: AnyArray, *, device: str = "cpu") -> Any:
+@overload
+def local_patterns(gray: npt.NDArray[Any], *, device: str | None = ...) -> Bytes: ...
+@overload
+def local_patterns(gray: AnyArray, *, device: str | None = ...) -> Any: ...
+def local_patterns(gray: AnyArray, *, device: str | None = None) -> Any:
     """Uniform local binary patterns, 8 neighbors at a distance of 1 px.
 
     Parameters
     ----------
-    gray : (H, W) array of uint8
+    gray : (H, W) ndarray of uint8
         Beyond it is 0.
 
     Returns
     -------
-    (H, W) array of uint8
+    (H, W) ndarray of uint8
         0 to 8: so many neighbors, in one arc, are as light as the pixel or lighter; 9:
         they are in several arcs.
 
@@ -117,30 +150,51 @@ def local_patterns(gray: AnyArray, *, device: str = "cpu") -> Any:
     1
     """
     arrays.refuse_cuda("local_patterns", gray)
-    return arrays.like(gray, _core.local_patterns(as_bytes(gray, "gray"), device))
+    patterns = _core.local_patterns(
+        arrays.host(gray, np.uint8, "gray"), arrays.host_device(device)
+    )
+    return arrays.like(gray, patterns)
 
 
+@overload
+def superpixel_features(
+    rgb: npt.NDArray[Any],
+    labels: AnyArray,
+    count: int,
+    *,
+    white: White = ...,
+    device: str | None = ...,
+) -> Counts: ...
+@overload
+def superpixel_features(
+    rgb: AnyArray,
+    labels: AnyArray,
+    count: int,
+    *,
+    white: White = ...,
+    device: str | None = ...,
+) -> Any: ...
 def superpixel_features(
     rgb: AnyArray,
     labels: AnyArray,
     count: int,
     *,
     white: White = (255, 255, 255),
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Any:
     """Pixels of every superpixel by color and by pattern.
 
     Parameters
     ----------
-    rgb : (H, W, 3) array of uint8
-    labels : (H, W) array of int32
+    rgb : (H, W, 3) ndarray of uint8
+    labels : (H, W) ndarray of int32
         0 to count - 1.
     white : (int, int, int)
         Color of empty glass, for the stains.
 
     Returns
     -------
-    (count, 234) array of uint32
+    (count, 234) ndarray of uint32
         32 bins each of R, G, B, a*, b*, hematoxylin and DAB, then 10 patterns of the
         luminance (csrc/include/her2fast/superpixel_features.h).
 
@@ -151,33 +205,52 @@ def superpixel_features(
     """
     arrays.refuse_cuda("superpixel_features", rgb, labels)
     counts = _core.superpixel_features(
-        as_bytes(rgb, "rgb"),
+        arrays.host(rgb, np.uint8, "rgb"),
         arrays.host(labels, np.int32, "labels"),
         count,
         white,
-        device,
+        arrays.host_device(device),
     )
     return arrays.like(rgb, counts)
 
 
-def superpixel_roots(counts: AnyArray, *, device: str = "cpu") -> Any:
+@overload
+def superpixel_roots(
+    counts: npt.NDArray[Any], *, device: str | None = ...
+) -> Features: ...
+@overload
+def superpixel_roots(counts: AnyArray, *, device: str | None = ...) -> Any: ...
+def superpixel_roots(counts: AnyArray, *, device: str | None = None) -> Any:
     """Counts as features: roots of shares of a plane, 2560 is a share of 1.
 
     Parameters
     ----------
-    counts : (n, 234) array of uint32
+    counts : (n, 234) ndarray of uint32
         From `superpixel_features`.
 
     Returns
     -------
-    (n, 234) array of int16
+    (n, 234) ndarray of int16
         0 to `FEATURE_ONE`.
     """
     arrays.refuse_cuda("superpixel_roots", counts)
-    roots = _core.superpixel_roots(arrays.host(counts, np.uint32, "counts"), device)
-    return arrays.like(counts, roots)
+    features = _core.superpixel_roots(
+        arrays.host(counts, np.uint32, "counts"), arrays.host_device(device)
+    )
+    return arrays.like(counts, features)
 
 
+@overload
+def svm_decision(
+    features: npt.NDArray[Any],
+    vectors: AnyArray,
+    coefficients: AnyArray,
+    *,
+    intercept: float,
+    gamma: float,
+    device: str | None = ...,
+) -> Doubles: ...
+@overload
 def svm_decision(
     features: AnyArray,
     vectors: AnyArray,
@@ -185,17 +258,26 @@ def svm_decision(
     *,
     intercept: float,
     gamma: float,
-    device: str = "cpu",
+    device: str | None = ...,
+) -> Any: ...
+def svm_decision(
+    features: AnyArray,
+    vectors: AnyArray,
+    coefficients: AnyArray,
+    *,
+    intercept: float,
+    gamma: float,
+    device: str | None = None,
 ) -> Any:
     """Decision of a support vector machine with an RBF kernel.
 
     Parameters
     ----------
-    features : (n, d) array of int16
+    features : (n, d) ndarray of int16
         0 to 2560; d up to 320.
-    vectors : (m, d) array of int16
+    vectors : (m, d) ndarray of int16
         Support vectors, alike.
-    coefficients : (m,) array of float64
+    coefficients : (m,) ndarray of float64
         Of the vectors, with the sign of their class.
     intercept : float
     gamma : float
@@ -203,7 +285,7 @@ def svm_decision(
 
     Returns
     -------
-    (n,) array of float64
+    (n,) ndarray of float64
         Above 0: the second class; the same bits on every machine, within 1e-10 times
         the sum of the coefficients' sizes of exact.
 
@@ -226,6 +308,6 @@ def svm_decision(
         arrays.host(coefficients, np.float64, "coefficients"),
         intercept,
         gamma,
-        device,
+        arrays.host_device(device),
     )
     return arrays.like(features, decisions)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +173,15 @@ def prune_reach_px(length_px: int) -> int:
     return _core.prune_reach_px(length_px)
 
 
-def membrane_prune(mask: AnyArray, *, length_px: int, device: str = "cpu") -> Any:
+@overload
+def membrane_prune(
+    mask: npt.NDArray[Any], *, length_px: int, device: str | None = ...
+) -> Bytes: ...
+@overload
+def membrane_prune(
+    mask: AnyArray, *, length_px: int, device: str | None = ...
+) -> Any: ...
+def membrane_prune(mask: AnyArray, *, length_px: int, device: str | None = None) -> Any:
     """Take spurs off a mask: branches with a free end, up to a length.
 
     A length counts along the centerline, from the free end to where the branch joins
@@ -183,24 +191,26 @@ def membrane_prune(mask: AnyArray, *, length_px: int, device: str = "cpu") -> An
 
     Parameters
     ----------
-    mask : (H, W) ndarray of uint8
+    mask : (H, W) array of uint8 or bool
         Any value but 0 is membrane. 1 to 16384 pixels a side.
     length_px : int
         Longest spur, 1 to `PRUNE_MAX_LENGTH_PX`; 0 takes none off.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
-    (H, W) ndarray of uint8
+    (H, W) array of uint8
         0 or 1; nothing is set that was not.
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        The mask has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shape or length out of range.
-    her2fast.DeviceError
-        This build or this machine lacks the device.
+    her2fast.errors.DeviceError
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -216,7 +226,9 @@ def membrane_prune(mask: AnyArray, *, length_px: int, device: str = "cpu") -> An
     [0, 0, 0, 1, 1, 0]
     """
     arrays.refuse_cuda("membrane_prune", mask)
-    pruned = _core.membrane_prune(arrays.mask(mask, "mask"), length_px, device=device)
+    pruned = _core.membrane_prune(
+        arrays.mask(mask, "mask"), length_px, device=arrays.host_device(device)
+    )
     return arrays.like(mask, pruned)
 
 
