@@ -9,7 +9,7 @@ CPP := $(shell find csrc tests/cpp tests/cuda_on_host tests/fuzz examples -name 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench study study-curves golden demo-areas demo-slides clean
+.PHONY: help setup demo test test-cpp test-sanitized test-python check fuzz format bench study study-curves golden demo-areas demo-slides cross clean
 
 help:
 	@echo "make demo   score the six synthetic slides that ship"
@@ -19,6 +19,7 @@ help:
 	@echo "make golden write the exact areas of the shipped slides anew (name the change in CHANGELOG)"
 	@echo "make demo-slides  draw the shipped slides anew, then golden"
 	@echo "make study  what each stage of training is worth, on phantoms, about an hour; study-curves: noise, cohort"
+	@echo "make cross  build and test libher2fast for Windows and aarch64 (third_party/cross/README.md)"
 	@echo "make bench  all benchmarks, JSON into bench/results"
 
 setup: $(VENV)/.installed
@@ -101,6 +102,10 @@ golden demo-areas: setup
 demo-slides: setup
 	$(BIN)/python -m her2fast.phantom.demo_slides -o python/her2fast/data/demo
 	$(MAKE) golden
+
+# CROSS: windows-x86_64, linux-aarch64 or both.
+cross: $(VENV)/.tools
+	JOBS=$(JOBS) third_party/cross/build.sh $(CROSS)
 
 clean:
 	rm -rf build her2fast-demo

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ BUILD = ROOT / "build" / "test"
 PROGRAM = BUILD / "tests" / "embed" / "scan_and_score"
 ENGINE = BUILD / "csrc" / "models" / "torch" / "libher2fast_torch.so"
 FIELD = "4096x512"
+#: Of `models`: smaller, so that 1 % of the pushes is more than one.
+MODELS_FIELD = "1024x512"
+#: So little memory that the scanner soon waits for the models: its rate is then theirs.
+BEHIND = ("--memory", "32")
 ORDERS = (
     ["--order", "raster", "--strip", "6000x256"],
     ["--order", "serpentine", "--strip", "1000x700"],
@@ -51,6 +56,31 @@ def scan(*options: str) -> str:
     return done.stdout
 
 
+def control(scanning: Callable[[], str], pushes: dict[str, float]) -> dict[str, float]:
+    """A thread that pushes nothing beside a scan: as often, as long as its pushes."""
+    compiler = os.environ.get("CC", "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder, "control"))
+        source = str(Path(__file__).with_name("control.c"))
+        subprocess.run([compiler, "-O2", "-std=c99", "-o", program, source], check=True)
+        period_ms = 1e3 * pushes["scan_s"] / pushes["pushes"]
+        work_us = 1e3 * pushes["push_computed_p50_ms"]
+        command = [program, f"{period_ms:.3f}", f"{work_us:.3f}"]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as beside:
+            scanned = scanning()
+            said, _ = beside.communicate()
+    out = figures(scanned)
+    out["control_times"] = number(said, r"times: (\d+)")
+    out["control_lost_core"] = number(said, r"lost the core (\d+)")
+    for part in ("p50", "p99", "longest"):
+        pattern = rf"work, by the clock: .*{part} ([\d.]+) ms"
+        out[f"control_clock_{part}_ms"] = number(said, pattern)
+        out[f"control_late_{part}_ms"] = number(said, rf"late: .*{part} ([\d.]+) ms")
+    return out
+
+
 def number(text: str, pattern: str) -> float:
     """The number in parentheses of a pattern that must be there."""
     found = re.search(pattern, text)
@@ -66,11 +96,21 @@ def figures(text: str) -> dict[str, float]:
         "last_strip_to_result_s": number(text, r"last strip to result: ([\d.]+) s"),
         "tiles": number(text, r"at the last strip: \d+ of (\d+)"),
         "tiles_hidden": number(text, r"at the last strip: (\d+) of"),
+        "model_items": number(text, r"through models: \d+ of (\d+)"),
+        "model_items_hidden": number(text, r"through models: (\d+) of"),
         "peak_memory_added_mib": number(text, r"memory added: ([\d.]+) MiB"),
         "pixels_held_mib": number(text, r"held at most: ([\d.]+) MiB"),
         "pushes": number(text, r"pushes: (\d+)"),
         "would_block": number(text, r"would block (\d+)"),
+        "pushes_gave_up_core": number(text, r"core was given up (-?\d+) times"),
+        "pushes_lost_core": number(text, r"lost (-?\d+) times"),
+        "pushes_page_faults": number(text, r"page faults (-?\d+)"),
     }
+    size = re.search(r"scanned (\d+) x (\d+) px", text)
+    assert size is not None
+    out["scan_s"] = (
+        1e-6 * int(size[1]) * int(size[2]) / max(out["scan_mpx_per_s"], 1e-9)
+    )
     for name, words in (("clock", "by the clock"), ("computed", "computed")):
         for part in ("p50", "p99", "longest"):
             pattern = rf"push, {words}: .*{part} ([\d.]+) ms"
@@ -96,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rate", type=float, default=60, help="Mpx/s of `heights`")
-    parser.add_argument("--models-size", default="16000x12000")
+    parser.add_argument("--models-size", default="16000x24000")
     arguments = parser.parse_args()
     build()
     result: dict[str, Any] = {
@@ -114,16 +154,19 @@ def main() -> None:
         "--size",
         arguments.models_size,
         "--strip",
-        FIELD,
+        MODELS_FIELD,
         "--engine",
         str(ENGINE),
     ]
     models += ["--threads", str(os.cpu_count())]
-    fastest = figures(scan(*models))
+    fastest = figures(scan(*models, *BEHIND))
     steady = str(0.9 * fastest["scan_mpx_per_s"])
     result["models"] = {
         "fastest": fastest,
-        "at_90_percent": figures(scan(*models, "--rate", steady)),
+        "at_90_percent": control(
+            lambda: scan(*models, "--rate", steady),
+            {**fastest, "scan_s": fastest["scan_s"] / 0.9},
+        ),
     }
     text = json.dumps(result, indent=1)
     print(text)

@@ -10,13 +10,23 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+from views import (
+    GRID_UM,
+    SIDE_PX,
+    SPACING_UM,
+    SPACINGS_UM,
+    View,
+    by_network,
+    by_threshold,
+    pruned,
+    view,
+)
 
 from her2fast import _core, phantom
 from her2fast.kernels.cells import (
@@ -30,30 +40,17 @@ from her2fast.kernels.cells import (
     nuclei,
 )
 from her2fast.kernels.membrane import MembraneMerge, membrane_label
+from her2fast.training.membrane_cuts import pairs
 
 CLASSES = ("0", "1+", "2+", "3+")
 FIRST_SEED = 9_420_000
-SIDE_PX, TILE_PX, STEP, SPACING_UM = 1024, 512, 2, 0.25
-GRID_UM = STEP * SPACING_UM
-TRUTH_UM = 3.0
+TILE_PX, STEP = 512, 2
 CELL_UM2 = (20.0, 600.0)
 MIXED = 4
+#: Longest spurs that are tried; 0 leaves the mask as it is.
+PRUNE_UM = (0.0, 1.0, 2.0, 4.0)
 
 Mask = npt.NDArray[np.uint8]
-Find = Callable[[Any], Mask]
-
-
-def pairs(found: Cells, truth: Any) -> tuple[npt.NDArray[np.int64], ...]:
-    """Indices of true and found cells that are each other's nearest, within 3 um."""
-    visible = np.flatnonzero(truth.has_nucleus)
-    at = np.stack([truth.y_um, truth.x_um], 1)[visible]
-    seeds = (np.stack([found.y, found.x], 1) + 0.5) * GRID_UM
-    if len(at) == 0 or len(seeds) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    away, to = cKDTree(seeds).query(at)
-    _, back = cKDTree(at).query(seeds)
-    good = (away <= TRUTH_UM) & (back[to] == np.arange(len(at)))
-    return visible[good], to[good].astype(np.int64)
 
 
 def in_tumor(found: Cells, tumor: npt.NDArray[np.bool_]) -> Cells:
@@ -71,13 +68,14 @@ class Tally:
         self.differences: list[list[float]] = [[] for _ in range(4)]
         self.gaps = dict.fromkeys(("one", "none", "several"), 0)
         self.unusual = self.cells = 0
+        self.membranes = self.closed = self.px = 0
 
-    def add(self, picture: Any, mask: Mask) -> None:
-        found = find_cells(picture.rgb, mask)
+    def add(self, picture: Any, given: View) -> None:
+        found = find_cells(given.rgb, given.mask, step=given.step)
         inside = in_tumor(found, picture.tumor_mask)
-        classes = classify_cells(inside, grid_um=GRID_UM)
+        classes = classify_cells(inside, grid_um=GRID_UM, step=given.step)
         truth = picture.cells
-        real, own = pairs(inside, truth)
+        real, own = pairs(inside, truth, GRID_UM)
         kinds = truth.kind[real]
         np.add.at(self.confusion, (kinds, classes.her2[own]), 1)
         self.true_cells += np.bincount(truth.kind, minlength=4)
@@ -88,14 +86,19 @@ class Tally:
         difference = inside.completeness[own] - np.clip(truth.completeness[real], 0, 1)
         for kind in range(4):
             self.differences[kind] += difference[kinds == kind].tolist()
-        self._add_gaps(mask, found)
+        self._add_gaps(given, found)
 
-    def _add_gaps(self, mask: Mask, found: Cells) -> None:
-        merge = MembraneMerge(SIDE_PX, SIDE_PX, tile_px=SIDE_PX)
-        seeds = np.ascontiguousarray(np.stack([found.x, found.y], 1) * STEP, np.int32)
-        merge.add(0, 0, membrane_label(mask, nuclei=seeds))
-        _, gaps = merge.finish()
-        area = gaps.px * SPACING_UM**2
+    def _add_gaps(self, given: View, found: Cells) -> None:
+        side = len(given.mask)
+        merge = MembraneMerge(side, side, tile_px=side)
+        seeds = np.stack([found.x, found.y], 1) * given.step
+        at = np.ascontiguousarray(seeds, np.int32)
+        merge.add(0, 0, membrane_label(given.mask, nuclei=at))
+        membranes, gaps = merge.finish()
+        self.membranes += len(membranes)
+        self.closed += int(membranes.closed.sum())
+        self.px += int(membranes.px.sum())
+        area = gaps.px * given.spacing_um**2
         sized = gaps.nuclei[(area >= CELL_UM2[0]) & (area <= CELL_UM2[1])]
         self.gaps["one"] += int((sized == 1).sum())
         self.gaps["none"] += int((sized == 0).sum())
@@ -129,6 +132,12 @@ class Tally:
                 }
                 for name, values in zip(CLASSES, self.differences, strict=True)
                 if values
+            },
+            "membranes": {
+                "all": self.membranes,
+                "closed": self.closed,
+                "closed_share": round(self.closed / max(self.membranes, 1), 4),
+                "px": self.px,
             },
             "compartments_of_a_cells_size": {
                 **self.gaps,
@@ -198,67 +207,94 @@ def speed(rgb: npt.NDArray[np.uint8], mask: Mask, rounds: int) -> dict[str, floa
     return out
 
 
-def network_of(folder: Path) -> Find:
-    from her2fast.membranes import NetworkFinder
-    from her2fast.models.membrane_package import load_membrane_package
-    from her2fast.models.runner import one_intra_op_thread
+Look = Callable[[Any], View]
 
-    package = load_membrane_package(folder)
-    finder = NetworkFinder(package)
-    side, batch = package.tile_px, package.model.batch_size
 
-    def find(picture: Any) -> Mask:
-        count = SIDE_PX // side
-        tiles = picture.rgb.reshape(count, side, count, side, 3).swapaxes(1, 2)
-        tiles = tiles.reshape(-1, side, side, 3)
-        masks = []
-        with one_intra_op_thread():
-            for begin in range(0, len(tiles), batch):
-                part = np.full((batch, side, side, 3), 255, np.uint8)
-                given = tiles[begin : begin + batch]
-                part[: len(given)] = given
-                places = [(0, 0)] * len(given)
-                masks.append(finder(part, places)[: len(given)])
-        whole = np.concatenate(masks).reshape(count, count, side, side)
-        return np.ascontiguousarray(whole.swapaxes(1, 2).reshape(SIDE_PX, SIDE_PX))
+def true_mask(spacing_um: float = SPACING_UM, *, least: float = 0.5) -> Look:
+    return lambda picture: view(
+        picture.rgb, picture.membrane_mask, spacing_um, least=least
+    )
 
-    return find
+
+def looks(packages: Sequence[Path]) -> dict[str, dict[str, Look]]:
+    """What is measured, by the question that it answers."""
+    own = dict(by_network(folder) for folder in packages)
+    networks: dict[str, Look] = {
+        name: (lambda picture, find=find: find(picture.rgb))
+        for name, find in own.items()
+    }
+    by_spacing = {
+        f"{name} {spacing:g} um/px": true_mask(spacing, least=least)
+        for name, least in (("half a pixel", 0.5), ("any of a pixel", 0.0))
+        for spacing in SPACINGS_UM[least == 0.0 :]
+    }
+
+    def without_spurs(look: Look, length_um: float) -> Look:
+        return lambda picture: pruned(look(picture), length_um)
+
+    masks: dict[str, Look] = {
+        "true mask": true_mask(),
+        "threshold": lambda picture: by_threshold(picture.rgb, SPACING_UM),
+        **networks,
+    }
+    spurs = {
+        f"{name} {length:g} um": without_spurs(look, length)
+        for name, look in masks.items()
+        for length in PRUNE_UM
+    }
+    return {
+        "cells": {"true_mask": true_mask(), **networks},
+        "by_spacing": by_spacing,
+        "by_longest_spur": spurs,
+    }
+
+
+def measured(
+    pictures: Iterator[Any], asked: dict[str, dict[str, Look]]
+) -> dict[str, dict[str, Any]]:
+    tallies = {
+        question: {name: Tally() for name in views} for question, views in asked.items()
+    }
+    for picture in pictures:
+        for question, views in asked.items():
+            for name, look in views.items():
+                tallies[question][name].add(picture, look(picture))
+    return {
+        question: {name: tally.figures() for name, tally in of.items()}
+        for question, of in tallies.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--package", type=Path, help="membrane package")
+    parser.add_argument(
+        "--package", type=Path, action="append", default=[], help="membrane package"
+    )
     parser.add_argument("--scenes", type=int, default=6, help="of each class")
     parser.add_argument("--profile", default="unseen")
     parser.add_argument("--rounds", type=int, default=9)
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
-    finders: dict[str, Find] = {
-        "true_mask": lambda picture: picture.membrane_mask.astype(np.uint8)
-    }
-    if chosen.package is not None:
-        finders["network"] = network_of(chosen.package)
-    tallies = {name: Tally() for name in finders}
+    asked = looks(chosen.package)
     times = []
-    for index, picture in enumerate(scenes(chosen.scenes, chosen.profile, range(4))):
-        for name, find in finders.items():
-            tallies[name].add(picture, find(picture))
-        if index % 3 == 0:
-            mask = picture.membrane_mask.astype(np.uint8)
-            times.append(speed(picture.rgb, mask, chosen.rounds))
-    mixed = {name: Tally() for name in finders}
-    for picture in scenes(chosen.scenes, chosen.profile, (MIXED,)):
-        for name, find in finders.items():
-            mixed[name].add(picture, find(picture))
+    for picture in scenes(1, chosen.profile, range(4)):
+        mask = picture.membrane_mask.astype(np.uint8)
+        times.append(speed(picture.rgb, mask, chosen.rounds))
+    single = measured(scenes(chosen.scenes, chosen.profile, range(4)), asked)
+    mixed = measured(scenes(chosen.scenes, chosen.profile, (MIXED,)), asked)
     result = {
         "question": "Which class does each cell get, and how complete is its membrane?",
         "synthetic": True,
         "profile": chosen.profile,
         "scenes_per_class": chosen.scenes,
         "cuts": CELL_CUTS,
-        **{name: tally.figures() for name, tally in tallies.items()},
-        "mixed_pictures": {name: tally.figures() for name, tally in mixed.items()},
+        **single["cells"],
+        "mixed_pictures": mixed["cells"],
+        "by_spacing": single["by_spacing"],
+        "mixed_by_spacing": mixed["by_spacing"],
+        "by_longest_spur": single["by_longest_spur"],
+        "mixed_by_longest_spur": mixed["by_longest_spur"],
         "speed_cpu": {
             key: round(statistics.median(t[key] for t in times), 2) for key in times[0]
         },

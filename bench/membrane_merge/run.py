@@ -7,9 +7,11 @@ import argparse
 import json
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,17 @@ import scipy
 from scipy import ndimage
 
 from her2fast import __version__
-from her2fast.kernels.membrane import MembraneMerge, find_membranes, membrane_label
+from her2fast.kernels.membrane import (
+    MembraneMerge,
+    Membranes,
+    find_membranes,
+    membrane_label,
+)
 from her2fast.phantom import render
 
 TILE_PX = 512
 PATTERN_PX = 2048
-OURS = ("her2fast", "her2fast_2_threads")
+OURS = ("her2fast", "her2fast_2_threads", "her2fast_with_density")
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -53,11 +60,12 @@ def make_slide(pattern: Bytes, columns: int, rows: int) -> Bytes:
     return np.ascontiguousarray(np.tile(period, repeats)[:height, :width])
 
 
-def merge(mask: Bytes, density: Bytes | None) -> tuple[npt.NDArray[np.int64], int]:
-    """Areas, and the highest number of bytes held between tiles."""
+def merge(mask: Bytes, density: Bytes | None) -> tuple[Membranes, int]:
+    """Membranes, and the highest number of bytes held between tiles."""
     height, width = mask.shape
     merger = MembraneMerge(width, height, tile_px=TILE_PX)
-    tables, peak = [], 0
+    tables: list[Membranes] = []
+    peak = 0
     for row in range(height // TILE_PX):
         for column in range(width // TILE_PX):
             at = np.s_[
@@ -69,8 +77,12 @@ def merge(mask: Bytes, density: Bytes | None) -> tuple[npt.NDArray[np.int64], in
         peak = max(peak, merger.memory_bytes)
         tables.append(merger.take()[0])
     tables.append(merger.finish()[0])
-    areas = np.concatenate([table.px for table in tables])
-    return areas, peak
+    return Membranes(
+        **{
+            f.name: np.concatenate([getattr(table, f.name) for table in tables])
+            for f in fields(Membranes)
+        }
+    ), peak
 
 
 def label_scipy(mask: Bytes) -> npt.NDArray[Any]:
@@ -82,14 +94,28 @@ def label_cc3d(mask: Bytes) -> npt.NDArray[Any]:
     return np.asarray(cc3d.connected_components(mask, connectivity=8))
 
 
-def areas_of(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    return np.sort(np.bincount(labels.ravel())[1:])
+def same_partition(found: Membranes, labels: npt.NDArray[Any]) -> bool:
+    """As many components, and under the first pixel of each one of its area.
+
+    First pixels of two membranes never carry one label then: labels would be fewer.
+    """
+    areas = np.bincount(labels.ravel())
+    at = labels[found.y, found.x]
+    return (
+        len(areas) - 1 == len(found)
+        and len(np.unique(at)) == len(found)
+        and bool(at.all())
+        and np.array_equal(areas[at], found.px)
+    )
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    out = call()
-    return time.perf_counter() - start, out
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the clock, and of the processor in user mode."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    call()
+    wall = time.perf_counter() - start
+    user = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before.ru_utime
+    return wall, user
 
 
 def measure(
@@ -99,44 +125,65 @@ def measure(
     depth = make_slide(density, columns, rows)
     found, peak = merge(mask, None)
     for label in (label_scipy, label_cc3d):
-        if not np.array_equal(np.sort(found), areas_of(label(mask))):
+        if not same_partition(found, label(mask)):
             sys.exit(f"{label.__name__} finds other membranes")
+    two = find_membranes(mask, workers=2)[0]
+    if not np.array_equal(np.sort(two.px), np.sort(found.px)):
+        sys.exit("two threads find other membranes")
     calls: dict[str, Callable[[], Any]] = {
         "her2fast": lambda: merge(mask, None),
-        "her2fast_2_threads": lambda: find_membranes(mask, workers=2),
-        "her2fast_with_density": lambda: merge(mask, depth),
         "scipy": lambda: label_scipy(mask),
         "cc3d": lambda: label_cc3d(mask),
+        "her2fast_2_threads": lambda: find_membranes(mask, workers=2),
+        "her2fast_with_density": lambda: merge(mask, depth),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):  # side by side, so that a noisy minute meets all
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    user: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):  # in turn, so that a noisy minute meets all
         for name, call in calls.items():
-            seconds[name].append(round(timed(call)[0], 3))
-    if not np.array_equal(
-        np.sort(find_membranes(mask, workers=2)[0].px), np.sort(found)
-    ):
-        sys.exit("two threads find other membranes")
-    median = {name: float(np.median(values)) for name, values in seconds.items()}
+            clock, processor = timed(call)
+            wall[name].append(round(clock, 3))
+            user[name].append(round(processor, 3))
     return {
         "tiles": columns * rows,
         "membrane_share": round(float(mask.mean()), 4),
         "membranes": len(found),
-        "seconds": seconds,
-        "megapixels_per_second": {
-            name: round(mask.size / value / 1e6, 1) for name, value in median.items()
+        "seconds": wall,
+        "user_seconds": user,
+        "megapixels_per_user_second": {
+            name: round(mask.size / _median(user[name]) / 1e6, 1) for name in user
         },
-        "times_scipy": {
-            name: round(median["scipy"] / median[name], 2) for name in OURS
+        **{
+            f"times_{peer}": {
+                name: {
+                    "clock": _ratio(wall, peer, name),
+                    "user": _ratio(user, peer, name),
+                }
+                for name in OURS
+            }
+            for peer in ("scipy", "cc3d")
         },
-        "times_cc3d": {name: round(median["cc3d"] / median[name], 2) for name in OURS},
         "peak_megabytes_held": round(peak / 1e6, 2),
+    }
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+def _ratio(seconds: dict[str, list[float]], peer: str, name: str) -> dict[str, float]:
+    """Of the medians, and the least of any round."""
+    rounds = np.array(seconds[peer]) / np.array(seconds[name])
+    return {
+        "medians": round(_median(seconds[peer]) / _median(seconds[name]), 2),
+        "least": round(float(rounds.min()), 2),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--largest", type=int, default=3000, help="tiles")
     arguments = parser.parse_args()
     load_before = [round(v, 2) for v in os.getloadavg()]

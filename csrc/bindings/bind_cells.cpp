@@ -22,8 +22,9 @@ auto column(const std::vector<Row>& rows, Get get) {
   return out;
 }
 
-py::tuple find_stains(const Bytes& rgb, const std::array<std::uint8_t, 3>& white,
-                      std::int32_t step, const std::string& device) {
+py::tuple find_stains(const Rows<std::uint8_t>& rgb,
+                      const std::array<std::uint8_t, 3>& white, std::int32_t step,
+                      const std::string& device) {
   const Device where = parse_device(device);
   const auto in = view(rgb);
   const std::int64_t side = std::max(step, 1);
@@ -38,7 +39,8 @@ py::tuple find_stains(const Bytes& rgb, const std::array<std::uint8_t, 3>& white
   return py::make_tuple(hematoxylin, dab);
 }
 
-py::dict find_nuclei(const Shorts& hematoxylin, const Bytes& mask, std::int32_t step,
+py::dict find_nuclei(const Rows<std::uint16_t>& hematoxylin,
+                     const Rows<std::uint8_t>& mask, std::int32_t step,
                      std::int32_t halo_px, const std::string& device) {
   const Device where = parse_device(device);
   const auto planes = view(hematoxylin);
@@ -55,8 +57,9 @@ py::dict find_nuclei(const Shorts& hematoxylin, const Bytes& mask, std::int32_t 
                   "dark"_a = dark);
 }
 
-py::dict find_cells(const Shorts& hematoxylin, const Bytes& dab, const Bytes& mask,
-                    std::int32_t step, std::int32_t halo_px, const std::string& device) {
+py::dict find_cells(const Rows<std::uint16_t>& hematoxylin, const Rows<std::uint8_t>& dab,
+                    const Rows<std::uint8_t>& mask, std::int32_t step,
+                    std::int32_t halo_px, const std::string& device) {
   const Device where = parse_device(device);
   const auto planes = view(hematoxylin);
   const auto brown = view(dab);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// libher2fast_cuda for Python: device pointers and streams are integers, as in
-/// `__cuda_array_interface__`. Shapes are the caller's word; her2fast.kernels.cuda
+/// `__cuda_array_interface__`. Shapes are the caller's word; her2fast.kernels.on_cuda
 /// checks.
 #include <array>
 

@@ -24,7 +24,7 @@ Rgb parse_white(const Triple& white) {
           static_cast<std::uint8_t>(white[2])};
 }
 
-Array<std::uint32_t> tumor_count_array(const Array<std::uint8_t>& mask,
+Array<std::uint32_t> tumor_count_array(const Rows<std::uint8_t>& mask,
                                        std::int32_t patch_px, std::int32_t stride_px,
                                        const std::string& device) {
   const PatchGrid grid{patch_px, stride_px};
@@ -39,7 +39,7 @@ Array<std::uint32_t> tumor_count_array(const Array<std::uint8_t>& mask,
   return out;
 }
 
-Array<std::uint8_t> tissue_mask_array(const Array<std::uint8_t>& rgb, const Triple& white,
+Array<std::uint8_t> tissue_mask_array(const Rows<std::uint8_t>& rgb, const Triple& white,
                                       const std::string& device) {
   const auto in = view(rgb);
   Array<std::uint8_t> out({in.height, in.width});
@@ -53,8 +53,8 @@ Array<std::uint8_t> tissue_mask_array(const Array<std::uint8_t>& rgb, const Trip
   return out;
 }
 
-Array<std::uint32_t> focus_array(const Array<std::uint8_t>& rgb,
-                                 const Array<std::uint8_t>& mask, std::int32_t patch_px,
+Array<std::uint32_t> focus_array(const Rows<std::uint8_t>& rgb,
+                                 const Rows<std::uint8_t>& mask, std::int32_t patch_px,
                                  std::int32_t stride_px, const std::string& device) {
   const PatchGrid grid{patch_px, stride_px};
   const auto in = view(rgb);
@@ -69,7 +69,7 @@ Array<std::uint32_t> focus_array(const Array<std::uint8_t>& rgb,
   return out;
 }
 
-Array<float> stain_unmix_array(const Array<std::uint8_t>& rgb, const Triple& white,
+Array<float> stain_unmix_array(const Rows<std::uint8_t>& rgb, const Triple& white,
                                const std::array<std::array<double, 3>, 3>& stains,
                                const std::string& device) {
   const auto in = view(rgb);
@@ -84,8 +84,8 @@ Array<float> stain_unmix_array(const Array<std::uint8_t>& rgb, const Triple& whi
   return out;
 }
 
-StainCensus stain_census_array(const Array<std::uint8_t>& rgb,
-                               const Array<std::uint8_t>& mask, const Triple& white,
+StainCensus stain_census_array(const Rows<std::uint8_t>& rgb,
+                               const Rows<std::uint8_t>& mask, const Triple& white,
                                const std::string& device) {
   const auto in = view(rgb);
   const auto tissue = view(mask);
@@ -101,6 +101,15 @@ void bind_kernels(py::module_& m) {
   m.attr("TISSUE_REACH_PX") = kTissueReachPx;
   m.attr("FOCUS_LIMIT") = kFocusLimit;
   m.attr("H_DAB") = py::cast(StainMatrix::h_dab().rows);
+  // Outputs on a GPU are made by the caller's library, which has to know their shape.
+  m.def(
+      "grid_shape",
+      [](std::int64_t height, std::int64_t width, std::int32_t patch_px,
+         std::int32_t stride_px) {
+        const PatchGrid grid{patch_px, stride_px};
+        return py::make_tuple(grid.count_along(height), grid.count_along(width));
+      },
+      "height"_a, "width"_a, "patch_px"_a, "stride_px"_a);
   m.def("tumor_count", &tumor_count_array, "mask"_a.noconvert(), "patch_px"_a,
         "stride_px"_a, "device"_a = "cpu");
   m.def("tissue_mask", &tissue_mask_array, "rgb"_a.noconvert(), "white"_a,

@@ -3,6 +3,7 @@
 
 #include "bindings.h"
 #include "her2fast/membrane.h"
+#include "her2fast/membrane_prune.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -70,19 +71,12 @@ py::tuple take(MembraneMerge& merge) {
                         compartments_to_dict(table.compartments));
 }
 
-using Rows = py::array_t<std::uint8_t>;
-
-/// Part of a larger array, where its rows are whole: a tile need not be copied out.
-ImageView<const std::uint8_t> view_rows(const Rows& array) {
+ImageView<const std::uint8_t> view_plane(const Rows<std::uint8_t>& array) {
   if (array.ndim() != 2) {
     throw std::invalid_argument("need an array of 2 dimensions, got " +
                                 std::to_string(array.ndim()));
   }
-  if (array.size() > 0 && (array.strides(1) != 1 || array.strides(0) < array.shape(1))) {
-    throw std::invalid_argument("need rows without gaps, top to bottom");
-  }
-  return {array.data(), array.shape(0), array.shape(1), 1,
-          array.size() > 0 ? array.strides(0) : array.shape(1)};
+  return view(array);
 }
 
 std::vector<PixelPoint> to_points(const std::optional<Array<std::int32_t>>& array) {
@@ -97,27 +91,45 @@ std::vector<PixelPoint> to_points(const std::optional<Array<std::int32_t>>& arra
   return out;
 }
 
-MembraneTile label(const Rows& mask, const std::optional<Rows>& density,
+MembraneTile label(const Rows<std::uint8_t>& mask,
+                   const std::optional<Rows<std::uint8_t>>& density,
                    const std::optional<Array<std::int32_t>>& nuclei,
                    const std::string& device) {
   const Device where = parse_device(device);
-  const auto mask_view = view_rows(mask);
+  const auto mask_view = view_plane(mask);
   const auto density_view =
-      density ? view_rows(*density) : ImageView<const std::uint8_t>{};
+      density ? view_plane(*density) : ImageView<const std::uint8_t>{};
   const auto points = to_points(nuclei);
   const py::gil_scoped_release unlocked;
   return membrane_label(mask_view, density_view, points, where);
 }
 
+Array<std::uint8_t> prune(const Rows& mask, std::int32_t length_px,
+                          const std::string& device) {
+  const Device where = parse_device(device);
+  const auto in = view_rows(mask);
+  Array<std::uint8_t> out({mask.shape(0), mask.shape(1)});
+  const auto out_view = mutable_view(out);
+  const py::gil_scoped_release unlocked;
+  membrane_prune(in, length_px, out_view, where);
+  return out;
+}
+
 }  // namespace
 
 void bind_membrane(py::module_& m) {
+  m.attr("PRUNE_HALF_WIDTH_PX") = kPruneHalfWidthPx;
+  m.attr("PRUNE_MAX_LENGTH_PX") = kPruneMaxLengthPx;
+  m.def("prune_reach_px", &prune_reach_px, "length_px"_a);
+  m.def("membrane_prune", &prune, "mask"_a, "length_px"_a, py::kw_only(),
+        "device"_a = "cpu");
   py::class_<MembraneTile>(m, "MembraneTile")
       .def_property_readonly("height", &MembraneTile::height)
       .def_property_readonly("width", &MembraneTile::width)
       .def_property_readonly("has_density", &MembraneTile::has_density);
-  m.def("membrane_label", &label, "mask"_a, "density"_a = py::none(),
-        "nuclei"_a = py::none(), py::kw_only(), "device"_a = "cpu");
+  m.def("membrane_label", &label, "mask"_a.noconvert(),
+        "density"_a.noconvert() = py::none(), "nuclei"_a.noconvert() = py::none(),
+        py::kw_only(), "device"_a = "cpu");
   py::class_<MembraneMerge>(m, "MembraneMerge")
       .def(py::init<std::int64_t, std::int64_t, std::int32_t, std::int32_t>(), "width"_a,
            "height"_a, "tile_width"_a, "tile_height"_a)

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -9,6 +10,7 @@
 
 #include "bindings.h"
 #include "her2fast/tile_reader.h"
+#include "io/pixel_blocks.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -61,6 +63,60 @@ py::tuple read(const TileReader& reader, std::int64_t x_px, std::int64_t y_px,
   }
   return py::make_tuple(rgb, std::string(tile_status_name(status)));
 }
+
+/// Arrays whose memory serves again when nobody holds them any more: the system clears
+/// every page of a new one, which takes as long as a sixth of the decoding.
+class BatchBuffers {
+ public:
+  /// (n, h, w, 3) without a value.
+  Array<std::uint8_t> take(std::int64_t n, std::int64_t h, std::int64_t w) {
+    if (n < 1 || h < 1 || w < 1 || n > (1 << 14) || h > (1 << 20) || w > (1 << 20)) {
+      throw std::invalid_argument("need 1 <= n <= 2^14 tiles of 1 to 2^20 px a side");
+    }
+    const auto bytes = static_cast<std::size_t>(n * h * w * 3);
+    auto loan = std::make_unique<Loan>();
+    loan->idle = idle_;
+    {
+      const std::lock_guard lock(idle_->mutex);
+      auto& buffers = idle_->buffers;
+      const auto fits = std::find_if(buffers.begin(), buffers.end(),
+                                     [&](const auto& b) { return b.bytes >= bytes; });
+      if (fits != buffers.end()) {
+        loan->buffer = std::move(*fits);
+        buffers.erase(fits);
+      }
+    }
+    if (loan->buffer.data == nullptr) loan->buffer = {huge_bytes(bytes), bytes};
+    std::uint8_t* data = loan->buffer.data.get();
+    const py::capsule owner(loan.get(), [](void* held) {
+      const std::unique_ptr<Loan> ended(static_cast<Loan*>(held));
+      const std::lock_guard lock(ended->idle->mutex);
+      if (ended->idle->buffers.size() < kMaxIdle) {
+        ended->idle->buffers.push_back(std::move(ended->buffer));
+      }
+    });
+    loan.release();
+    return Array<std::uint8_t>({n, h, w, std::int64_t{3}}, data, owner);
+  }
+
+ private:
+  // The batches that are read ahead and one that is looked at.
+  static constexpr std::size_t kMaxIdle = 4;
+  struct Buffer {
+    HugeBytes data;
+    std::size_t bytes = 0;
+  };
+  struct Idle {
+    Idle() { buffers.reserve(kMaxIdle); }  // giving back never allocates
+    std::mutex mutex;
+    std::vector<Buffer> buffers;
+  };
+  struct Loan {
+    std::shared_ptr<Idle> idle;
+    Buffer buffer;
+  };
+  std::shared_ptr<Idle> idle_ = std::make_shared<Idle>();
+};
 
 py::object next(TileReader& reader) {
   TileAnswer answer;
@@ -123,6 +179,9 @@ std::vector<std::string> next_statuses(TileReader& reader, std::size_t count) {
 }  // namespace
 
 void bind_reader(py::module_& m) {
+  py::class_<BatchBuffers>(m, "BatchBuffers")
+      .def(py::init<>())
+      .def("take", &BatchBuffers::take, "n"_a, "h"_a, "w"_a);
   py::class_<TileReader, std::shared_ptr<TileReader>>(m, "TileReader")
       .def(py::init(&make_reader), "slide"_a, "spacing_um"_a, py::kw_only(),
            "workers"_a = 2, "cache_bytes"_a = std::size_t{64} << 20, "max_ahead"_a = 64,

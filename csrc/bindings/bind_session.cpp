@@ -313,7 +313,14 @@ void bind_patch_session(py::module_& m) {
                              [](const PyBatch& self) { return self.batch.model; })
       .def_property_readonly("valid",
                              [](const PyBatch& self) { return self.batch.valid; })
-      .def_readonly("rgb", &PyBatch::rgb);
+      .def_readonly("rgb", &PyBatch::rgb)
+      .def("__dlpack__",
+           [](const PyBatch& self, const py::kwargs& options) -> py::object {
+             return self.rgb.attr("__dlpack__")(**options);
+           })
+      .def("__dlpack_device__", [](const PyBatch& self) -> py::object {
+        return self.rgb.attr("__dlpack_device__")();
+      });
   py::class_<PatchSession>(m, "PatchSession")
       .def(py::init(&make_session), "size_px"_a, "slide_spacing_um"_a, py::kw_only(),
            "spacing_um"_a, "patch_px"_a, "tile_px"_a, "halo_px"_a, "class_names"_a,
@@ -341,7 +348,7 @@ void bind_patch_session(py::module_& m) {
       .def(
           "push",
           [](PatchSession& self, std::int64_t id,
-             const std::optional<Array<std::uint8_t>>& rgb, const std::string& status) {
+             const std::optional<Rows<std::uint8_t>>& rgb, const std::string& status) {
             const ImageView<const std::uint8_t> pixels =
                 rgb ? view(*rgb) : ImageView<const std::uint8_t>{};
             const TileStatus parsed = parse_tile_status(status);

@@ -21,15 +21,29 @@ namespace her2fast::bindings {
 template <typename T>
 using Array = pybind11::array_t<T, pybind11::array::c_style>;
 
-/// (H, W) or (H, W, C) as a view; the array must outlive it.
+/// Rows are whole but may lie apart: part of a larger image is read where it lies.
 template <typename T>
-ImageView<const T> view(const Array<T>& array) {
+using Rows = pybind11::array_t<T, 0>;
+
+/// (H, W) or (H, W, C) as a view; the array must outlive it.
+template <typename T, int Flags>
+ImageView<const T> view(const pybind11::array_t<T, Flags>& array) {
   if (array.ndim() != 2 && array.ndim() != 3) {
     throw std::invalid_argument("need an array of 2 or 3 dimensions, got " +
                                 std::to_string(array.ndim()));
   }
-  return {array.data(), array.shape(0), array.shape(1),
-          array.ndim() == 3 ? array.shape(2) : 1};
+  const pybind11::ssize_t item = sizeof(T);
+  const pybind11::ssize_t height = array.shape(0), width = array.shape(1);
+  const pybind11::ssize_t channels = array.ndim() == 3 ? array.shape(2) : 1;
+  const pybind11::ssize_t row = width * channels * item;
+  // NumPy gives an axis of length 0 or 1 any stride.
+  const bool apart = array.size() > 0 && height > 1;
+  if ((array.size() > 0 && channels > 1 && array.strides(2) != item) ||
+      (array.size() > 0 && width > 1 && array.strides(1) != channels * item) ||
+      (apart && (array.strides(0) < row || array.strides(0) % item != 0))) {
+    throw std::invalid_argument("need rows without gaps, top to bottom");
+  }
+  return {array.data(), height, width, channels, apart ? array.strides(0) / item : 0};
 }
 
 template <typename T>
@@ -58,9 +72,11 @@ void bind_kernels(pybind11::module_& m);
 void bind_training_kernels(pybind11::module_& m);
 void bind_membrane(pybind11::module_& m);
 void bind_cells(pybind11::module_& m);
+void bind_epithelium(pybind11::module_& m);
 void bind_guideline(pybind11::module_& m);
 void bind_io(pybind11::module_& m);
 void bind_convert(pybind11::module_& m);
+void bind_dlpack(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
 void bind_review(pybind11::module_& m);

@@ -7,8 +7,10 @@ PYBIND11_MODULE(_core, m) {
   her2fast::bindings::bind_kernels(m);
   her2fast::bindings::bind_membrane(m);
   her2fast::bindings::bind_cells(m);
+  her2fast::bindings::bind_epithelium(m);
   her2fast::bindings::bind_guideline(m);
   her2fast::bindings::bind_io(m);
+  her2fast::bindings::bind_dlpack(m);
   her2fast::bindings::bind_session(m);
   her2fast::bindings::bind_review(m);
   her2fast::bindings::bind_cuda(m);

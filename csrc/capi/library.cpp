@@ -32,7 +32,10 @@ static_assert(HER2_ROI_OUTSIDE == engine_status(Code::kRoiOutside));
 static_assert(HER2_MISSING_TILES == engine_status(Code::kMissingTiles));
 static_assert(HER2_MODEL_HASH == engine_status(Code::kModelHash));
 static_assert(HER2_MODEL_SHAPE == engine_status(Code::kModelShape));
+static_assert(HER2_MODEL_CLASSES == engine_status(Code::kModelClasses));
 static_assert(HER2_NON_FINITE == engine_status(Code::kNonFinite));
+static_assert(HER2_GPU_OOM == engine_status(Code::kGpuOom));
+static_assert(HER2_GPU_LOST == engine_status(Code::kGpuLost));
 static_assert(HER2_CRASH == engine_status(Code::kCrash));
 static_assert(HER2_CANCELLED == engine_status(Code::kCancelled));
 

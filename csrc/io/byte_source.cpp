@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/byte_source.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
 #include <vector>
 
+#include "core/native_file.h"
 #include "core/printable.h"
 #include "core/sha256.h"
 #include "her2fast/error.h"
@@ -35,70 +32,48 @@ class FileSource final : public ByteSource {
       throw Error(Code::kNotFound,
                   name_ + ": need a path without NUL, of at least a byte");
     }
-    // stat first: opening a device or a FIFO may block or have effects.
-    struct stat status{};
-    if (::stat(path.c_str(), &status) != 0) throw_open_error(errno, name_);
-    check_regular(status);
-    do {
-      descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    } while (descriptor_ < 0 && errno == EINTR);
-    if (descriptor_ < 0) throw_open_error(errno, name_);
-    try {
-      if (::fstat(descriptor_, &status) != 0) throw_open_error(errno, name_);
-      check_regular(status);  // the path may have changed between the two calls
-    } catch (...) {
-      ::close(descriptor_);
-      throw;
+    const int error = file_.open_to_read(path);
+    if (error == NativeFile::kNotRegular) {
+      throw Error(Code::kNotRegular,
+                  name_ + ": not a regular file; name the slide's file itself");
     }
-    size_ = static_cast<std::uint64_t>(status.st_size);
+    if (error != 0) throw_open_error(error, name_);
   }
-  ~FileSource() override { ::close(descriptor_); }
-  FileSource(const FileSource&) = delete;
-  FileSource& operator=(const FileSource&) = delete;
 
-  std::uint64_t size() const override { return size_; }
+  std::uint64_t size() const override { return file_.size(); }
   const std::string& name() const override { return name_; }
 
   void read(std::uint64_t offset, std::size_t size, std::byte* out) const override {
-    if (offset > size_ || size > size_ - offset) throw_truncated(offset, size);
+    if (offset > file_.size() || size > file_.size() - offset) {
+      throw_truncated(offset, size);
+    }
     while (size > 0) {
-      const ssize_t got = ::pread(descriptor_, out, size, static_cast<off_t>(offset));
-      if (got < 0) {
-        if (errno == EINTR) continue;
+      std::size_t got = 0;
+      if (const int error = file_.read_at(offset, out, size, got); error != 0) {
         throw Error(Code::kIo, name_ + ": cannot read at byte " + std::to_string(offset) +
-                                   ": " + reason(errno));
+                                   ": " + reason(error));
       }
       if (got == 0) throw_truncated(offset, size);  // it shrank after it was opened
-      offset += static_cast<std::uint64_t>(got);
-      size -= static_cast<std::size_t>(got);
+      offset += got;
+      size -= got;
       out += got;
     }
   }
 
-#ifdef POSIX_FADV_WILLNEED
   void expect(std::uint64_t offset, std::uint64_t size) const override {
-    // A hint that fails is none: reading itself says what is wrong.
-    static_cast<void>(::posix_fadvise(descriptor_, static_cast<off_t>(offset),
-                                      static_cast<off_t>(size), POSIX_FADV_WILLNEED));
+    file_.expect(offset, size);
   }
-#endif
 
  private:
-  void check_regular(const struct stat& status) const {
-    if (S_ISREG(status.st_mode)) return;
-    throw Error(Code::kNotRegular,
-                name_ + ": not a regular file; name the slide's file itself");
-  }
   [[noreturn]] void throw_truncated(std::uint64_t offset, std::size_t size) const {
     throw Error(Code::kTruncated, name_ + ": need " + std::to_string(size) +
                                       " bytes at byte " + std::to_string(offset) +
-                                      ", the file has " + std::to_string(size_) +
+                                      ", the file has " + std::to_string(file_.size()) +
                                       "; copy it again from the scanner");
   }
 
   std::string name_;
-  int descriptor_ = -1;
-  std::uint64_t size_ = 0;
+  NativeFile file_;
 };
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "core/native_file.h"
+
 namespace her2fast::io {
 
 /// Written in order to a temporary name beside `path`; `commit` syncs and renames it,
@@ -29,7 +31,7 @@ class OutputFile {
 
   std::string path_;
   std::string temporary_;
-  int descriptor_ = -1;
+  NativeFile file_;
   std::uint64_t size_ = 0;
 };
 

@@ -6,18 +6,9 @@
 #include <limits>
 #include <string>
 
+#include "core/hot.h"
 #include "her2fast/error.h"
 
-// A second copy of the hot loops for AVX2, chosen at load time. Both compute exact
-// integers, so they give the same bits. Not under sanitizers: the resolver would run
-// before their start-up.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) &&            \
-    !defined(__SANITIZE_THREAD__)
-#define HER2FAST_HOT __attribute__((target_clones("avx2", "default")))
-#else
-#define HER2FAST_HOT
-#endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HER2FAST_AVX2
 #include <immintrin.h>
@@ -79,27 +70,66 @@ void across_plain(const float* row, const AxisWeights& x, std::uint8_t* out) {
 }
 
 #ifdef HER2FAST_AVX2
-/// The same sums, one lane a channel; the fourth lane carries the next pixel's red and is
-/// overwritten or left out. Inlined with a constant `taps`, so that the inner loop
-/// unrolls.
-__attribute__((target("avx2"), always_inline)) inline void across_taps(
+/// The same sums, one lane a channel; the fourth lane carries the next pixel's red.
+__attribute__((target("avx2"), always_inline)) inline int pixel_exact(const float* from,
+                                                                      const double* w,
+                                                                      std::int32_t taps) {
+  __m256d total = _mm256_set1_pd(0x1p31);
+  for (std::int32_t t = 0; t < taps; ++t) {
+    const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(from + 3 * t));
+    total = _mm256_add_pd(total, _mm256_mul_pd(value, _mm256_broadcast_sd(w + t)));
+  }
+  const __m128i rounded =
+      _mm256_cvttpd_epi32(_mm256_mul_pd(total, _mm256_set1_pd(0x1p-32)));
+  return _mm_cvtsi128_si32(_mm_shuffle_epi8(rounded, _mm_set1_epi32(0x0C080400)));
+}
+
+/// Two pixels at once in floats, which are right but for a known error; where a value
+/// lies that near to the next integer, the two are done again exactly. Inlined with a
+/// constant `taps`, so that the inner loop unrolls.
+///
+/// A value is at most 255.5, its products are rounded by 2^-24 of themselves and each of
+/// the `taps` sums by 2^-24 of at most 256: together (taps + 1) 2^-16 at most.
+__attribute__((target("avx2"), always_inline)) inline void across_pairs(
     const float* row, const AxisWeights& x, std::int32_t taps, std::uint8_t* out) {
-  const __m256d half = _mm256_set1_pd(0x1p31);
-  const __m256d scale = _mm256_set1_pd(0x1p-32);
-  const __m128i low_bytes = _mm_set1_epi32(0x0C080400);
+  const __m256 half = _mm256_set1_ps(0.5F);
+  const __m256 sure = _mm256_set1_ps(0.5F - static_cast<float>(taps + 1) * 0x1p-16F);
+  const __m256 sign = _mm256_set1_ps(-0.0F);
+  const __m256i low_bytes = _mm256_set1_epi32(0x0C080400);
   const std::int32_t* starts = x.starts();
-  const double* w = x.weights(0);
+  const float* w = x.pair_weights();
+  const double* exact = x.weights(0);
   const std::int64_t count = x.count();
-  for (std::int64_t i = 0; i < count; ++i, w += taps, out += 3) {
-    const float* from = row + 3 * static_cast<std::int64_t>(starts[i]);
-    __m256d total = half;
+  std::int64_t i = 0;
+  // Four bytes are written for a pixel, so the last ones of a row are not among these.
+  for (; i + 2 < count; i += 2, w += 8 * taps, exact += 2 * taps, out += 6) {
+    const float* first = row + 3 * static_cast<std::int64_t>(starts[i]);
+    const float* second = row + 3 * static_cast<std::int64_t>(starts[i + 1]);
+    __m256 value = half;
     for (std::int32_t t = 0; t < taps; ++t) {
-      const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(from + 3 * t));
-      total = _mm256_add_pd(total, _mm256_mul_pd(value, _mm256_broadcast_sd(w + t)));
+      const __m256 both =
+          _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(first + 3 * t)),
+                               _mm_loadu_ps(second + 3 * t), 1);
+      value = _mm256_add_ps(value, _mm256_mul_ps(both, _mm256_loadu_ps(w + 8 * t)));
     }
-    const __m128i rounded = _mm256_cvttpd_epi32(_mm256_mul_pd(total, scale));
-    const int bytes = _mm_cvtsi128_si32(_mm_shuffle_epi8(rounded, low_bytes));
-    std::memcpy(out, &bytes, i + 1 < count ? 4 : 3);
+    const __m256i whole = _mm256_cvttps_epi32(value);
+    const __m256 middle =
+        _mm256_sub_ps(_mm256_sub_ps(value, _mm256_cvtepi32_ps(whole)), half);
+    const __m256 unsure = _mm256_cmp_ps(_mm256_andnot_ps(sign, middle), sure, _CMP_GE_OQ);
+    const __m256i bytes = _mm256_shuffle_epi8(whole, low_bytes);
+    int a = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+    int b = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+    if (__builtin_expect((_mm256_movemask_ps(unsure) & 0x77) != 0, 0)) {
+      a = pixel_exact(first, exact, taps);
+      b = pixel_exact(second, exact + taps, taps);
+    }
+    std::memcpy(out, &a, 4);
+    std::memcpy(out + 3, &b, 4);
+  }
+  for (; i < count; ++i, exact += taps, out += 3) {
+    const int bytes =
+        pixel_exact(row + 3 * static_cast<std::int64_t>(starts[i]), exact, taps);
+    std::memcpy(out, &bytes, 3);
   }
 }
 
@@ -107,17 +137,15 @@ __attribute__((target("avx2"))) void across_avx2(const float* row, const AxisWei
                                                  std::uint8_t* out) {
   switch (x.max_taps()) {
     case 2:
-      return across_taps(row, x, 2, out);
+      return across_pairs(row, x, 2, out);
     case 3:
-      return across_taps(row, x, 3, out);
+      return across_pairs(row, x, 3, out);
     case 4:
-      return across_taps(row, x, 4, out);
+      return across_pairs(row, x, 4, out);
     case 5:
-      return across_taps(row, x, 5, out);
-    case 6:
-      return across_taps(row, x, 6, out);
+      return across_pairs(row, x, 5, out);
     default:
-      return across_taps(row, x, x.max_taps(), out);
+      return across_pairs(row, x, x.max_taps(), out);
   }
 }
 #endif
@@ -243,6 +271,14 @@ void AxisWeights::plan(AxisStep step, std::int64_t index, std::int64_t count) {
     }
     max_taps_ = widest;
   }
+  pair_weights_.resize(static_cast<std::size_t>(count / 2 * max_taps_ * 8));
+  float* pair = pair_weights_.data();
+  for (std::int64_t i = 0; i + 1 < count; i += 2) {
+    for (std::int32_t t = 0; t < max_taps_; ++t, pair += 8) {
+      std::fill_n(pair, 4, static_cast<float>(weights(i)[t] * 0x1p-32));
+      std::fill_n(pair + 4, 4, static_cast<float>(weights(i + 1)[t] * 0x1p-32));
+    }
+  }
   box_ =
       part == 0 && (whole == 1 || whole == 2 || whole == 4 || whole == 8 || whole == 16)
           ? static_cast<int>(whole)
@@ -252,59 +288,95 @@ void AxisWeights::plan(AxisStep step, std::int64_t index, std::int64_t count) {
   phase_ = phase;
 }
 
-void resample(ImageView<const std::uint8_t> source, const AxisWeights& x,
-              const AxisWeights& y, ImageView<std::uint8_t> out,
-              ResampleScratch& scratch) {
-  if (source.channels != 3 || out.channels != 3 || source.width != x.source_px() ||
-      source.height != y.source_px() || out.width != x.count() ||
-      out.height != y.count()) {
+namespace {
+
+/// One row of means along y, over the source's whole width.
+void down_row(const SourceTiles& source, std::int64_t top, const double* w,
+              std::int32_t taps, float* row) {
+  const std::size_t columns = source.x.size() - 1;
+  for (std::size_t column = 0; column < columns; ++column) {
+    const std::int64_t length = 3 * (source.x[column + 1] - source.x[column]);
+    float* to = row + 3 * source.x[column];
+    std::size_t tile_row = 0;
+    const auto at = [&](std::int64_t y) {
+      while (y >= source.y[tile_row + 1]) ++tile_row;
+      return source.tiles[tile_row * columns + column].row(y - source.y[tile_row]);
+    };
+    const std::uint8_t* first = at(top);
+    std::int32_t done = 1;
+    if (taps == 1) {
+      first_rows(first, static_cast<float>(w[0]), length, to);
+    } else {
+      first_two_rows(first, static_cast<float>(w[0]), at(top + 1),
+                     static_cast<float>(w[1]), length, to);
+      done = 2;
+    }
+    for (; done < taps; ++done) {
+      add_row(at(top + done), static_cast<float>(w[done]), length, to);
+    }
+  }
+}
+
+void check_sizes(std::int64_t width, std::int64_t height, bool rgb, const AxisWeights& x,
+                 const AxisWeights& y, ImageView<std::uint8_t> out) {
+  if (!rgb || out.channels != 3 || width != x.source_px() || height != y.source_px() ||
+      out.width != x.count() || out.height != y.count()) {
     throw std::invalid_argument("need a source of " + std::to_string(y.source_px()) +
                                 " x " + std::to_string(x.source_px()) +
                                 " x 3 and an out of " + std::to_string(y.count()) +
                                 " x " + std::to_string(x.count()) + " x 3");
   }
-  if (x.box() == 1 && y.box() == 1) {
-    for (std::int64_t j = 0; j < out.height; ++j) {
-      std::memcpy(out.row(j), source.row(j), static_cast<std::size_t>(out.width) * 3);
-    }
-    return;
+}
+
+}  // namespace
+
+void resample(const SourceTiles& source, const AxisWeights& x, const AxisWeights& y,
+              ImageView<std::uint8_t> out, ResampleScratch& scratch) {
+  bool rgb = source.x.size() > 1 && source.y.size() > 1 &&
+             source.tiles.size() == (source.x.size() - 1) * (source.y.size() - 1);
+  for (std::size_t i = 0; rgb && i < source.tiles.size(); ++i) {
+    const std::size_t column = i % (source.x.size() - 1), row = i / (source.x.size() - 1);
+    rgb = source.tiles[i].channels == 3 &&
+          source.tiles[i].width == source.x[column + 1] - source.x[column] &&
+          source.tiles[i].height == source.y[row + 1] - source.y[row];
   }
-  if (x.box() == y.box()) {
+  check_sizes(rgb ? source.x.back() : 0, rgb ? source.y.back() : 0, rgb, x, y, out);
+  // Padding taps and the fourth lane read up to max_taps pixels and one value past the
+  // row.
+  scratch.row.assign(static_cast<std::size_t>(source.x.back() * 3 + 3 * x.max_taps() + 1),
+                     0.0F);
+  for (std::int64_t j = 0; j < out.height; ++j) {
+    down_row(source, y.start(j), y.weights(j), y.taps(j), scratch.row.data());
+    across(scratch.row.data(), x, out.row(j));
+  }
+}
+
+void resample(ImageView<const std::uint8_t> source, const AxisWeights& x,
+              const AxisWeights& y, ImageView<std::uint8_t> out,
+              ResampleScratch& scratch) {
+  check_sizes(source.width, source.height, source.channels == 3, x, y, out);
+  if (is_box(x, y)) {
     switch (x.box()) {
+      case 1:
+        for (std::int64_t j = 0; j < out.height; ++j) {
+          std::memcpy(out.row(j), source.row(j), static_cast<std::size_t>(out.width) * 3);
+        }
+        return;
       case 2:
         return box<2>(source, out, scratch.sums);
       case 4:
         return box<4>(source, out, scratch.sums);
       case 8:
         return box<8>(source, out, scratch.sums);
-      case 16:
-        return box<16>(source, out, scratch.sums);
       default:
-        break;
+        return box<16>(source, out, scratch.sums);
     }
   }
-  const std::int64_t length = source.width * 3;
-  // Padding taps and the fourth lane read up to max_taps pixels and one value past the
-  // row.
-  scratch.row.assign(static_cast<std::size_t>(length + 3 * x.max_taps() + 1), 0.0F);
-  for (std::int64_t j = 0; j < out.height; ++j) {
-    const double* w = y.weights(j);
-    const std::int32_t taps = y.taps(j);
-    const std::int64_t top = y.start(j);
-    float* row = scratch.row.data();
-    std::int32_t done = 1;
-    if (taps == 1) {
-      first_rows(source.row(top), static_cast<float>(w[0]), length, row);
-    } else {
-      first_two_rows(source.row(top), static_cast<float>(w[0]), source.row(top + 1),
-                     static_cast<float>(w[1]), length, row);
-      done = 2;
-    }
-    for (; done < taps; ++done) {
-      add_row(source.row(top + done), static_cast<float>(w[done]), length, row);
-    }
-    across(row, x, out.row(j));
-  }
+  SourceTiles& one = scratch.one;
+  one.x.assign({0, source.width});
+  one.y.assign({0, source.height});
+  one.tiles.assign({source});
+  resample(one, x, y, out, scratch);
 }
 
 }  // namespace her2fast

@@ -68,6 +68,8 @@ class AxisWeights {
   /// Row length of weights(): the widest pixel's taps; narrower ones end in zeros.
   std::int32_t max_taps() const { return max_taps_; }
   const double* weights(std::int64_t i) const { return weights_.data() + i * max_taps_; }
+  /// (count / 2, max_taps, 8): 2^-32 of the weights of two pixels, four times each.
+  const float* pair_weights() const { return pair_weights_.data(); }
   /// n where every grid pixel is exactly n source pixels and n is 1, 2, 4, 8 or 16; else
   /// 0.
   int box() const { return box_; }
@@ -82,11 +84,19 @@ class AxisWeights {
   std::vector<std::int32_t> starts_;  // source px from the window's first column (row)
   std::vector<std::int32_t> counts_;
   std::vector<double> weights_;  // (count, max_taps); integers 0 to 65536
+  std::vector<float> pair_weights_;
+};
+
+/// A source that lies in tiles side by side, so that nobody has to put it together.
+struct SourceTiles {
+  std::vector<std::int64_t> x, y;  ///< edges of columns and rows of tiles, from 0
+  std::vector<ImageView<const std::uint8_t>> tiles;  ///< row by row, cut to the source
 };
 
 struct ResampleScratch {
   std::vector<float> row;
   std::vector<std::uint16_t> sums;
+  SourceTiles one;  // a picture as the one tile it is
 };
 
 /// @param source (y.source_px(), x.source_px(), 3); white has been filled in beyond the
@@ -96,5 +106,13 @@ struct ResampleScratch {
 void resample(ImageView<const std::uint8_t> source, const AxisWeights& x,
               const AxisWeights& y, ImageView<std::uint8_t> out,
               ResampleScratch& scratch);
+/// The same from tiles.
+void resample(const SourceTiles& source, const AxisWeights& x, const AxisWeights& y,
+              ImageView<std::uint8_t> out, ResampleScratch& scratch);
+
+/// Whether every pixel is the mean of n x n, for which there is a quicker way.
+inline bool is_box(const AxisWeights& x, const AxisWeights& y) {
+  return x.box() != 0 && x.box() == y.box();
+}
 
 }  // namespace her2fast

@@ -39,16 +39,13 @@ TileCache::Held TileCache::get(const TileKey& key, std::int32_t width_px,
   }
   Tile& tile = insert(key, width_px, height_px);
   const std::size_t bytes = tile_bytes(width_px, height_px);
-  lock.unlock();
   TileStatus status = TileStatus::kOk;
   try {
-    if (tile.rgb_bytes < bytes) {
-      tile.rgb = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
-      tile.rgb_bytes = bytes;
-    }
-    status = decode({tile.rgb.get(), height_px, width_px, 3});
+    if (tile.pixels.bytes() < bytes) tile.pixels = blocks_.take(bytes);
+    lock.unlock();
+    status = decode({tile.pixels.data(), height_px, width_px, 3});
   } catch (...) {
-    lock.lock();
+    if (!lock.owns_lock()) lock.lock();
     bytes_ -= bytes;
     tiles_.erase(key);
     decoded_.notify_all();

@@ -15,10 +15,12 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "her2fast/geometry.h"
 #include "her2fast/image.h"
+#include "io/pixel_blocks.h"
 
 namespace her2fast {
 
@@ -37,9 +39,12 @@ class TileCache {
   class Held {
    public:
     Held(TileCache& cache, Tile& tile) : cache_(&cache), tile_(&tile) {}
-    Held(const Held&) = delete;
-    Held& operator=(const Held&) = delete;
-    ~Held() { cache_->release(*tile_); }
+    Held(Held&& other) noexcept
+        : cache_(other.cache_), tile_(std::exchange(other.tile_, nullptr)) {}
+    Held& operator=(Held&&) = delete;
+    ~Held() {
+      if (tile_ != nullptr) cache_->release(*tile_);
+    }
     ImageView<const std::uint8_t> rgb() const;  ///< (tile height, tile width, 3)
     TileStatus status() const;
 
@@ -80,6 +85,7 @@ class TileCache {
   mutable std::mutex mutex_;
   std::condition_variable decoded_;
   const std::size_t capacity_bytes_;
+  PixelBlocks blocks_;  // outlives the tiles
   std::size_t bytes_ = 0;
   Map tiles_;
   Tile* newest_ = nullptr;  // list of the tiles that nobody holds
@@ -89,8 +95,7 @@ class TileCache {
 
 struct TileCache::Tile {
   TileKey key;
-  std::unique_ptr<std::uint8_t[]> rgb;  // not a vector: the decoder writes every element
-  std::size_t rgb_bytes = 0;
+  PixelBlocks::Piece pixels;  // the decoder writes every element
   std::int32_t width_px = 0;
   std::int32_t height_px = 0;
   TileStatus status = TileStatus::kOk;
@@ -101,7 +106,7 @@ struct TileCache::Tile {
 };
 
 inline ImageView<const std::uint8_t> TileCache::Held::rgb() const {
-  return {tile_->rgb.get(), tile_->height_px, tile_->width_px, 3};
+  return {tile_->pixels.data(), tile_->height_px, tile_->width_px, 3};
 }
 inline TileStatus TileCache::Held::status() const { return tile_->status; }
 

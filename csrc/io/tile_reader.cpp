@@ -223,7 +223,27 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   }
 
   ImageView<std::uint8_t> window = out;
-  if (!identity) {
+  // Averages are taken from the tiles where they lie, but for whole numbers of pixels:
+  // that way is quicker over one picture.
+  const bool in_place = inside && !is_box(scratch.x, scratch.y);
+  const struct Letting {
+    std::vector<TileCache::Held>& held;
+    ~Letting() { held.clear(); }  // also where a tile cannot be read
+  } letting{scratch.held};
+  if (in_place) {
+    const auto edges = [](std::int64_t first, std::int64_t begin, std::int64_t end,
+                          std::int64_t side, std::vector<std::int64_t>& out_edges) {
+      out_edges.assign(1, 0);
+      for (std::int64_t tile = begin; tile < end; ++tile)
+        out_edges.push_back((tile + 1) * side - first);
+    };
+    edges(x0, column0, column1, tile_width, scratch.tiles.x);
+    edges(y0, row0, row1, tile_height, scratch.tiles.y);
+    scratch.tiles.x.push_back(width);
+    scratch.tiles.y.push_back(height);
+    scratch.tiles.tiles.resize(
+        static_cast<std::size_t>((column1 - column0 + 1) * (row1 - row0 + 1)));
+  } else if (!identity) {
     scratch.window.resize(static_cast<std::size_t>(width) *
                           static_cast<std::size_t>(height) * 3);
     window = {scratch.window.data(), height, width, 3};
@@ -235,20 +255,31 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
     const std::int64_t bottom = std::min(y1, (row + 1) * tile_height);
     const std::int64_t left = std::max(x0, column * tile_width);
     const std::int64_t right = std::min(x1, (column + 1) * tile_width);
-    if (whole && !cache.has({plan.level, plan.denominator, column, row})) {
+    if (whole && !in_place && !cache.has({plan.level, plan.denominator, column, row})) {
       return slide->read_tile(
           plan.level, column, row, plan.denominator,
           crop(window, left - x.first, top - y.first, tile_width, tile_height),
           *scratch.decode);
     }
-    const TileCache::Held tile = tile_at(column, row);
+    TileCache::Held tile = tile_at(column, row);
     const ImageView<const std::uint8_t> rgb = tile.rgb();
+    const std::uint8_t* corner =
+        rgb.row(top - row * tile_height) + 3 * (left - column * tile_width);
+    const TileStatus status = tile.status();
+    if (in_place) {
+      const std::int64_t number =
+          (row - row0) * (column1 - column0 + 1) + column - column0;
+      scratch.tiles.tiles[static_cast<std::size_t>(number)] = {
+          corner, bottom - top, right - left, 3, rgb.stride};
+      scratch.held.push_back(std::move(tile));
+      return status;
+    }
     for (std::int64_t v = top; v < bottom; ++v) {
       std::memcpy(window.row(v - y.first) + 3 * (left - x.first),
-                  rgb.row(v - row * tile_height) + 3 * (left - column * tile_width),
+                  corner + (v - top) * rgb.stride,
                   static_cast<std::size_t>(right - left) * 3);
     }
-    return tile.status();
+    return status;
   };
   // Threads take neighboring requests, which share tiles: what another one decodes just
   // now is left for the end, or all would wait for one.
@@ -265,7 +296,11 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
   for (const auto& [column, row] : scratch.later) {
     worst = std::max(worst, fill_from(column, row));
   }
-  if (!identity) resample(window, scratch.x, scratch.y, out, scratch.resample);
+  if (in_place) {
+    resample(scratch.tiles, scratch.x, scratch.y, out, scratch.resample);
+  } else if (!identity) {
+    resample(window, scratch.x, scratch.y, out, scratch.resample);
+  }
   return worst;
 }
 

@@ -25,6 +25,8 @@ struct ReadScratch {
   ResampleScratch resample;
   std::vector<std::uint8_t> window;  // source pixels of a request that spans tiles
   std::vector<std::pair<std::int64_t, std::int64_t>> later;  // columns, rows of tiles
+  SourceTiles tiles;                  // of a request that is averaged from where they lie
+  std::vector<TileCache::Held> held;  // these tiles
 };
 
 struct TileReader::Impl {

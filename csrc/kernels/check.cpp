@@ -6,7 +6,8 @@ namespace her2fast {
 void check_device(Device device, const char* operation) {
   if (device == Device::kCpu) return;
   throw DeviceError(std::string(operation) +
-                    ": this build has no CUDA library; choose device=\"cpu\"");
+                    ": arrays in host memory run on the CPU; choose device=\"cpu\", or "
+                    "pass arrays that lie on a GPU");
 }
 
 void check_workers(int workers) {

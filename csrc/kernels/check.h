@@ -33,6 +33,17 @@ void check_channels(const ImageView<T>& image, int channels, const char* what) {
   }
 }
 
+template <typename T>
+void check_sides(const ImageView<T>& image, std::int64_t most_px, const char* what) {
+  if (image.height < 1 || image.width < 1 || image.height > most_px ||
+      image.width > most_px) {
+    throw std::invalid_argument(std::string("need ") + what + " of 1 to " +
+                                std::to_string(most_px) + " pixels a side, got " +
+                                std::to_string(image.height) + " x " +
+                                std::to_string(image.width));
+  }
+}
+
 /// `out` has one element for every patch of the grid on a `height` x `width` image.
 template <typename T>
 void check_grid(PatchGrid grid, std::int64_t height, std::int64_t width,

@@ -51,11 +51,14 @@ class TileMaker {
     add_membranes();
     for (const int side : {kTop, kRight, kBottom, kLeft}) {
       const bool along = side == kTop || side == kBottom;
-      auto& labels = out_->sides[static_cast<std::size_t>(side)];
-      labels.resize(static_cast<std::size_t>(along ? out_->width : out_->height));
-      for (std::int32_t& label : labels) {
+      auto& parts = out_->sides[static_cast<std::size_t>(side)];
+      const std::int32_t length = along ? out_->width : out_->height;
+      // Neighbors of one kind are connected, so the kinds of parts take turns.
+      for (std::int32_t i = 0; i < length; ++i) {
         const std::int32_t c = *sides++;
-        label = at(c).is_membrane != 0 ? index_of(c) : ~index_of(c);
+        const std::int32_t label = at(c).is_membrane != 0 ? index_of(c) : ~index_of(c);
+        if (parts.empty() || parts.back().label != label) parts.push_back({i, label});
+        parts.back().end = i + 1;
       }
     }
     return MembraneTile(std::move(out_));

@@ -19,12 +19,18 @@ constexpr SeamPixel kNothing = std::numeric_limits<std::int32_t>::min();
 constexpr bool is_mask(SeamPixel pixel) { return pixel >= 0; }
 constexpr std::int32_t node_of(SeamPixel pixel) { return pixel >= 0 ? pixel : ~pixel; }
 
+/// Stretch of a side that waits; it ends before pixel `end`.
+struct SeamPart {
+  std::int32_t end;
+  SeamPixel pixel;
+};
+
 /// A component on a seam that waits, in a union-find forest. A node is given back as soon
 /// as nothing points at it: a component that runs through the whole slide must not keep
 /// a node for every tile.
 struct SeamNode {
   std::int32_t parent = 0, members = 1;
-  std::int32_t refs = 0;  ///< seam pixels, children and gaps below that point here
+  std::int32_t refs = 0;  ///< seam parts, children and gaps below that point here
   bool mask = false, live = false;
   bool done = false;        ///< no pixel of it waits for a neighbor
   bool cut = false;         ///< mask: reaches the slide's edge
@@ -33,7 +39,7 @@ struct SeamNode {
   std::int32_t above = -1;  ///< gap: the membrane above its first pixel
   std::int32_t compartment_head = -1, compartment_tail = -1;
   std::int32_t compartments = 0;
-  std::int64_t waiting = 0;  ///< seam pixels whose other side is not known
+  std::int64_t waiting = 0;  ///< seam parts whose other side is not known
   std::int64_t enclosed_px = 0;
   MembraneSums sums{};  ///< gap: first, box and px
   std::unique_ptr<DensityHistogram> histogram;
@@ -236,6 +242,12 @@ struct MembraneForest {
     } else {
       node.incomplete = true;
     }
+  }
+
+  /// Windows of one kind that lie between the two sides of a seam.
+  void count_straight(SeamPixel a, SeamPixel b, std::int32_t windows) {
+    if (is_mask(a) == is_mask(b)) return;
+    nodes[find(std::max(a, b))].sums.windows.straight += windows;
   }
 
   void count_window(SeamPixel a, SeamPixel b, SeamPixel c, SeamPixel d) {

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "kernels/check.h"
+#include "kernels/membrane_sweep.h"
 #include "kernels/membrane_tile.h"
 
 namespace her2fast {
@@ -19,308 +18,109 @@ constexpr std::int64_t kMaxTilePx = 8192;
 /// Correction of a band's two ends (decisions.md K10).
 constexpr double kBandEnd = 1.732;
 
-using Word = std::uint64_t;
-
-/// Rows of bits with one spare word each, so that a shift may look one word ahead.
-struct BitRows {
-  std::int64_t words;
-  std::vector<Word> bits;
-
-  const Word* row(std::int64_t y) const { return bits.data() + y * (words + 1); }
-  Word* row(std::int64_t y) { return bits.data() + y * (words + 1); }
-};
-
-/// 64 bytes to 64 bits: bit i is set where byte i is not 0. No branch: whether a byte is
-/// set is chance.
-#if defined(__SSE2__)
-Word pack_word(const std::uint8_t* bytes) {
-  const __m128i zero = _mm_setzero_si128();
-  Word gaps = 0;
-  for (int k = 0; k < 4; ++k) {
-    const auto* at = reinterpret_cast<const __m128i*>(bytes + 16 * k);
-    const int mask = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(at), zero));
-    gaps |= static_cast<Word>(static_cast<std::uint32_t>(mask)) << (16 * k);
-  }
-  return ~gaps;
-}
-#else
-Word pack_word(const std::uint8_t* bytes) {
-  Word word = 0;
-  for (int k = 0; k < 64; ++k) word |= Word{bytes[k] != 0} << k;
-  return word;
-}
-#endif
-
-BitRows pack(const ImageView<const std::uint8_t>& mask) {
-  BitRows out{(mask.width + 63) / 64, {}};
-  out.bits.resize(static_cast<std::size_t>(mask.height * (out.words + 1)));
-  for (std::int64_t y = 0; y < mask.height; ++y) {
-    const std::uint8_t* in = mask.row(y);
-    Word* row = out.row(y);
-    std::int64_t x = 0;
-    for (; x + 64 <= mask.width; x += 64) row[x / 64] = pack_word(in + x);
-    for (; x < mask.width; ++x) row[x / 64] |= Word{in[x] != 0} << (x % 64);
-  }
-  return out;
-}
-
-/// Runs of one kind, row by row; `label` is the number of the run's component.
-struct Runs {
-  std::vector<std::int32_t> start, end, label, row;
-  std::vector<std::int32_t> row_first;  ///< height + 1
-  std::int32_t components = 0;
-
-  void add(std::int32_t from, std::int32_t to, std::int32_t y) {
-    start.push_back(from);
-    end.push_back(to);
-    row.push_back(y);
-  }
-  std::size_t count() const { return start.size(); }
-};
-
-void split_rows(const BitRows& bits, std::int32_t height, std::int32_t width, Runs& mask,
-                Runs& gaps) {
-  for (std::int32_t y = 0; y < height; ++y) {
-    mask.row_first.push_back(static_cast<std::int32_t>(mask.count()));
-    gaps.row_first.push_back(static_cast<std::int32_t>(gaps.count()));
-    const Word* row = bits.row(y);
-    Word carry = 0;
-    std::int32_t from = 0;  // of the run that is open
-    bool inside = false;
-    for (std::int64_t w = 0; w < bits.words; ++w) {
-      Word turns = row[w] ^ ((row[w] << 1) | carry);
-      carry = row[w] >> 63;
-      while (turns != 0) {
-        const auto at = static_cast<std::int32_t>(64 * w + std::countr_zero(turns));
-        turns &= turns - 1;
-        if (at >= width) break;  // the end of a run that ends with the row
-        if (at > from) (inside ? mask : gaps).add(from, at, y);
-        inside = !inside;
-        from = at;
-      }
-    }
-    (inside ? mask : gaps).add(from, width, y);
-  }
-  mask.row_first.push_back(static_cast<std::int32_t>(mask.count()));
-  gaps.row_first.push_back(static_cast<std::int32_t>(gaps.count()));
-}
-
-std::int32_t find(std::vector<std::int32_t>& parent, std::int32_t i) {
-  while (parent[i] != i) {
-    parent[i] = parent[parent[i]];
-    i = parent[i];
-  }
-  return i;
-}
-
-/// Number the components, in the order of their first runs.
-/// @param reach  0: runs join where columns overlap; 1: diagonally too.
-void connect(Runs& runs, std::int32_t reach) {
-  std::vector<std::int32_t> parent;
-  runs.label.resize(runs.count());
-  for (std::size_t y = 0; y + 1 < runs.row_first.size(); ++y) {
-    std::int32_t above = y == 0 ? 0 : runs.row_first[y - 1];
-    const std::int32_t above_end = y == 0 ? 0 : runs.row_first[y];
-    for (std::int32_t j = runs.row_first[y]; j < runs.row_first[y + 1]; ++j) {
-      const std::int32_t from = runs.start[j] - reach, to = runs.end[j] + reach;
-      while (above < above_end && runs.end[above] <= from) ++above;
-      std::int32_t label = -1;
-      for (std::int32_t i = above; i < above_end && runs.start[i] < to; ++i) {
-        const std::int32_t other = find(parent, runs.label[i]);
-        if (label < 0) {
-          label = other;
-        } else if (label != other) {  // the older one stays
-          const auto [old, young] = std::minmax(label, other);
-          parent[young] = old;
-          label = old;
-        }
-      }
-      if (label < 0) {
-        label = static_cast<std::int32_t>(parent.size());
-        parent.push_back(label);
-      }
-      runs.label[j] = label;
-    }
-  }
-  std::vector<std::int32_t> number(parent.size());
-  for (std::size_t i = 0; i < parent.size(); ++i) {
-    const std::int32_t up = parent[i];
-    number[i] = up == static_cast<std::int32_t>(i) ? runs.components++ : number[up];
-  }
-  for (std::int32_t& label : runs.label) label = number[label];
-}
-
-/// Windows of two rows by kind: bit x stands for columns x and x + 1.
-struct WindowWord {
-  Word one, three, straight, across, upper;
-
-  WindowWord(Word a, Word b, Word c, Word d) {
-    const Word odd = a ^ b ^ c ^ d;
-    const Word pair = (a & b) | (c & d) | ((a | b) & (c | d));
-    across = (a & d & ~b & ~c) | (b & c & ~a & ~d);
-    one = odd & ~pair;
-    three = odd & pair;
-    straight = ~odd & pair & ~across & ~(a & b & c & d);
-    upper = a | b;
-  }
-};
-
-/// The processor's own bit count where it has one: without it this is a third of all.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define HER2FAST_COUNTS_BITS __attribute__((target_clones("popcnt", "default")))
-#else
-#define HER2FAST_COUNTS_BITS
-#endif
-
-/// Add the windows of columns [from, to] to a membrane.
-/// @param lower  only those without a pixel in the upper row, which owns the others.
-HER2FAST_COUNTS_BITS void add_windows(const WindowWord* row, std::int32_t from,
-                                      std::int32_t to, bool lower, WindowCounts& sum) {
-  for (std::int32_t w = from / 64; w <= to / 64; ++w) {
-    const WindowWord& word = row[w];
-    Word chosen = ~Word{0};
-    if (w == from / 64) chosen <<= from % 64;
-    if (w == to / 64) chosen &= ~Word{0} >> (63 - to % 64);
-    if (lower) chosen &= ~word.upper;
-    const std::int64_t one = std::popcount(word.one & chosen);
-    const std::int64_t other =
-        std::popcount(word.three & chosen) + 2 * std::popcount(word.across & chosen);
-    sum.straight += std::popcount(word.straight & chosen);
-    sum.diagonal += one + other;
-    sum.euler4 += one - other;
-  }
-}
-
-/// Windows that lie within the tile; the seams' come with the neighbors.
-void count_windows(const BitRows& bits, const Runs& runs, std::int32_t width,
-                   std::vector<MembraneSums>& sums) {
-  std::vector<WindowWord> windows;
-  const auto count_row = [&](std::size_t y, bool lower) {
-    for (std::int32_t j = runs.row_first[y]; j < runs.row_first[y + 1]; ++j) {
-      const std::int32_t from = std::max(runs.start[j] - 1, 0);
-      const std::int32_t to = std::min(runs.end[j] - 1, width - 2);
-      if (from > to) continue;
-      add_windows(windows.data(), from, to, lower, sums[runs.label[j]].windows);
-    }
-  };
-  for (std::size_t y = 0; y + 2 < runs.row_first.size(); ++y) {
-    if (runs.row_first[y] == runs.row_first[y + 2]) continue;
-    const Word* top = bits.row(static_cast<std::int64_t>(y));
-    const Word* bottom = bits.row(static_cast<std::int64_t>(y) + 1);
-    windows.clear();
-    for (std::int64_t w = 0; w < bits.words; ++w) {
-      windows.emplace_back(top[w], (top[w] >> 1) | (top[w + 1] << 63), bottom[w],
-                           (bottom[w] >> 1) | (bottom[w + 1] << 63));
-    }
-    count_row(y, false);
-    count_row(y + 1, true);
-  }
-}
-
-/// Sums of every component, and whether it reaches the tile's border.
-template <typename Sums>
-std::vector<Sums> sum_runs(const Runs& runs, std::int32_t width,
-                           std::vector<bool>& on_border) {
-  std::vector<Sums> sums(static_cast<std::size_t>(runs.components));
-  on_border.assign(sums.size(), false);
-  const auto height = static_cast<std::int32_t>(runs.row_first.size()) - 1;
-  for (std::int32_t y = 0; y < height; ++y) {
-    for (std::int32_t j = runs.row_first[y]; j < runs.row_first[y + 1]; ++j) {
-      const std::int32_t from = runs.start[j], to = runs.end[j];
-      Sums& sum = sums[runs.label[j]];
-      const PixelBox box{from, y, to, y + 1};
-      if (sum.px == 0) {
-        sum.first = pixel_key(y, from);
-        sum.box = box;
-      } else {
-        sum.box = unite(sum.box, box);
-      }
-      sum.px += to - from;
-      if (y == 0 || y == height - 1 || from == 0 || to == width) {
-        on_border[runs.label[j]] = true;
-      }
-    }
-  }
-  return sums;
-}
-
-/// Runs of each component together: offsets into `order`, which holds runs.
-void group_runs(const Runs& runs, std::vector<std::int32_t>& offset,
-                std::vector<std::int32_t>& order) {
-  offset.assign(static_cast<std::size_t>(runs.components) + 1, 0);
-  for (const std::int32_t label : runs.label) ++offset[label + 1];
-  for (std::size_t c = 1; c < offset.size(); ++c) offset[c] += offset[c - 1];
-  std::vector<std::int32_t> next(offset.begin(), offset.end() - 1);
-  order.resize(runs.count());
-  for (std::size_t j = 0; j < runs.count(); ++j) {
-    order[next[runs.label[j]]++] = static_cast<std::int32_t>(j);
-  }
-}
-
-std::int32_t label_at(const Runs& runs, std::int32_t y, std::int32_t x) {
-  const auto begin = runs.start.begin() + runs.row_first[y];
-  const auto end = runs.start.begin() + runs.row_first[y + 1];
-  const auto run = std::upper_bound(begin, end, x) - 1;
-  return runs.label[run - runs.start.begin()];
+/// Which of a row's places, runs and gaps in turn, holds column x: odd is a run.
+std::int32_t place_of(const SweptTile& tile, std::int32_t y, std::int32_t x) {
+  const Column* turns = tile.turns_of(y);
+  const Column* end = turns + 2 * tile.runs_in(y);
+  return static_cast<std::int32_t>(std::upper_bound(turns, end, x) - turns);
 }
 
 /// Count each nucleus in the gap that holds it.
-void count_nuclei(const Runs& gap_runs, const std::vector<PixelPoint>& nuclei,
-                  std::int32_t height, std::int32_t width, std::vector<GapSums>& gaps) {
+void count_nuclei(SweptTile& tile, const std::vector<PixelPoint>& nuclei) {
   for (const PixelPoint& nucleus : nuclei) {
     const auto [x, y] = nucleus;
-    if (x < 0 || y < 0 || x >= width || y >= height) {
-      throw std::invalid_argument("need nuclei within " + std::to_string(width) + " x " +
-                                  std::to_string(height) + " pixels, got one at (" +
-                                  std::to_string(x) + ", " + std::to_string(y) + ")");
+    if (x < 0 || y < 0 || x >= tile.width || y >= tile.height) {
+      throw std::invalid_argument("need nuclei within " + std::to_string(tile.width) +
+                                  " x " + std::to_string(tile.height) +
+                                  " pixels, got one at (" + std::to_string(x) + ", " +
+                                  std::to_string(y) + ")");
     }
-    const auto begin = gap_runs.start.begin() + gap_runs.row_first[y];
-    const auto end = gap_runs.start.begin() + gap_runs.row_first[y + 1];
-    const auto after = std::upper_bound(begin, end, x);
-    if (after == begin) continue;  // on membrane, as below
-    const auto run = after - 1 - gap_runs.start.begin();
-    if (x < gap_runs.end[run]) ++gaps[gap_runs.label[run]].nuclei;
+    const std::int32_t place = place_of(tile, y, x);
+    if (place % 2 == 1) continue;  // on membrane
+    ++tile.gaps[tile.gap(y, place / 2)].sums.nuclei;
   }
 }
 
+/// Densities of one component after the other.
+class DensityReader {
+ public:
+  DensityReader(const SweptTile& tile, const ImageView<const std::uint8_t>& density)
+      : tile_(tile), density_(density) {
+    offset_.resize(tile.membranes.size() + 1);
+    for_each_run([&](std::int32_t membrane, Run) { ++offset_[membrane + 1]; });
+    for (std::size_t c = 1; c < offset_.size(); ++c) offset_[c] += offset_[c - 1];
+    std::vector<std::int32_t> next(offset_.begin(), offset_.end() - 1);
+    runs_.resize(static_cast<std::size_t>(offset_.back()));
+    for_each_run([&](std::int32_t membrane, Run run) { runs_[next[membrane]++] = run; });
+  }
+
+  void read(std::size_t component, DensityHistogram& out) const {
+    out.fill(0);
+    for (std::int32_t i = offset_[component]; i < offset_[component + 1]; ++i) {
+      const auto [y, from, to] = runs_[i];
+      const std::uint8_t* line = density_.row(y);
+      for (int x = from; x < to; ++x) ++out[line[x]];
+    }
+  }
+
+ private:
+  struct Run {
+    Column y, from, to;
+  };
+  template <typename Use>
+  void for_each_run(Use use) const {
+    for (std::int32_t y = 0; y < tile_.height; ++y) {
+      const Column* turns = tile_.turns_of(y);
+      for (std::int32_t k = 0; k < tile_.runs_in(y); ++k) {
+        use(tile_.membrane(y, k),
+            Run{static_cast<Column>(y), turns[2 * k], turns[2 * k + 1]});
+      }
+    }
+  }
+  const SweptTile& tile_;
+  const ImageView<const std::uint8_t>& density_;
+  std::vector<std::int32_t> offset_;
+  std::vector<Run> runs_;  ///< by component
+};
+
 /// Labels along a side: i for open membrane i, ~i for gap i of the border.
 struct SideWriter {
+  const SweptTile& tile;
   const std::vector<std::int32_t>& mask_index;
   const std::vector<std::int32_t>& gap_index;
 
-  void row(const Runs& mask, const Runs& gaps, std::int32_t y,
-           std::vector<std::int32_t>& out) const {
-    for (std::int32_t j = mask.row_first[y]; j < mask.row_first[y + 1]; ++j) {
-      std::fill(out.begin() + mask.start[j], out.begin() + mask.end[j],
-                mask_index[mask.label[j]]);
+  std::vector<SidePart> row(std::int32_t y) const {
+    std::vector<SidePart> out;
+    const std::int32_t runs = tile.runs_in(y);
+    for (std::int32_t k = 0; k <= runs; ++k) {
+      const Column* run = tile.turns_of(y) + 2 * k;
+      const std::int32_t gap = tile.gap(y, k);
+      if (gap != kNoGap) out.push_back({k < runs ? run[0] : tile.width, ~gap_index[gap]});
+      if (k < runs) out.push_back({run[1], mask_index[tile.membrane(y, k)]});
     }
-    for (std::int32_t j = gaps.row_first[y]; j < gaps.row_first[y + 1]; ++j) {
-      std::fill(out.begin() + gaps.start[j], out.begin() + gaps.end[j],
-                ~gap_index[gaps.label[j]]);
-    }
+    return out;
   }
-  void column(const Runs& mask, const Runs& gaps, bool last, std::int32_t width,
-              std::vector<std::int32_t>& out) const {
-    for (std::size_t y = 0; y < out.size(); ++y) {
-      const auto pick = [&](const Runs& runs) {
-        const std::int32_t from = runs.row_first[y], to = runs.row_first[y + 1];
-        if (from == to) return -1;
-        if (last) return runs.end[to - 1] == width ? runs.label[to - 1] : -1;
-        return runs.start[from] == 0 ? runs.label[from] : -1;
-      };
-      const std::int32_t label = pick(mask);
-      out[y] = label >= 0 ? mask_index[label] : ~gap_index[pick(gaps)];
+  std::vector<SidePart> column(bool last) const {
+    std::vector<SidePart> out;
+    for (std::int32_t y = 0; y < tile.height; ++y) {
+      const std::int32_t at = last ? tile.runs_in(y) : 0;
+      const std::int32_t gap = tile.gap(y, at);
+      const std::int32_t label =
+          gap != kNoGap ? ~gap_index[gap] : mask_index[tile.membrane(y, at - last)];
+      if (out.empty() || out.back().label != label) out.push_back({0, label});
+      out.back().end = y + 1;
     }
+    return out;
   }
 };
 
-/// Number those that are chosen, in order; -1 for the rest.
-std::vector<std::int32_t> number_chosen(const std::vector<bool>& chosen) {
-  std::vector<std::int32_t> out(chosen.size(), -1);
+/// Number those on the border, in order; -1 for the rest.
+template <typename Swept>
+std::vector<std::int32_t> number_open(const std::vector<Swept>& all) {
+  std::vector<std::int32_t> out(all.size(), -1);
   std::int32_t next = 0;
-  for (std::size_t i = 0; i < chosen.size(); ++i) {
-    if (chosen[i]) out[i] = next++;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].on_border) out[i] = next++;
   }
   return out;
 }
@@ -331,12 +131,7 @@ struct Enclosed {
 
 void check(const ImageView<const std::uint8_t>& mask,
            const ImageView<const std::uint8_t>& density) {
-  if (mask.height < 1 || mask.width < 1 || mask.height > kMaxTilePx ||
-      mask.width > kMaxTilePx) {
-    throw std::invalid_argument("need a tile of 1 to " + std::to_string(kMaxTilePx) +
-                                " pixels a side, got " + std::to_string(mask.height) +
-                                " x " + std::to_string(mask.width));
-  }
+  check_sides(mask, kMaxTilePx, "a tile");
   check_channels(mask, 1, "a mask");
   if (density.data != nullptr) {
     check_same_size(mask, density, "a density");
@@ -395,74 +190,51 @@ MembraneTile membrane_label(ImageView<const std::uint8_t> mask,
                             const std::vector<PixelPoint>& nuclei, Device device) {
   check_device(device, "membrane_label");
   check(mask, density);
-  const auto height = static_cast<std::int32_t>(mask.height);
-  const auto width = static_cast<std::int32_t>(mask.width);
   auto out = std::make_shared<TileLabels>();
-  out->height = height;
-  out->width = width;
+  out->height = static_cast<std::int32_t>(mask.height);
+  out->width = static_cast<std::int32_t>(mask.width);
   out->has_density = density.data != nullptr;
 
-  const BitRows bits = pack(mask);
-  Runs runs, gap_runs;
-  split_rows(bits, height, width, runs, gap_runs);
-  connect(runs, 1);
-  connect(gap_runs, 0);
-  std::vector<bool> open, gap_open;
-  auto sums = sum_runs<MembraneSums>(runs, width, open);
-  auto gaps = sum_runs<GapSums>(gap_runs, width, gap_open);
-  count_nuclei(gap_runs, nuclei, height, width, gaps);
-  count_windows(bits, runs, width, sums);
-  const auto open_index = number_chosen(open), gap_index = number_chosen(gap_open);
+  SweptTile tile = sweep_tile(mask);
+  count_nuclei(tile, nuclei);
+  const auto open_index = number_open(tile.membranes), gap_index = number_open(tile.gaps);
 
-  std::vector<Enclosed> enclosed(sums.size());
-  for (std::size_t g = 0; g < gaps.size(); ++g) {
-    const std::int32_t y = key_y(gaps[g].first), x = key_x(gaps[g].first);
-    // The pixel above a gap's first pixel lies on the membrane round the gap.
-    const std::int32_t above = y == 0 ? -1 : label_at(runs, y - 1, x);
-    if (gap_open[g]) {
-      out->gaps.push_back(gaps[g]);
+  std::vector<Enclosed> enclosed(tile.membranes.size());
+  for (const auto& [sums, on_border, above] : tile.gaps) {
+    if (on_border) {
+      out->gaps.push_back(sums);
       out->gap_above.push_back(above < 0 ? -1 : open_index[above]);
-    } else if (open[above]) {
-      out->enclosed.push_back(gaps[g]);
+    } else if (open_index[above] >= 0) {
+      out->enclosed.push_back(sums);
       out->enclosed_by.push_back(open_index[above]);
     } else {
       ++enclosed[above].compartments;
-      enclosed[above].px += gaps[g].px;
-      out->inner_compartments.push_back({x, y, gaps[g].box, gaps[g].px,
-                                         key_x(sums[above].first),
-                                         key_y(sums[above].first), gaps[g].nuclei});
+      enclosed[above].px += sums.px;
+      const PixelKey owner = tile.membranes[above].sums.first;
+      out->inner_compartments.push_back({key_x(sums.first), key_y(sums.first), sums.box,
+                                         sums.px, key_x(owner), key_y(owner),
+                                         sums.nuclei});
     }
   }
 
-  std::vector<std::int32_t> offset, order;
-  if (out->has_density) group_runs(runs, offset, order);
-  DensityHistogram histogram{};
-  for (std::size_t c = 0; c < sums.size(); ++c) {
-    if (out->has_density) {
-      histogram.fill(0);
-      for (std::int32_t k = offset[c]; k < offset[c + 1]; ++k) {
-        const std::int32_t j = order[k];
-        const std::uint8_t* line = density.row(runs.row[j]);
-        for (std::int32_t x = runs.start[j]; x < runs.end[j]; ++x) ++histogram[line[x]];
-      }
-    }
-    if (open[c]) {
-      out->open.push_back(sums[c]);
-      if (out->has_density) out->histograms.push_back(histogram);
+  std::optional<DensityReader> densities;
+  if (out->has_density) densities.emplace(tile, density);
+  DensityHistogram histogram;
+  for (std::size_t c = 0; c < tile.membranes.size(); ++c) {
+    const auto& [sums, on_border] = tile.membranes[c];
+    if (densities) densities->read(c, histogram);
+    if (on_border) {
+      out->open.push_back(sums);
+      if (densities) out->histograms.push_back(histogram);
     } else {
-      out->inner.push_back(describe_membrane(sums[c],
-                                             out->has_density ? &histogram : nullptr,
+      out->inner.push_back(describe_membrane(sums, densities ? &histogram : nullptr,
                                              enclosed[c].compartments, enclosed[c].px));
     }
   }
 
-  for (const int side : {kTop, kBottom}) out->sides[side].resize(mask.width);
-  for (const int side : {kLeft, kRight}) out->sides[side].resize(mask.height);
-  const SideWriter writer{open_index, gap_index};
-  writer.row(runs, gap_runs, 0, out->sides[kTop]);
-  writer.row(runs, gap_runs, height - 1, out->sides[kBottom]);
-  writer.column(runs, gap_runs, false, width, out->sides[kLeft]);
-  writer.column(runs, gap_runs, true, width, out->sides[kRight]);
+  const SideWriter writer{tile, open_index, gap_index};
+  out->sides = {writer.row(0), writer.column(true), writer.row(out->height - 1),
+                writer.column(false)};
   return MembraneTile(std::move(out));
 }
 

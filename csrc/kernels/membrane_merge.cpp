@@ -18,7 +18,7 @@ constexpr std::int64_t kMaxTiles = std::int64_t{1} << 28;
 
 /// Sides and corners of a tile that wait for neighbors.
 struct WaitingTile {
-  std::array<std::vector<SeamPixel>, 4> sides;
+  std::array<std::vector<SeamPart>, 4> sides;
   std::array<bool, 4> side_waits{true, true, true, true};
   std::array<SeamPixel, 4> corners{};  ///< top left, top right, bottom left, bottom right
   std::array<bool, 4> corner_waits{true, true, true, true};
@@ -53,39 +53,49 @@ struct MembraneMerge::State : MembraneForest {
 
   // --- seams
 
-  /// Join pixel i of `a` (left or above) with pixels i - 1 to i + 1 of `b`.
-  /// @param below  pixel (x, y) of b's first pixel where `a` lies above it.
-  void join_sides(const std::vector<SeamPixel>& a, const std::vector<SeamPixel>& b,
-                  bool stacked, std::int32_t below_x, std::int32_t below_y) {
-    const std::size_t count = a.size();
-    for (std::size_t i = 0; i < count; ++i) {
-      const bool repeats = i > 0 && a[i] == a[i - 1] && b[i] == b[i - 1];
-      if (is_mask(a[i]) && is_mask(b[i])) {
-        if (!repeats) unite_nodes(a[i], b[i]);
-      } else if (!is_mask(a[i]) && !is_mask(b[i])) {
-        if (!repeats) unite_nodes(~a[i], ~b[i]);
-      } else if (stacked && is_mask(a[i])) {
-        const std::int32_t gap = find(~b[i]);
-        const auto x = static_cast<std::int32_t>(below_x + static_cast<std::int64_t>(i));
-        if (nodes[gap].sums.first == pixel_key(below_y, x)) set_above(gap, a[i]);
+  /// Join `a` (left or above) with `b`, whose first pixel is (x, y) of the slide.
+  void join_sides(const std::vector<SeamPart>& a, const std::vector<SeamPart>& b,
+                  bool stacked, std::int32_t x, std::int32_t y) {
+    std::int32_t from = 0;
+    SeamPixel last_a = kNothing, last_b = kNothing;
+    for (std::size_t i = 0, j = 0; i < a.size();) {
+      const SeamPixel in_a = a[i].pixel, in_b = b[j].pixel;
+      const std::int32_t to = std::min(a[i].end, b[j].end);
+      if (is_mask(in_a) == is_mask(in_b)) {
+        unite_nodes(node_of(in_a), node_of(in_b));
+      } else if (stacked && is_mask(in_a)) {
+        const std::int32_t gap = find(~in_b);
+        const PixelKey first = nodes[gap].sums.first - pixel_key(y, x);
+        if (from <= first && first < to) set_above(gap, in_a);
       }
-      if (i + 1 == count) break;
-      if (is_mask(a[i]) && is_mask(b[i + 1])) unite_nodes(a[i], b[i + 1]);
-      if (is_mask(a[i + 1]) && is_mask(b[i])) unite_nodes(a[i + 1], b[i]);
+      if (from > 0) {  // pixels that meet at a corner
+        if (is_mask(last_a) && is_mask(in_b)) unite_nodes(last_a, in_b);
+        if (is_mask(in_a) && is_mask(last_b)) unite_nodes(in_a, last_b);
+        count_window(last_a, in_a, last_b, in_b);
+      }
+      count_straight(in_a, in_b, to - from - 1);
+      from = to;
+      last_a = in_a;
+      last_b = in_b;
+      const bool next_a = a[i].end == to, next_b = b[j].end == to;
+      i += next_a;
+      j += next_b;
     }
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-      count_window(a[i], a[i + 1], b[i], b[i + 1]);
-    }
-    for (const SeamPixel pixel : a) touch(pixel);
-    for (const SeamPixel pixel : b) touch(pixel);
+    for (const SeamPart& part : a) touch(part.pixel);
+    for (const SeamPart& part : b) touch(part.pixel);
   }
 
-  void close_side(const std::vector<SeamPixel>& a, Beyond beyond) {
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      meet_nothing(a[i], beyond);
-      if (i + 1 < a.size()) count_window(a[i], a[i + 1], kNothing, kNothing);
+  void close_side(const std::vector<SeamPart>& a, Beyond beyond) {
+    std::int32_t from = 0;
+    SeamPixel last = kNothing;
+    for (const SeamPart& part : a) {
+      meet_nothing(part.pixel, beyond);
+      if (from > 0) count_window(last, part.pixel, kNothing, kNothing);
+      count_straight(part.pixel, kNothing, part.end - from - 1);
+      from = part.end;
+      last = part.pixel;
     }
-    for (const SeamPixel pixel : a) touch(pixel);
+    for (const SeamPart& part : a) touch(part.pixel);
   }
 
   std::int64_t index(std::int64_t column, std::int64_t row) const {
@@ -215,7 +225,7 @@ struct MembraneMerge::State : MembraneForest {
     }
   }
 
-  /// Nodes for the components on the tile's border; all their seam pixels wait.
+  /// Nodes for the components on the tile's border; all their seam parts wait.
   WaitingTile open_tile(const TileLabels& tile, std::int32_t x, std::int32_t y) {
     const PixelKey origin = pixel_key(y, x);
     std::vector<std::int32_t> mask_node, gap_node;
@@ -250,12 +260,14 @@ struct MembraneMerge::State : MembraneForest {
       return pixel;
     };
     for (int side = 0; side < 4; ++side) {
-      out.sides[side].resize(tile.sides[side].size());
-      std::ranges::transform(tile.sides[side], out.sides[side].begin(), translate);
+      for (const SidePart& part : tile.sides[side]) {
+        out.sides[side].push_back({part.end, translate(part.label)});
+      }
     }
+    const auto& sides = tile.sides;
     out.corners = {
-        translate(tile.sides[kTop].front()), translate(tile.sides[kTop].back()),
-        translate(tile.sides[kBottom].front()), translate(tile.sides[kBottom].back())};
+        translate(sides[kTop].front().label), translate(sides[kTop].back().label),
+        translate(sides[kBottom].front().label), translate(sides[kBottom].back().label)};
     return out;
   }
 };
@@ -345,7 +357,7 @@ std::int64_t MembraneMerge::memory_bytes() const {
     bytes += node.histogram ? sizeof(DensityHistogram) : 0;
   for (const auto& [at, tile] : s.tiles) {
     bytes += sizeof(WaitingTile);
-    for (const auto& side : tile.sides) bytes += side.capacity() * sizeof(SeamPixel);
+    for (const auto& side : tile.sides) bytes += side.capacity() * sizeof(SeamPart);
   }
   return static_cast<std::int64_t>(bytes);
 }

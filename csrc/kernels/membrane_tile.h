@@ -82,6 +82,13 @@ struct GapSums {
 Membrane describe_membrane(const MembraneSums& sums, const DensityHistogram* histogram,
                            std::int64_t compartments, std::int64_t enclosed_px);
 
+/// Stretch of a tile's side: i for open membrane i, ~i for gap i. It ends before pixel
+/// `end`; the two kinds take turns.
+struct SidePart {
+  std::int32_t end, label;
+  bool operator==(const SidePart&) const = default;
+};
+
 enum Side : int { kTop = 0, kRight = 1, kBottom = 2, kLeft = 3 };
 
 struct TileLabels {
@@ -104,9 +111,8 @@ struct TileLabels {
   std::vector<GapSums> gaps;
   std::vector<std::int32_t> gap_above;
 
-  /// Along each side, left to right and top to bottom: i for open membrane i, ~i for gap
-  /// i.
-  std::array<std::vector<std::int32_t>, 4> sides;
+  /// Left to right and top to bottom.
+  std::array<std::vector<SidePart>, 4> sides;
 };
 
 }  // namespace her2fast

@@ -2,9 +2,11 @@
 #include "models/files.h"
 
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <system_error>
 
+#include "core/native_file.h"
 #include "core/printable.h"
 #include "core/sha256.h"
 #include "her2fast/method_package.h"
@@ -37,23 +39,6 @@ std::size_t read_some(std::ifstream& in, char* out, std::size_t size,
 }
 
 }  // namespace
-
-std::filesystem::path to_path(const std::string& text) {
-#ifdef _WIN32
-  return std::filesystem::path(std::u8string(text.begin(), text.end()));
-#else
-  return std::filesystem::path(text);
-#endif
-}
-
-std::string to_text(const std::filesystem::path& path) {
-#ifdef _WIN32
-  const std::u8string text = path.u8string();
-  return std::string(text.begin(), text.end());
-#else
-  return path.string();
-#endif
-}
 
 bool is_file(const std::string& path) {
   std::error_code ignored;  // what cannot be asked about is no file

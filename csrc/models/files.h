@@ -3,15 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 namespace her2fast::models {
-
-/// UTF-8 (POSIX: any bytes) to a path and back.
-std::filesystem::path to_path(const std::string& text);
-std::string to_text(const std::filesystem::path& path);
 
 bool is_file(const std::string& path);
 bool is_folder(const std::string& path);

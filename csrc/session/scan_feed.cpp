@@ -6,9 +6,9 @@
 #endif
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -28,6 +28,9 @@ namespace {
 constexpr std::size_t kMaxQueued = 4096;
 // Buffers of earlier copies that are kept.
 constexpr std::size_t kMaxPooled = 64;
+// How long the thread sleeps before it looks for work again; twice as long each time that
+// there is none. At 1 GB/s as much comes in the longest as a quarter of the queue holds.
+constexpr std::chrono::milliseconds kShortestNap(1), kLongestNap(16);
 
 std::vector<ReadRequest> all_requests(Session& session) {
   std::vector<ReadRequest> all;
@@ -38,6 +41,37 @@ std::vector<ReadRequest> all_requests(Session& session) {
     all.insert(all.end(), some.begin(), some.end());
   }
 }
+
+/// First in, first out, in memory that stays: the standard's queue asks for some with
+/// every few elements.
+template <typename T>
+class Ring {
+ public:
+  bool empty() const { return size_ == 0; }
+  std::size_t size() const { return size_; }
+  void push_back(T&& value) {
+    if (size_ == slots_.size()) grow();
+    slots_[(first_ + size_++) % slots_.size()] = std::move(value);
+  }
+  T pop_front() {
+    T value = std::move(slots_[first_]);
+    first_ = (first_ + 1) % slots_.size();
+    --size_;
+    return value;
+  }
+
+ private:
+  void grow() {
+    std::vector<T> more(std::max<std::size_t>(64, 2 * slots_.size()));
+    for (std::size_t i = 0; i < size_; ++i) {
+      more[i] = std::move(slots_[(first_ + i) % slots_.size()]);
+    }
+    slots_ = std::move(more);
+    first_ = 0;
+  }
+  std::vector<T> slots_;
+  std::size_t first_ = 0, size_ = 0;
+};
 
 }  // namespace
 
@@ -60,7 +94,7 @@ struct ScanFeed::Impl {
   StripAssembler strips;
   mutable std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Item> queue;
+  Ring<Item> queue;
   std::vector<std::vector<std::uint8_t>> pool;  // memory of earlier copies
   std::size_t queue_bytes = 0, peak_queue_bytes = 0, pool_bytes = 0;
   std::size_t reserved = 0;  // pushes that copy just now
@@ -88,8 +122,9 @@ struct ScanFeed::Impl {
   void fail(Code code, const char* doing, const char* what) noexcept;
   void let_go(Item& item);
   void drop_queue(std::unique_lock<std::mutex>& lock);
+  bool filling() const;
   std::vector<std::uint8_t> take_memory(std::size_t bytes);
-  void trim_pool();
+  void trim_pool(std::unique_lock<std::mutex>& lock);
 };
 
 void ScanFeed::Impl::fail(Code code, const char* doing, const char* what) noexcept {
@@ -123,8 +158,13 @@ void ScanFeed::Impl::let_go(Item& item) {
   }
 }
 
-/// Being woken by a push, the thread must not take the processor from who pushes: that
-/// made the slowest pushes as long as a time slice.
+/// With the lock held: whether the thread is to be woken, because the queue could be full
+/// before it looks.
+bool ScanFeed::Impl::filling() const {
+  return queue_bytes > limits.queue_bytes / 2 || queue.size() > kMaxQueued / 2;
+}
+
+/// Waking, the thread must not take the processor from who pushes.
 static void let_others_finish() {
 #ifdef __linux__
   const sched_param none{};
@@ -134,37 +174,52 @@ static void let_others_finish() {
 }
 
 /// Nothing in here allocates but what `assemble` catches.
+///
+/// The thread looks for work by itself. To wake it is a system call, and in that call the
+/// scheduler sees whether the one who pushes has had its time slice, and takes its core
+/// when others want it: under load every second push then took tens of milliseconds.
 void ScanFeed::Impl::run() noexcept {
   let_others_finish();
   std::unique_lock lock(mutex);
+  auto nap = kShortestNap;
   for (;;) {
-    changed.wait(lock, [&] { return stopped || !queue.empty(); });
     if (stopped) return drop_queue(lock);
-    Item item = std::move(queue.front());
-    queue.pop_front();
+    if (queue.empty()) {
+      changed.wait_for(lock, nap, [&] { return stopped || !queue.empty(); });
+      nap = std::min(2 * nap, kLongestNap);
+      continue;
+    }
+    nap = kShortestNap;
+    Item item = queue.pop_front();
     working = true;
     lock.unlock();
     assemble(item.rect);
     let_go(item);
+    const std::size_t kept = item.copy.capacity();
+    std::vector<std::uint8_t> dropped = std::move(item.copy);
     lock.lock();
     working = false;
     queue_bytes -= item.bytes;
-    if (item.copy.capacity() > 0 && pool.size() < kMaxPooled &&
-        queue_bytes + pool_bytes + item.copy.capacity() <= limits.queue_bytes) {
-      pool_bytes += item.copy.capacity();
-      pool.push_back(std::move(item.copy));
+    if (kept > 0 && pool.size() < kMaxPooled &&
+        queue_bytes + pool_bytes + kept <= limits.queue_bytes) {
+      pool_bytes += kept;
+      pool.push_back(std::move(dropped));
     }
     changed.notify_all();
+    if (dropped.capacity() == 0) continue;
+    lock.unlock();  // to give memory back takes the system a while
+    dropped = {};
+    lock.lock();
   }
 }
 
 void ScanFeed::Impl::drop_queue(std::unique_lock<std::mutex>& lock) {
   while (!queue.empty()) {
-    Item item = std::move(queue.front());
-    queue.pop_front();
+    Item item = queue.pop_front();
     queue_bytes -= item.bytes;
     lock.unlock();
     let_go(item);
+    item.copy = {};
     lock.lock();
   }
 }
@@ -182,11 +237,16 @@ std::vector<std::uint8_t> ScanFeed::Impl::take_memory(std::size_t bytes) {
   return {};
 }
 
-/// With the lock held: kept memory makes room for pixels that wait.
-void ScanFeed::Impl::trim_pool() {
+/// Kept memory makes room for pixels that wait. It is given back without the lock,
+/// because that takes the system a while.
+void ScanFeed::Impl::trim_pool(std::unique_lock<std::mutex>& lock) {
   while (!pool.empty() && queue_bytes + pool_bytes > limits.queue_bytes) {
-    pool_bytes -= pool.back().capacity();
+    std::vector<std::uint8_t> dropped = std::move(pool.back());
     pool.pop_back();
+    pool_bytes -= dropped.capacity();
+    lock.unlock();
+    dropped = {};
+    lock.lock();
   }
 }
 
@@ -236,7 +296,7 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
   if (copies) {
     ++f.reserved;
     item.copy = f.take_memory(bytes);
-    f.trim_pool();
+    f.trim_pool(lock);
     lock.unlock();
     std::exception_ptr failure;
     try {
@@ -267,8 +327,9 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
     f.changed.notify_all();
     throw;
   }
+  const bool wake = f.filling() || f.draining;
   lock.unlock();
-  f.changed.notify_all();  // whom it wakes finds the lock free
+  if (wake) f.changed.notify_all();  // whom it wakes finds the lock free
   return true;
 }
 
@@ -276,6 +337,7 @@ void ScanFeed::drain() {
   Impl& f = *impl_;
   std::unique_lock lock(f.mutex);
   f.draining = true;
+  f.changed.notify_all();
   f.changed.wait(lock, [&] {
     return f.stopped || (f.queue.empty() && !f.working && f.reserved == 0);
   });

@@ -7,15 +7,17 @@
  * Pixels come from a slide file, or are drawn (synthetic tissue of arbitrary size).
  * Models are computed by the example's own rule on colors, or by a provider's library.
  */
-#include <dlfcn.h>
+#ifdef __linux__
+#define _GNU_SOURCE 1 /* RUSAGE_THREAD */
+#endif
 #include <her2fast/her2fast.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "color_engine.h"
+#include "system.h"
 
 typedef struct settings {
   const char *package, *known, *slide, *provider, *order, *json, *save;
@@ -46,12 +48,6 @@ static void sleep_until(double when_s) {
   t.tv_sec = (time_t)left;
   t.tv_nsec = (long)((left - (double)t.tv_sec) * 1e9);
   nanosleep(&t, NULL);
-}
-
-static int64_t peak_memory_kib(void) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss;
 }
 
 static void must(int32_t status, const char* what) {
@@ -154,6 +150,37 @@ static void print_histogram(void) {
   }
 }
 
+/* What pushes ran into, all together: the core was given up (for a lock), it was taken
+ * away, memory was touched for the first time. -1 where the system does not tell. */
+typedef struct push_events {
+  int64_t gave_up, lost, faults;
+} push_events;
+
+static push_events events = {0, 0, 0};
+
+static push_events events_of_thread(void) {
+  push_events seen = {-1, -1, -1};
+#ifdef RUSAGE_THREAD
+  struct rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  seen.gave_up = usage.ru_nvcsw;
+  seen.lost = usage.ru_nivcsw;
+  seen.faults = usage.ru_minflt;
+#endif
+  return seen;
+}
+
+static void count_events(const push_events* before) {
+  const push_events after = events_of_thread();
+  if (after.lost < 0) {
+    events = after;
+    return;
+  }
+  events.gave_up += after.gave_up - before->gave_up;
+  events.lost += after.lost - before->lost;
+  events.faults += after.faults - before->faults;
+}
+
 static void release_strip(void* context, const void* pixels) {
   (void)context;
   free((void*)(uintptr_t)pixels);
@@ -172,11 +199,16 @@ static void push(her2_session* session, const part* p, uint8_t* rgb) {
   pixels.format = HER2_PIXELS_RGB;
   pixels.release = release_strip;
   for (;;) {
-    const double before = now_s(), computed_before = computed_s();
+    const push_events events_before = events_of_thread();
+    /* Outermost what costs a system call, or the clock would run in it. */
+    const double computed_before = computed_s();
+    const double before = now_s();
     const int32_t status = her2_session_push(session, &pixels);
+    const double took = now_s() - before, computed = computed_s() - computed_before;
+    count_events(&events_before);
     if (pushes < MAX_PUSHES) {
-      push_computed_s[pushes] = (float)(computed_s() - computed_before);
-      push_s[pushes++] = (float)(now_s() - before);
+      push_computed_s[pushes] = (float)computed;
+      push_s[pushes++] = (float)took;
     }
     if (status == HER2_OK) return;
     if (status != HER2_WOULD_BLOCK) must(status, "push");
@@ -199,17 +231,18 @@ static her2_engine* open_engine(const settings* s, const her2_package* package) 
   if (s->provider == NULL) {
     table.run = color_engine_run;
   } else {
-    void* library = dlopen(s->provider, RTLD_NOW);
-    open_provider_fn open_provider = NULL;
-    if (library != NULL) *(void**)(&open_provider) = dlsym(library, "her2_torch_open");
-    if (open_provider == NULL) {
-      fprintf(stderr, "%s: %s\n", s->provider, dlerror());
+    void* library = library_open(s->provider);
+    open_provider_fn open_provider;
+    if (library == NULL || !library_symbol(library, "her2_torch_open", &open_provider)) {
+      library_print_error(s->provider);
       exit(1);
     }
     if (open_provider(package, NULL, &table) != HER2_OK) {
       provider_error_fn provider_error;
-      *(void**)(&provider_error) = dlsym(library, "her2_torch_last_error");
-      fprintf(stderr, "%s: %s\n", s->provider, provider_error());
+      fprintf(stderr, "%s: %s\n", s->provider,
+              library_symbol(library, "her2_torch_last_error", &provider_error)
+                  ? provider_error()
+                  : "no models");
       exit(1);
     }
   }
@@ -256,7 +289,7 @@ static void scan(const settings* s, const her2_package* package,
   her2_session* session = NULL;
   her2_measurement* measurement = NULL;
   her2_decision* decision = NULL;
-  her2_progress at_end;
+  her2_progress at_end, finished;
   int64_t count, i, pushed_px = 0;
   part* path = plan_path(s, &count);
   const int64_t memory_before = peak_memory_kib();
@@ -293,18 +326,27 @@ static void scan(const settings* s, const her2_package* package,
   at_end.struct_size = sizeof at_end;
   must(her2_session_get_progress(session, &at_end), "progress");
   must(her2_session_finish(session, &measurement), "finish");
+  memset(&finished, 0, sizeof finished);
+  finished.struct_size = sizeof finished;
   must(her2_measurement_decide(measurement, NULL, &decision), "decide");
   printf("from last strip to result: %.3f s\n", now_s() - last);
   report(decision, package);
   printf("scanned %lld x %lld px at %.1f Mpx/s\n", (long long)s->width,
          (long long)s->height, 1e-6 * (double)pushed_px / (last - begin));
-  printf("tiles done at the last strip: %lld of %lld\n", (long long)at_end.tiles_answered,
-         (long long)at_end.tiles_planned);
+  must(her2_session_get_progress(session, &finished), "progress");
+  printf(
+      "tiles done at the last strip: %lld of %lld; pictures through models: %lld of "
+      "%lld\n",
+      (long long)at_end.tiles_answered, (long long)at_end.tiles_planned,
+      (long long)at_end.items_done, (long long)finished.items_done);
   print_histogram();
   printf("pushes: %lld, would block %lld\n", (long long)pushes,
          (long long)at_end.would_block);
   print_percentiles("push, by the clock", push_s);
   print_percentiles("push, computed", push_computed_s);
+  printf(
+      "in pushes the core was given up %lld times, lost %lld times; page faults %lld\n",
+      (long long)events.gave_up, (long long)events.lost, (long long)events.faults);
   printf("in pushes and waiting for room: %.3f s\n", waited);
   printf("peak memory added: %.1f MiB; pixels held at most: %.1f MiB\n",
          (double)(peak_memory_kib() - memory_before) / 1024.0,

@@ -10,7 +10,13 @@ from her2fast._core import __version__
 
 if TYPE_CHECKING:
     from her2fast import guidelines
-    from her2fast.errors import DeviceError, Her2fastError, SlideError, UsageError
+    from her2fast.errors import (
+        ArrayError,
+        DeviceError,
+        Her2fastError,
+        SlideError,
+        UsageError,
+    )
     from her2fast.rescoring import rescore
     from her2fast.scoring import Measurement, Result, decide, score
     from her2fast.session import Session
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 # Where each public name lives. Imported on first use, so that `import her2fast`,
 # `--help` and `info` never wait for torch, pyarrow or shapely.
 _LAZY = {
+    "ArrayError": "her2fast.errors",
     "DeviceError": "her2fast.errors",
     "Her2fastError": "her2fast.errors",
     "Measurement": "her2fast.scoring",
@@ -36,6 +43,7 @@ _LAZY = {
 _LAZY_MODULES = ("errors", "guidelines", "kernels", "roi", "slide")
 
 __all__ = [
+    "ArrayError",
     "DeviceError",
     "Her2fastError",
     "Measurement",

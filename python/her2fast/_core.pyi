@@ -13,11 +13,42 @@ __version__: str
 # --- errors -------------------------------------------------------------------------
 REASON_CODES: list[tuple[str, str]]
 
+# --- exchange of arrays ------------------------------------------------------------
+cuda: Any
+
+class DlpackView:
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...] | None: ...
+    @property
+    def typestr(self) -> str: ...
+    @property
+    def device(self) -> tuple[int, int]: ...
+    @property
+    def read_only(self) -> bool: ...
+
+def read_dlpack(capsule: Any) -> DlpackView: ...
+def make_dlpack(
+    pointer: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    typestr: str,
+    device: tuple[int, int],
+    owner: object,
+    versioned: bool,
+) -> Any: ...
+
 # --- kernels ------------------------------------------------------------------------
 TISSUE_REACH_PX: int
 FOCUS_LIMIT: int
 H_DAB: list[list[float]]
 
+def grid_shape(
+    height: int, width: int, patch_px: int, stride_px: int
+) -> tuple[int, int]: ...
 def tumor_count(
     mask: npt.NDArray[np.uint8], patch_px: int, stride_px: int, device: str = "cpu"
 ) -> npt.NDArray[np.uint32]: ...
@@ -143,6 +174,14 @@ class MembraneMerge:
     @property
     def memory_bytes(self) -> int: ...
 
+PRUNE_HALF_WIDTH_PX: int
+PRUNE_MAX_LENGTH_PX: int
+
+def prune_reach_px(length_px: int) -> int: ...
+def membrane_prune(
+    mask: npt.NDArray[np.uint8], length_px: int, *, device: str = "cpu"
+) -> npt.NDArray[np.uint8]: ...
+
 NUCLEI_REACH_PX: int
 CELLS_REACH_PX: int
 CELL_RAYS: int
@@ -177,6 +216,41 @@ def classify_cells(
 ) -> dict[str, npt.NDArray[Any]]: ...
 
 # --- guideline ----------------------------------------------------------------------
+COLOR_PLANES: int
+COLOR_BINS: int
+PATTERN_BINS: int
+SUPERPIXEL_FEATURES: int
+FEATURE_ONE: int
+SUPERPIXEL_RULE: dict[str, float]
+
+def superpixels(
+    rgb: npt.NDArray[np.uint8],
+    size_px: int,
+    compactness: float,
+    iterations: int,
+    device: str = "cpu",
+) -> tuple[npt.NDArray[np.int32], int]: ...
+def local_patterns(
+    gray: npt.NDArray[np.uint8], device: str = "cpu"
+) -> npt.NDArray[np.uint8]: ...
+def superpixel_features(
+    rgb: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int32],
+    count: int,
+    white: tuple[int, int, int],
+    device: str = "cpu",
+) -> npt.NDArray[np.uint32]: ...
+def superpixel_roots(
+    counts: npt.NDArray[np.uint32], device: str = "cpu"
+) -> npt.NDArray[np.int16]: ...
+def svm_decision(
+    features: npt.NDArray[np.int16],
+    vectors: npt.NDArray[np.int16],
+    coefficients: npt.NDArray[np.float64],
+    intercept: float,
+    gamma: float,
+    device: str = "cpu",
+) -> npt.NDArray[np.float64]: ...
 def decide_guideline(
     areas: Sequence[int],
     rule_set: str = "asco-cap-2018",
@@ -284,6 +358,10 @@ def write_pyramid_rows(
     workers: int = 2,
     title: str = "",
 ) -> None: ...
+
+class BatchBuffers:
+    def __init__(self) -> None: ...
+    def take(self, n: int, h: int, w: int) -> npt.NDArray[np.uint8]: ...
 
 class TileReader:
     def __init__(
@@ -395,6 +473,8 @@ class Batch:
     def valid(self) -> int: ...
     @property
     def rgb(self) -> npt.NDArray[np.uint8]: ...
+    def __dlpack__(self, **options: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
 
 class PatchSession:
     def __init__(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from her2fast.errors import SlideError, UsageError
+from her2fast.kernels import arrays
+from her2fast.kernels.arrays import AnyArray, as_bytes
 from her2fast.measure import Models
 from her2fast.methods.patches import patch_session
 from her2fast.models.package import MethodPackage, load_package
@@ -98,21 +99,34 @@ class Session:
         """
         return self._core.wanted(max_requests)
 
-    def push(
-        self, request_id: int, rgb: npt.NDArray[np.uint8] | None, status: str = "ok"
-    ) -> None:
+    def push(self, request_id: int, rgb: AnyArray | None, status: str = "ok") -> None:
         """Answers a request; `rgb` is (height, width, 3), or None where unreadable.
 
-        `status` is "ok", "warned" (decoded with warnings), "corrupt" or "missing"; the
-        pixels are copied where they do not lie in one block. Raises `TypeError` and
-        `ValueError`.
+        `status` is "ok", "warned" (decoded with warnings), "corrupt" or "missing". The
+        pixels are uint8 on the host, of any library, also part of a larger image; they
+        are read during the call only. Raises `ArrayError` and `ValueError`.
         """
         if rgb is not None:
-            if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8:
-                got = rgb.dtype if isinstance(rgb, np.ndarray) else type(rgb).__name__
-                raise TypeError(f"need rgb as a uint8 array, got {got}")
-            rgb = np.ascontiguousarray(rgb)
+            rgb = as_bytes(rgb, "rgb")
         self._core.push(request_id, rgb, status)
+
+    def next_batch(self) -> _core.Batch | None:
+        """A batch for models that the host runs itself; None where none is ready.
+
+        `batch.rgb` is (N, H, W, 3) uint8, read-only, the last batch padded with zeros;
+        `valid` of them count. It lies in the session, until `put`, and is exchanged
+        without a copy: ``torch.from_dlpack(batch)``. `model` counts the package's
+        models from 0. Any number of threads may ask. What is left at `finish` is
+        computed by the package's own models.
+        """
+        return self._core.next_batch()
+
+    def put(self, batch_id: int, output: AnyArray) -> None:
+        """The logits of a batch, (N, outputs) float32 on the host, of any library.
+
+        Raises `ArrayError`, `ValueError`, and `SlideError` NON_FINITE.
+        """
+        self._core.put(batch_id, arrays.host(output, np.float32, "output"))
 
     def run_models(self) -> int:
         """Computes every batch that is ready; returns how many."""

@@ -308,17 +308,16 @@ class Slide:
         batch_size: int,
     ) -> Iterator[TileBatch]:
         # Workers write into the batches themselves: the arrays must outlive `cancel`.
+        buffers = _core.BatchBuffers()
         ahead: deque[tuple[slice, Rgb]] = deque()
         starts = iter(range(0, len(x_px), batch_size))
         try:
             while True:
                 for start in itertools.islice(starts, _BATCHES_AHEAD - len(ahead)):
                     part = slice(start, min(start + batch_size, len(x_px)))
-                    size = (part.stop - start, tile_px, tile_px, 3)
-                    ahead.append((part, np.empty(size, np.uint8)))
-                    reader.submit_tiles(
-                        x_px[part], y_px[part], spacing_um, ahead[-1][1]
-                    )
+                    rgb = buffers.take(part.stop - start, tile_px, tile_px)
+                    ahead.append((part, rgb))
+                    reader.submit_tiles(x_px[part], y_px[part], spacing_um, rgb)
                 if not ahead:
                     return
                 part, rgb = ahead[0]

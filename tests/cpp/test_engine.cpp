@@ -9,22 +9,10 @@
 #include <thread>
 
 #include "her2fast/engine.h"
+#include "small_spec.h"
 
 namespace her2fast {
 namespace {
-
-PatchMethodSpec small_spec() {
-  PatchMethodSpec spec;
-  spec.frame = {1500, 1100, Spacing::from_um(1.0), Spacing::from_um(1.0)};
-  spec.spacing = Spacing::from_um(1.0);
-  spec.patch_px = 32;
-  spec.tile_px = 128;
-  spec.halo_px = 32;
-  spec.class_names = {"0", "1+", "2+", "3+"};
-  spec.classify_batch = 5;
-  spec.segment_batch = 3;
-  return spec;
-}
 
 /// Brown blobs on white: some tiles hold none, some all, most a part.
 std::vector<std::uint8_t> pixels_of(const ReadRequest& r) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "her2fast/membrane.h"
+#include "her2fast/membrane_prune.h"
 
 namespace her2fast {
 namespace {
@@ -133,6 +134,63 @@ TEST(MembraneMerge, BadInputChangesNothing) {
   EXPECT_EQ(merger.take().membranes.at(0).px, 32);
   EXPECT_THROW(membrane_label({ones.data(), 4, 0}), std::invalid_argument);
   EXPECT_THROW(MembraneMerge(4, 4, 0, 4), std::invalid_argument);
+}
+
+TEST(MembranePrune, PartsWithEnoughRoundThemAreTheWhole) {
+  std::mt19937 random(13);
+  for (int round = 0; round < 60; ++round) {
+    const Picture picture = random_picture(random);
+    const auto size = picture.mask.size();
+    std::vector<std::uint8_t> whole(size), again(size);
+    const int length = static_cast<int>(random() % 6);
+    membrane_prune({picture.mask.data(), picture.height, picture.width}, length,
+                   {whole.data(), picture.height, picture.width});
+    const std::int64_t halo = prune_reach_px(length);
+    const std::int64_t side = 20 + 2 * halo;
+    for (std::int64_t y0 = 0; y0 < picture.height; y0 += 20) {
+      for (std::int64_t x0 = 0; x0 < picture.width; x0 += 20) {
+        std::vector<std::uint8_t> part(static_cast<std::size_t>(side * side)), out(part);
+        const auto copy = [&](auto use) {
+          for (std::int64_t y = 0; y < side; ++y) {
+            for (std::int64_t x = 0; x < side; ++x) {
+              const std::int64_t to_y = y0 + y - halo, to_x = x0 + x - halo;
+              if (to_y < 0 || to_x < 0 || to_y >= picture.height ||
+                  to_x >= picture.width) {
+                continue;
+              }
+              const bool inner =
+                  y >= halo && x >= halo && y < side - halo && x < side - halo;
+              use(to_y * picture.width + to_x, y * side + x, inner);
+            }
+          }
+        };
+        copy([&](auto at, auto in_part, bool) { part[in_part] = picture.mask[at]; });
+        membrane_prune({part.data(), side, side}, length, {out.data(), side, side});
+        copy([&](auto at, auto in_part, bool inner) {
+          if (inner) again[at] = out[in_part];
+        });
+      }
+    }
+    ASSERT_EQ(whole, again);
+    for (std::size_t i = 0; i < size; ++i) {
+      const int before = picture.mask[i] != 0;
+      ASSERT_LE(whole[i], before);
+      ASSERT_GE(whole[i], length == 0 ? before : 0);
+    }
+  }
+}
+
+TEST(MembranePrune, BadInput) {
+  std::vector<std::uint8_t> mask(16), out(16);
+  EXPECT_THROW(membrane_prune({mask.data(), 4, 4}, -1, {out.data(), 4, 4}),
+               std::invalid_argument);
+  EXPECT_THROW(
+      membrane_prune({mask.data(), 4, 4}, kPruneMaxLengthPx + 1, {out.data(), 4, 4}),
+      std::invalid_argument);
+  EXPECT_THROW(membrane_prune({mask.data(), 4, 4}, 1, {out.data(), 2, 4}),
+               std::invalid_argument);
+  EXPECT_THROW(membrane_prune({mask.data(), 0, 4}, 1, {out.data(), 0, 4}),
+               std::invalid_argument);
 }
 
 }  // namespace

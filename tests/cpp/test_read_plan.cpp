@@ -81,6 +81,31 @@ TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {
   EXPECT_FALSE(cache.has({0, 1, 100, 0}));
 }
 
+TEST(PixelBlocks, PiecesNeitherOverlapNorLoseTheirMemory) {
+  PixelBlocks blocks;
+  constexpr std::size_t kPiece = 100001;
+  const auto fill = [](const PixelBlocks::Piece& piece, int value) {
+    std::fill_n(piece.data(), piece.bytes(), static_cast<std::uint8_t>(value));
+  };
+  std::vector<PixelBlocks::Piece> pieces;
+  for (int i = 0; i < 100; ++i) {  // more than two blocks
+    pieces.push_back(blocks.take(kPiece));
+    fill(pieces.back(), i);
+  }
+  pieces.push_back(blocks.take(7));  // other sizes come singly
+  fill(pieces.back(), 100);
+  pieces.push_back(blocks.take(std::size_t{9} << 20));
+  fill(pieces.back(), 101);
+  for (int i = 0; i < 102; ++i) {
+    const PixelBlocks::Piece& piece = pieces[static_cast<std::size_t>(i)];
+    EXPECT_TRUE(std::all_of(piece.data(), piece.data() + piece.bytes(),
+                            [i](std::uint8_t v) { return v == i; }));
+  }
+  const std::uint8_t* given = pieces[40].data();
+  pieces[40] = PixelBlocks::Piece();
+  EXPECT_EQ(blocks.take(kPiece).data(), given);
+}
+
 /// The decode of either tile ends only when that of the other has begun.
 class PairedSlide final : public FakeSlide {
  public:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -102,7 +103,8 @@ TEST(Resample, WeightsSumTo65536AndNegativeIndicesKeepThePhase) {
 TEST(Resample, EveryPathGivesTheBitsOfTheDefinition) {
   const AxisStep steps[] = {
       {1, 1},   {2, 1},    {4, 1},     {8, 1}, {16, 1},           {3, 1},
-      {25, 24}, {99, 100}, {101, 100}, {7, 3}, {1000000, 243907}, {20, 1}};
+      {25, 24}, {99, 100}, {101, 100}, {7, 3}, {1000000, 243907}, {20, 1},
+      {4, 3},   {6, 5}};  // means of these often end in exactly a half
   unsigned seed = 0;
   for (const AxisStep sx : steps) {
     for (const AxisStep sy : steps) {
@@ -114,6 +116,61 @@ TEST(Resample, EveryPathGivesTheBitsOfTheDefinition) {
       EXPECT_EQ(resampled(source, sx, x, 19, sy, y, 7), slow(source, sx, x, 19, sy, y, 7))
           << sx.num << "/" << sx.den << " " << sy.num << "/" << sy.den;
     }
+  }
+}
+
+TEST(Resample, ValuesNextToAHalfAreRoundedAsDefined) {
+  // So many that some lie closer to a half than floats can tell.
+  for (const AxisStep step : {AxisStep{5, 4}, {25, 24}, {8, 7}, {1000000, 243907}}) {
+    const SourceSpan span = source_span(step, 3, 151);
+    const std::int64_t side = span.end - span.first;
+    const Pixels source = noise(side, side, 77);
+    EXPECT_EQ(resampled(source, step, 3, 151, step, 3, 151),
+              slow(source, step, 3, 151, step, 3, 151))
+        << step.num << "/" << step.den;
+  }
+}
+
+TEST(Resample, TilesSideBySideAreTheWholePicture) {
+  std::mt19937 random(9);
+  for (const AxisStep step : {AxisStep{5, 4}, {25, 24}, {7, 3}, {99, 100}}) {
+    AxisWeights x, y;
+    x.plan(step, -4, 41);
+    y.plan(step, 6, 33);
+    const Pixels whole = noise(x.source_px(), y.source_px(), random());
+    const ImageView<const std::uint8_t> view{whole.data(), y.source_px(), x.source_px(),
+                                             3};
+    SourceTiles source;
+    const auto cut = [&](std::int64_t length, std::vector<std::int64_t>& edges) {
+      edges = {0};
+      while (edges.back() < length) {
+        const auto side = static_cast<std::int64_t>(random() % 20 + 1);
+        edges.push_back(std::min(length, edges.back() + side));
+      }
+    };
+    cut(view.width, source.x);
+    cut(view.height, source.y);
+    for (std::size_t row = 0; row + 1 < source.y.size(); ++row) {
+      for (std::size_t column = 0; column + 1 < source.x.size(); ++column) {
+        source.tiles.push_back({view.row(source.y[row]) + 3 * source.x[column],
+                                source.y[row + 1] - source.y[row],
+                                source.x[column + 1] - source.x[column], 3, view.stride});
+      }
+    }
+    Pixels want(41 * 33 * 3), got(want.size());
+    ResampleScratch scratch;
+    resample(view, x, y, {want.data(), 33, 41, 3}, scratch);
+    resample(source, x, y, {got.data(), 33, 41, 3}, scratch);
+    EXPECT_EQ(got, want);
+
+    SourceTiles fewer = source;
+    fewer.tiles.pop_back();
+    EXPECT_THROW(resample(fewer, x, y, {got.data(), 33, 41, 3}, scratch),
+                 std::invalid_argument);
+    SourceTiles narrower = source;
+    --narrower.tiles.front().width;
+    EXPECT_THROW(resample(narrower, x, y, {got.data(), 33, 41, 3}, scratch),
+                 std::invalid_argument);
   }
 }
 

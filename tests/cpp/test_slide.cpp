@@ -69,8 +69,12 @@ TEST(OpenFile, SaysWhyNot) {
   EXPECT_EQ(code(""), Code::kNotFound);
   EXPECT_EQ(code(std::string("/tmp\0x", 6)), Code::kNotFound);
   EXPECT_EQ(code(std::string(5000, 'x')), Code::kNotFound);
-  EXPECT_EQ(code("/tmp"), Code::kNotRegular);
+  EXPECT_EQ(code(::testing::TempDir()), Code::kNotRegular);
+#ifdef _WIN32
+  EXPECT_EQ(code("NUL"), Code::kNotRegular);
+#else
   EXPECT_EQ(code("/dev/null"), Code::kNotRegular);
+#endif
 }
 
 TEST(Printable, IsAlwaysUtf8) {

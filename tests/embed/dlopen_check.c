@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A host that opens and closes the library a hundred times, with a session each time, and
  * sees it gone each time. */
-#include <dlfcn.h>
 #include <her2fast/her2fast.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "system.h"
 
 typedef int32_t (*open_package_fn)(const her2_package_options*, her2_package**);
 typedef int32_t (*open_engine_fn)(const her2_package*, const her2_engine_table*,
@@ -26,11 +27,9 @@ static int32_t no_run(void* context, int32_t model, int64_t batch_id, const uint
   return HER2_CRASH; /* blank glass has nothing to compute */
 }
 
-/* A function pointer from dlsym, as C99 allows it. */
-#define LOAD(type, variable, name)             \
-  type variable;                               \
-  *(void**)(&variable) = dlsym(library, name); \
-  if (variable == NULL) return "no symbol " name
+#define LOAD(type, variable, name) \
+  type variable;                   \
+  if (!library_symbol(library, name, &variable)) return "no symbol " name
 
 static const char* one_session(void* library, const char* folder) {
   her2_package_options package_options;
@@ -84,10 +83,10 @@ int main(int argc, char** argv) {
     return 2;
   }
   for (i = 0; i < 100; ++i) {
-    void* library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    void* library = library_open(argv[1]);
     const char* problem;
     if (library == NULL) {
-      fprintf(stderr, "%s\n", dlerror());
+      library_print_error(argv[1]);
       return 1;
     }
     problem = one_session(library, argv[2]);
@@ -95,9 +94,9 @@ int main(int argc, char** argv) {
       fprintf(stderr, "round %d: %s\n", i, problem);
       return 1;
     }
-    dlclose(library);
-    if (dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD) != NULL) {
-      fprintf(stderr, "round %d: the library stays after dlclose\n", i);
+    library_close(library);
+    if (library_is_open(argv[1])) {
+      fprintf(stderr, "round %d: the library stays after it was closed\n", i);
       return 1;
     }
   }

@@ -9,29 +9,53 @@ import sys
 from pathlib import Path
 
 
-def main(library: str, header: str) -> int:
-    """Returns 1 and says why where the library shows or needs anything else."""
-    nm = ["nm", "-D", "--defined-only", library]
-    table = subprocess.run(nm, check=True, capture_output=True, text=True).stdout
+def output_of(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def elf(library: str) -> tuple[set[str], list[str], list[str]]:
+    """Symbols shown, libraries needed, names of its own."""
+    table = output_of("nm", "-D", "--defined-only", library)
     shown = {line.split()[2].split("@")[0] for line in table.splitlines()}
+    entries = output_of("readelf", "-d", library)
+    needed = re.findall(r"NEEDED.*\[(.*)\]", entries)
+    return shown, needed, re.findall(r"SONAME.*\[(.*)\]", entries)
+
+
+def dll(library: str, objdump: str) -> tuple[set[str], list[str], list[str]]:
+    """The same of a DLL."""
+    headers = output_of(objdump, "-p", library)
+    exports = headers.split("[Ordinal/Name Pointer] Table", 1)[1].split("\n\n", 1)[0]
+    shown = set(
+        re.findall(r"\[ *\d+\] (?:\+base\[ *\d+\] +[0-9a-f]+ )?(\w+)$", exports, re.M)
+    )
+    needed = re.findall(r"DLL Name: (\S+)", headers)
+    return shown, needed, [Path(library).name]
+
+
+def main(library: str, header: str, objdump: str) -> int:
+    """Returns 1 and says why where the library shows or needs anything else."""
+    is_dll = library.endswith(".dll")
+    shown, needed, names = dll(library, objdump) if is_dll else elf(library)
     text = re.sub(r"/\*.*?\*/", "", Path(header).read_text(), flags=re.DOTALL)
     declared = set(re.findall(r"HER2_API[^;(]*?\b(her2_\w+)\(", text))
     wrong = sorted(shown ^ declared)
     if wrong or len(declared) < 30:
         print(f"shown and declared differ in {wrong} ({len(declared)} declared)")
         return 1
-    dynamic = ["readelf", "-d", library]
-    entries = subprocess.run(dynamic, check=True, capture_output=True, text=True).stdout
-    needed = re.findall(r"NEEDED.*\[(.*)\]", entries)
     unwelcome = [n for n in needed if re.search("torch|c10|python|openslide|cuda", n)]
-    soname = re.findall(r"SONAME.*\[(.*)\]", entries)
+    if is_dll:  # the compiler's libraries are inside
+        unwelcome = [
+            n for n in needed if n.lower() not in ("kernel32.dll", "msvcrt.dll")
+        ]
     major = re.findall(r"#define HER2_ABI_MAJOR (\d+)", Path(header).read_text())[0]
-    if unwelcome or soname != [f"libher2fast.so.{major}"]:
-        print(f"needs {unwelcome}, is called {soname}, ABI major {major}")
+    name = f"libher2fast-{major}.dll" if is_dll else f"libher2fast.so.{major}"
+    if unwelcome or names != [name]:
+        print(f"needs {unwelcome}, is called {names}, ABI major {major}")
         return 1
     print(f"{len(shown)} symbols; needs {', '.join(needed)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:4]))

@@ -61,7 +61,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="channels"):
         focus(mask, mask, patch_px=2, stride_px=2)
     with pytest.raises(TypeError, match="uint8"):
-        focus(rgb, mask.astype(bool), patch_px=2, stride_px=2)
+        focus(rgb, mask.astype(np.int8), patch_px=2, stride_px=2)
     with pytest.raises(DeviceError, match="focus"):
         focus(rgb, mask, patch_px=2, stride_px=2, device="cuda")
 

@@ -18,7 +18,6 @@ import pytest
 from cell_scenes import scene
 from membrane_cases import UM, altered, box, cells_at, write_case
 
-from her2fast.cli import run as command
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.cells_geojson import cell_detections, gzipped
 from her2fast.kernels.cells import (
@@ -27,7 +26,11 @@ from her2fast.kernels.cells import (
     classify_cells,
     find_cells,
 )
-from her2fast.kernels.membrane import find_membranes
+from her2fast.kernels.membrane import (
+    find_membranes,
+    membrane_prune,
+    prune_reach_px,
+)
 from her2fast.membranes import MembraneResult, score_membranes
 from her2fast.methods.cell_decision import decide_cells
 from her2fast.methods.cell_file import from_bytes, to_bytes
@@ -78,6 +81,7 @@ def measured(
     tile_px: int = 256,
     workers: int = 2,
     bad: dict[tuple[int, int], str] | None = None,
+    prune_px: int = 0,
 ) -> tuple[CellMeasurement, TrueMask]:
     height, width = mask.shape
     find = TrueMask(mask)
@@ -89,6 +93,7 @@ def measured(
         step=2,
         tile_px=tile_px,
         batch_size=3,
+        prune_px=prune_px,
         wanted=np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_),
         is_tumor=lambda x, y: np.ones(len(x), np.bool_),
     )
@@ -144,6 +149,33 @@ def test_cells_that_an_unreadable_tile_could_change_are_dropped() -> None:
         )
     # Without the rule, cells beside the tile have other membranes than they have.
     assert len(found.cells) != len(whole)
+
+
+def test_pruned_rows_of_tiles_give_the_pruned_slide() -> None:
+    rgb, mask = scene(11, 620, 700, 160)
+    # Short walls that hang on the others.
+    rng = np.random.default_rng(5)
+    for y, x in zip(*np.nonzero(mask), strict=True):
+        if rng.random() < 0.02:
+            mask[y : y + 6, x : x + 2] = 1
+    pruned = membrane_prune(mask, length_px=8)
+    assert (mask > 0).sum() - pruned.sum() > 200
+    whole = find_cells(rgb, pruned)
+    membranes, _ = find_membranes(pruned)
+    for tile_px in (300, 412):
+        found, _ = measured(rgb, mask, tile_px, prune_px=8)
+        for f in dataclasses.fields(Cells):
+            np.testing.assert_array_equal(
+                getattr(found.cells, f.name), getattr(whole, f.name), f.name
+            )
+        assert found.totals.membranes == len(membranes)
+        assert found.totals.px == int(pruned.sum())
+        again, _ = from_bytes(to_bytes(found, "key"))
+        decided = decide_cells(found, slide_spacing_um=UM)
+        assert decided.record["membranes"]["pruned_um"] == 2.0
+        assert again.reach_um == found.reach_um == 0.25 * (250 + prune_reach_px(8))
+    with pytest.raises(UsageError, match="tiles of 299 px or more, got 298"):
+        measured(rgb, mask, tile_px=298, prune_px=8)
 
 
 def test_a_tile_must_hold_what_a_cell_depends_on() -> None:
@@ -265,79 +297,6 @@ def test_a_slide_is_scored_cell_by_cell(folder: Path) -> None:
     assert part.record["cells"]["membranes"] == membranes
 
 
-def test_the_command_writes_a_folder_and_keeps_what_is_finished(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(out: str, *more: str) -> str:
-        arguments = ["membranes", str(folder / "lattice.svs"), str(folder / "gone.svs")]
-        arguments += ["-o", str(tmp_path / out), "-m", str(folder / "brown")]
-        arguments += ["--tumor-model", str(folder / "tumor"), "--allow-unknown-model"]
-        assert command([*arguments, *more]) == 10
-        return capsys.readouterr().out
-
-    shown = run("a", "-n", "2")
-    assert "scored  3+" in shown
-    assert "(measured" in shown
-    assert "NOT_FOUND" in shown
-    assert "research use only" in shown
-    assert "(kept" in run("a", "-n", "1")
-    run("b", "-n", "1")
-    files = {}
-    for out in ("a", "b"):
-        root = tmp_path / out
-        files[out] = {
-            path.relative_to(root).as_posix(): path.read_bytes()
-            for path in sorted(root.rglob("*"))
-            if path.is_file() and ".locks" not in path.parts
-        }
-    assert files["a"] == files["b"]
-    names = set(files["a"])
-    assert {
-        "results/lattice.json",
-        "results/gone.json",
-        "measurements/lattice.h2m",
-        "measurements/lattice.h2c",
-        "cells/lattice.geojson",
-        "class-maps/lattice.png",
-        "reports/lattice.html",
-        "reports/gone.html",
-        "results.csv",
-    } <= names
-    record = json.loads(files["a"]["results/lattice.json"])
-    features = json.loads(files["a"]["cells/lattice.geojson"])["features"]
-    assert len(features) == record["cells"]["count"]
-    schema = json.loads(SCHEMA.read_text())
-    for name in ("lattice", "gone"):
-        jsonschema.validate(json.loads(files["a"][f"results/{name}.json"]), schema)
-    page = files["a"]["reports/lattice.html"].decode()
-    assert page.count("data:image/jpeg") == 1 + 3 * 6  # the map; class 1+ has no cell
-    assert "tumor cells with a nucleus" in page
-    assert "Dropped beside unreadable tiles" in page
-    assert "research use only" in page.casefold()
-    assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
-    # One finished file gone: the slide is done again, to the same bytes.
-    (tmp_path / "a/cells/lattice.geojson").unlink()
-    assert "(decided" in run("a")
-    # A region asks no model either, and gives what a whole run with it gives.
-    region = tmp_path / "region.geojson"
-    ring = box(482, 0, 1600, 1600)[0][1][0].tolist()
-    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    again = (tmp_path / "a/cells/lattice.geojson").read_bytes()
-    assert again == files["b"]["cells/lattice.geojson"]
-    manifest = tmp_path / "list.csv"
-    manifest.write_text(f"slide,roi\n{folder / 'lattice.svs'},{region}\n")
-    for out, work in (("a", "(decided"), ("c", "(measured")):
-        arguments = ["membranes", str(manifest), "-o", str(tmp_path / out)]
-        arguments += ["-m", str(folder / "brown"), "--allow-unknown-model"]
-        assert command([*arguments, "--tumor-model", str(folder / "tumor")]) == 0
-        assert work in capsys.readouterr().out
-    decided, whole = (
-        (tmp_path / out / "results/lattice.json").read_bytes() for out in ("a", "c")
-    )
-    assert decided == whole
-    assert json.loads(whole)["score"] == "0"
-
-
 def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="need a membrane package"):
         load_membrane_package(tmp_path)
@@ -351,6 +310,12 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     packages.edit_json(config, lambda c: c["class_names"].reverse())
     with pytest.raises(UsageError, match="first class is 'membrane'"):
         load_membrane_package(swapped)
+    method = altered(folder, tmp_path / "c") / "method.json"
+    packages.edit_json(method, lambda c: c.update(prune_um=1.3))
+    assert load_membrane_package(method.parent).prune_px == 5
+    packages.edit_json(method, lambda c: c.update(prune_um=8.1))
+    with pytest.raises(UsageError, match="prune_um"):
+        load_membrane_package(method.parent)
     refused = score_membranes(
         folder / "lattice.svs", model=folder / "brown", tumor_model=folder / "tumor"
     )

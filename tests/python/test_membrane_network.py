@@ -23,6 +23,8 @@ from her2fast.training.config import Model
 from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.membrane import counts_by_logit, figures_by_cut
 from her2fast.training.membrane_network import (
+    RIDGE_PX,
+    Cuts,
     KhamenehUNet,
     Packaged,
     TinyMembraneNet,
@@ -76,7 +78,7 @@ def test_the_tiny_network_is_small_and_folds(tmp_path: Path) -> None:
     after = fold_norms(network)(x)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
-    script = torchscript_bytes(Packaged(network, 0.5), torch.zeros(2, 3, 64, 64))
+    script = torchscript_bytes(Packaged(network, Cuts(0.5)), torch.zeros(2, 3, 64, 64))
     assert len(script) < 8_000_000
     (tmp_path / "m.pt").write_bytes(script)
     loaded = _script(tmp_path / "m.pt")
@@ -157,7 +159,7 @@ def test_matching_is_packed_with_the_network(tmp_path: Path) -> None:
     )
     match = HistogramMatch(read_reference(tmp_path / "tile.png"), MEAN, STD)
     network = make_membrane_network(Model(backbone="tiny")).eval()
-    whole = Packaged(fold_norms(network), 0.0, match)
+    whole = Packaged(fold_norms(network), Cuts(0.0), match)
     (tmp_path / "m.pt").write_bytes(torchscript_bytes(whole, torch.zeros(2, 3, 64, 64)))
     loaded = _script(tmp_path / "m.pt")
     x = normalized(
@@ -189,6 +191,55 @@ def test_the_best_cut_is_the_best(
     assert figures["val_dice"] == pytest.approx(max(dice(cut) for cut in cuts))
     assert figures["val_dice"] == pytest.approx(dice(figures["val_cut"]))
     assert figures["val_dice_half"] == pytest.approx(dice(0.0))
+
+
+@settings(max_examples=40)
+@given(
+    logits=arrays(np.float32, (9, 11), elements=st.floats(-6, 6, width=32)),
+    low=st.none() | st.floats(-4, 0, width=32),
+    slack=st.floats(0, 3, width=32),
+)
+def test_cuts_are_their_rule(
+    logits: npt.NDArray[np.float32], low: float | None, slack: float
+) -> None:
+    """Membrane at `high`; at `low` where nothing near is higher by `slack`."""
+    cuts = Cuts(1.0, low, slack)
+    value = cuts(torch.from_numpy(logits)[None, None])[0, 0].numpy()
+    for y, x in np.ndindex(logits.shape):
+        here = logits[y, x]
+        near = logits[
+            max(0, y - RIDGE_PX) : y + RIDGE_PX + 1,
+            max(0, x - RIDGE_PX) : x + RIDGE_PX + 1,
+        ].max()
+        expected = here - np.float32(1.0)
+        if low is not None:
+            ridge = min(here - np.float32(low), here - (near - np.float32(slack)))
+            expected = max(expected, ridge)
+        assert value[y, x] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_faint_line_is_found_and_a_strong_one_is_not_widened() -> None:
+    """By hand: one cut at -2 finds both lines, seven pixels wide; two cuts do not."""
+    across = np.array([-9, -1.5, -1, -0.5, -1, -1.5, -9], np.float32)
+    strong = np.array([-1.5, 0.0, 3, 4, 3, 0.0, -1.5], np.float32)
+    blank = np.full(7, -9, np.float32)
+    row = torch.from_numpy(np.concatenate([across, blank, strong]))
+    tile = row.expand(1, 1, 9, -1)
+    wide = (Cuts(-2.0)(tile) >= 0)[0, 0, 4].numpy()
+    assert (wide[:7].sum(), wide[14:].sum()) == (5, 7)
+    thin = (Cuts(2.0, -2.0, 0.5)(tile) >= 0)[0, 0, 4].numpy()
+    assert np.flatnonzero(thin).tolist() == [2, 3, 4, 16, 17, 18]
+
+
+def test_cuts_travel_in_the_package(tmp_path: Path) -> None:
+    network = fold_norms(make_membrane_network(Model(backbone="tiny")))
+    cuts = Cuts(0.5, -1.0, 0.25)
+    script = torchscript_bytes(Packaged(network, cuts), torch.zeros(2, 3, 64, 64))
+    (tmp_path / "m.pt").write_bytes(script)
+    x = torch.randn(3, 3, 64, 64)
+    found, plain = _script(tmp_path / "m.pt")(x), network(x)
+    torch.testing.assert_close(found[:, :1], cuts(plain[:, :1]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[:, 1:], plain[:, 1:], atol=1e-4, rtol=1e-4)
 
 
 def test_a_tile_takes_less_than_a_second() -> None:

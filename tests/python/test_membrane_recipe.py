@@ -4,18 +4,30 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
-from her2fast.phantom.optics import PROFILES
-from her2fast.training import membrane_recipe
-from her2fast.training.config import MembraneConfig
-from her2fast.training.config_file import load_config
+from her2fast.errors import UsageError
+from her2fast.membranes import NetworkFinder
+from her2fast.models.membrane_package import load_membrane_package
+from her2fast.models.trust import SHIPPED_DIR
+from her2fast.phantom import render
+from her2fast.phantom.fields import generator
+from her2fast.phantom.ground import Tissue
+from her2fast.training import membrane_recipe, membrane_scenes
+from her2fast.training.augment import normalized
+from her2fast.training.extract import IGNORED
+from her2fast.training.membrane_cuts import choose_cuts, confusion_of, macro_f1
+from her2fast.training.packages import MEAN, STD
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "membrane_network" / "run.py"
 
@@ -30,33 +42,142 @@ def bench() -> ModuleType:
     return module
 
 
-def test_each_laboratory_is_validated_on_once() -> None:
-    chosen = [
-        (score, index)
-        for score in range(4)
-        for index in range(membrane_recipe.SLIDES)
-        if membrane_recipe.is_validation(score, index)
+def test_scenes_of_every_kind_validate() -> None:
+    count = membrane_recipe.SCENES
+    val = [n for n in range(count) if membrane_scenes.validates(n)]
+    assert {n % membrane_scenes.ROUND for n in val} == set(range(6))
+    assert 10 <= len(val) <= count // 5
+    rng = generator(1, 0)
+    for kind in range(4):
+        assert membrane_scenes.mixture_of(rng, 6 + kind)[kind] == 1.0
+    assert membrane_scenes.mixture_of(rng, 4) == (0.25,) * 4
+    assert sum(membrane_scenes.mixture_of(rng, 5)) == pytest.approx(1.0)
+
+
+def test_a_scene_is_its_pictures_and_their_truth() -> None:
+    plan = membrane_scenes.Plan(side_px=256, tile_px=128, exposures=2)
+    pictures = membrane_scenes.photograph(plan, 3)
+    arrays = membrane_scenes.draw_scene(plan, 3)
+    assert arrays["rgb"].shape == (8, 128, 128, 3)
+    assert pictures[0].profile.hematoxylin != pictures[1].profile.hematoxylin
+    assert pictures[0].spacing_um == pytest.approx(0.25, rel=0.07)
+    for number, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        at = np.s_[128 * y : 128 * y + 128, 128 * x : 128 * x + 128]
+        for exposure, picture in enumerate(pictures):
+            tile = 4 * exposure + number
+            np.testing.assert_array_equal(arrays["rgb"][tile], picture.rgb[at])
+            benign = picture.tissue[at] == Tissue.BENIGN
+            mask = arrays["mask"][tile]
+            np.testing.assert_array_equal(mask == IGNORED, benign)
+            np.testing.assert_array_equal(
+                (mask == 1)[~benign], picture.membrane_mask[at][~benign]
+            )
+    assert (arrays["mask"] == 1).any()
+
+
+def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that was killed draws what is missing."""
+    plan = membrane_scenes.Plan(side_px=64, tile_px=32, exposures=1)
+    drawn: list[int] = []
+
+    def draw(plan: Any, number: int) -> Any:
+        drawn.append(number)
+        return {
+            "rgb": np.full((4, 32, 32, 3), number, np.uint8),
+            "mask": np.zeros((4, 32, 32), np.uint8),
+        }
+
+    monkeypatch.setattr(membrane_scenes, "draw_scene", draw)
+    membrane_scenes.scene_pieces(tmp_path, 13, plan, say=lambda _: None)
+    assert drawn == list(range(13))
+    train, val = membrane_scenes.scene_pieces(tmp_path, 15, plan, say=lambda _: None)
+    assert drawn == list(range(15))
+    assert (len(train), len(val)) == (56, 4)
+    assert val.take("rgb", np.array([0]))[0, 0, 0, 0] == 12
+
+
+def test_recipe_from_scenes_to_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few scenes and one step: the whole way, and what is refused."""
+    monkeypatch.setenv("HER2FAST_CONFIG_DIR", str(tmp_path / "trust"))
+    threads = torch.get_num_threads()
+    out = tmp_path / "out"
+    small = ["--out", str(out), "--scenes", "13", "--side-px", "256"]
+    small += ["--epochs", "1", "--samples", "8", "--cut-scenes", "2"]
+    try:
+        membrane_recipe.main(small)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    package = load_membrane_package(out / "run" / "package")
+    assert (package.name, package.tile_px, package.spacing_um) == (
+        "membrane-tiny",
+        512,
+        0.25,
+    )
+    assert package.synthetic
+    facts = json.loads((out / "run" / "package" / "training.json").read_text())
+    assert facts["cuts"]["low"] < facts["cut"] <= facts["cuts"]["high"]
+    assert facts["scenes"] == 13
+    with pytest.raises(UsageError, match="one to validate on"):
+        membrane_recipe.main(["--out", str(out), "--scenes", "12"])
+    with pytest.raises(UsageError, match="multiple of 256"):
+        membrane_recipe.main(["--out", str(out), "--side-px", "300"])
+
+
+def test_cuts_are_those_of_the_cells() -> None:
+    """A network that knows the truth but writes faint membrane below its one cut."""
+    pictures = [
+        render(seed, (256, 256), spacing_um=0.25, mixture=mixture)
+        for seed, mixture in ((50, (0, 1, 0, 0)), (57, (0, 0, 0, 1)))
     ]
-    assert len(chosen) == len(PROFILES)
-    assert sorted(i % len(PROFILES) for _, i in chosen) == list(range(len(PROFILES)))
-    assert {score for score, _ in chosen} == {0, 1, 2, 3}
+
+    class Knows(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for picture in pictures:
+                own = normalized(torch.from_numpy(picture.rgb[None]), MEAN, STD)
+                if torch.equal(own, x):
+                    faint = picture.class_map == 1
+                    logit = np.where(faint, -1.5, 5.0)
+                    logit = np.where(picture.membrane_mask, logit, -8.0)
+                    plane = torch.from_numpy(logit.astype(np.float32))
+                    return plane.expand(1, 2, -1, -1)
+            raise AssertionError("no such picture")
+
+    cuts, said = choose_cuts(
+        Knows(), 0.0, pictures, statistics=(MEAN, STD), tile_px=256
+    )
+    assert cuts.low == -2.0
+    assert said["cells_macro_f1"] > said["one_cut_macro_f1"]
+    truth = sum(confusion_of(one, one.membrane_mask) for one in pictures)
+    assert said["confusion_true_by_called"] == truth.tolist()
+    assert macro_f1(np.eye(4, dtype=np.int64)) == 1.0
+    assert macro_f1(np.full((4, 4), 1, np.int64)) == 0.25
 
 
-def test_slides_and_configuration(tmp_path: Path) -> None:
-    """One slide of each score of the smallest size, cut into tiles of the config."""
-    manifest = membrane_recipe.draw_phantoms(tmp_path, slides=1, seed=3, side_um=500)
-    lines = manifest.read_text().splitlines()
-    assert len(lines) == 5
-    for line in lines[1:]:
-        slide = tmp_path / line.split(",")[0]
-        assert slide.is_file()
-        truth = slide.parents[1] / "truth" / slide.stem / "membrane_mask.png"
-        assert truth.is_file()
-    place = membrane_recipe.write_config(tmp_path, seed=3, epochs=2, samples=4)
-    config, _ = load_config(place, MembraneConfig)
-    assert config.data.manifest == manifest
-    assert (config.data.spacing_um, config.data.tile_px) == (0.25, 512)
-    assert config.package.synthetic
+def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
+    """Two pictures of 0 and two of 1+, of laboratories and scenes of no training."""
+    folder = SHIPPED_DIR / "membrane-tiny"
+    package = load_membrane_package(folder)
+    package.require_known()
+    assert package.name == "membrane-tiny"
+    assert package.synthetic
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8 << 20
+    find = NetworkFinder(package)
+    plan = membrane_scenes.Plan(side_px=1024, exposures=1)
+    # The next scenes of 0 and of 1+ (rounds of six) after those of the cuts.
+    first = -(-(membrane_recipe.CUT_SCENE + membrane_recipe.CUT_SCENES) // 6) * 6
+    for kind in (0, 1):
+        counts = np.zeros(4, np.int64)
+        for number in (first + kind, first + kind + 6):
+            picture = membrane_scenes.photograph(plan, number)[0]
+            tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
+            masks = find(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
+            mask = masks.swapaxes(1, 2).reshape(1024, 1024) == 1
+            counts += confusion_of(picture, mask)[kind]
+        assert counts.sum() > 30
+        assert 2 * counts[kind] > counts.sum(), counts
 
 
 def test_bench_counts(bench: ModuleType) -> None:

@@ -212,6 +212,39 @@ def test_a_reader_left_half_way_ends(path: Path) -> None:
         stream.close()  # type: ignore[attr-defined]
 
 
+def test_memory_of_a_batch_serves_again_once_nobody_holds_it() -> None:
+    buffers = _core.BatchBuffers()
+    first = buffers.take(2, 8, 8)
+    assert first.shape == (2, 8, 8, 3)
+    assert first.dtype == np.uint8
+    assert first.flags.writeable
+    place = first.ctypes.data
+    first[:] = 7
+    view = first[1, 2:]
+    del first
+    second = buffers.take(2, 8, 8)
+    assert second.ctypes.data != place  # the view holds it
+    second[:] = 9
+    assert (view == 7).all()
+    del view
+    third = buffers.take(1, 8, 8)  # a shorter last batch fits, too
+    assert third.ctypes.data == place
+    del buffers
+    third[:] = 1  # arrays outlive what made them
+    assert (second == 9).all()
+    with pytest.raises(ValueError, match="tiles"):
+        _core.BatchBuffers().take(0, 8, 8)
+
+
+def test_batches_that_are_kept_stay_as_they_were(path: Path) -> None:
+    with her2fast.open_slide(path) as slide:
+        kept = [batch.rgb for batch in slide.tiles(16, 1.0, batch_size=2)]
+        again = [batch.rgb.copy() for batch in slide.tiles(16, 1.0, batch_size=2)]
+    assert len(kept) > 8
+    for a, b in zip(kept, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_threads_share_a_slide(path: Path) -> None:
     slide = her2fast.open_slide(path)
     want = slide.read(11, 13, 300)

@@ -9,6 +9,8 @@ import torch
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
+from scipy import ndimage
+
 from her2fast.phantom.fields import generator
 from her2fast.phantom.optics import DAB, HEMATOXYLIN
 from her2fast.training import domain_statistics, hard_negatives, looks, phantom_data
@@ -47,6 +49,27 @@ def test_dab_is_taken_away_and_hematoxylin_stays():
     np.testing.assert_allclose(left[..., 0], 0.5, atol=0.05)
     assert out.float().mean() > with_dab.float().mean()
     assert out.float().mean() <= without.float().mean()
+
+
+def test_out_of_focus_is_a_gaussian_of_each_picture():
+    """Each item by its own sigma; SciPy is the oracle."""
+    planes = torch.rand(2, 3, 24, 30)
+    sigmas = [0.8, 2.0]
+    out = looks._gaussian(planes, torch.tensor(sigmas)).numpy()
+    reach = int(np.ceil(looks.REACH_SIGMAS * max(sigmas)))
+    for item, sigma in enumerate(sigmas):
+        for plane, found in zip(planes[item].numpy(), out[item], strict=True):
+            wanted = ndimage.gaussian_filter(plane, sigma, mode="nearest", radius=reach)
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_defocus_blurs_its_share_and_draws_nothing_where_there_is_none():
+    rgb = torch.randint(60, 250, (6, 32, 32, 3), dtype=torch.uint8)
+    plain = looks.augment(rgb, torch.Generator().manual_seed(2), STILL)
+    all_of_them = looks.Spread(**{**STILL.__dict__, "defocus": 1.0})
+    out = looks.augment(rgb, torch.Generator().manual_seed(2), all_of_them)
+    assert (out.float().std((1, 2, 3)) < plain.float().std((1, 2, 3))).all()
+    assert looks.FOR_MEMBRANES.defocus > 0.0 == looks.FOR_CLASSES.defocus
 
 
 def test_augmenting_repeats_and_differs():

@@ -45,7 +45,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="dimensions"):
         tumor_count(np.zeros(8, np.uint8), patch_px=2, stride_px=2)
     with pytest.raises(TypeError, match="uint8"):
-        tumor_count(mask.astype(bool), patch_px=2, stride_px=2)
+        tumor_count(mask.astype(np.int8), patch_px=2, stride_px=2)
     with pytest.raises(ValueError, match="device"):
         tumor_count(mask, patch_px=2, stride_px=2, device="gpu")
     with pytest.raises(DeviceError, match="tumor_count"):

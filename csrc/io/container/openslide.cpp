@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "core/native_file.h"
 #include "core/sha256.h"
 #include "io/byte_source.h"
 #include "io/codec/decode_scratch.h"
@@ -58,10 +59,10 @@ std::vector<std::string> companions_of(const std::string& path,
   std::vector<std::string> found;
   if (vendor != "mirax") return found;
   std::error_code failure;
-  const auto folder = std::filesystem::path(path).replace_extension();
+  const auto folder = to_path(path).replace_extension();
   for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) {
     if (found.size() == kMaxCompanions) break;
-    if (entry.is_regular_file(failure)) found.push_back(entry.path().native());
+    if (entry.is_regular_file(failure)) found.push_back(to_text(entry.path()));
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -97,7 +98,7 @@ class OpenSlideSlide final : public Slide, public HasIccProfile {
     hash.update(file.data(), file.size());
     hash.update(quickhash_.data(), quickhash_.size());
     for (const std::string& companion : companions) {
-      const std::string name = std::filesystem::path(companion).filename().native();
+      const std::string name = to_text(to_path(companion).filename());
       const std::string part = fingerprint_of(*open_file(companion));
       hash.update(name.data(), name.size() + 1);  // with its NUL, which ends it
       hash.update(part.data(), part.size());

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/container/openslide_library.h"
 
-#include <dlfcn.h>
-
 #include <array>
 #include <mutex>
 
+#include "core/shared_library.h"
 #include "io/container/openslide.h"
 
 namespace her2fast::io {
@@ -17,7 +16,7 @@ std::size_t cache_bytes = kOpenSlideCacheBytes;
 
 template <typename Function>
 bool bind(void* handle, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(handle, name));
+  function = reinterpret_cast<Function>(find_symbol(handle, name));
   return function != nullptr;
 }
 
@@ -68,15 +67,16 @@ const OpenSlideLibrary* load_openslide() {
   static bool loaded = false;
   const std::lock_guard lock(library_mutex);
   if (loaded) return &library;
-  const std::array<std::string, 3> candidates{library_path, "libopenslide.so.1",
-                                              "libopenslide.so.0"};
+  const std::array<std::string, 3> candidates{library_path,
+                                              shared_library_name("openslide", 1),
+                                              shared_library_name("openslide", 0)};
   for (const std::string& candidate : candidates) {
     if (candidate.empty()) continue;
-    void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* handle = open_shared_library(candidate);
     if (handle == nullptr) continue;
     loaded = bind_all(handle, library);
     if (loaded) return &library;
-    dlclose(handle);
+    close_shared_library(handle);
   }
   return nullptr;
 }

@@ -12,9 +12,6 @@ namespace {
 // Smallest probability whose logarithm is taken, where a model gives probabilities.
 constexpr double kMinProbability = 1e-7;
 
-// Reason codes of her2fast.h that it does not name.
-constexpr std::int32_t kModelClasses = 24, kGpuOom = 26, kGpuLost = 27;
-
 std::string shape_text(at::IntArrayRef shape) {
   std::ostringstream text;
   text << shape;
@@ -91,12 +88,12 @@ void TorchModel::run(const std::uint8_t* rgb, const Shape& shape, float* output)
   try {
     values = logits(checked(forward(stage(rgb, n)), n)).cpu();
   } catch (const c10::OutOfMemoryError& error) {
-    throw Failure(kGpuOom,
+    throw Failure(HER2_GPU_OOM,
                   device_.str() + ": " + last_line(error.what_without_backtrace()));
   } catch (const c10::Error& error) {
     // CUDA tells of a fault at the next call, wherever that stands.
     if (device_.is_cpu() || std::strstr(error.what(), "CUDA error") == nullptr) throw;
-    throw Failure(kGpuLost,
+    throw Failure(HER2_GPU_LOST,
                   device_.str() + ": " + last_line(error.what_without_backtrace()));
   }
   values = values.reshape({n, -1}).contiguous();
@@ -149,7 +146,7 @@ torch::Tensor TorchModel::checked(torch::Tensor outputs, std::int64_t n) const {
   if (outputs.sizes() == at::IntArrayRef(need)) return outputs;
   const bool classes = outputs.dim() == static_cast<std::int64_t>(need.size()) &&
                        outputs.size(1) != need[1];
-  throw Failure(classes ? kModelClasses : HER2_MODEL_SHAPE,
+  throw Failure(classes ? HER2_MODEL_CLASSES : HER2_MODEL_SHAPE,
                 file_ + ": need outputs of shape " + shape_text(need) + ", got " +
                     shape_text(outputs.sizes()));
 }

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("score:score", "Score slides into a results folder."),
     "rescore": ("rescore:rescore", "Decide again: other ROI, guideline or ISH."),
     "membranes": ("membranes:membranes", "Score slides cell by cell, by membranes."),
+    "epithelium": ("epithelium:epithelium", "Find epithelium by superpixels."),
     "convert": ("convert:convert", "Slide or image to a pyramid, TMA to its cores."),
     "info": ("info:info", "What is known of a slide, without scoring it."),
     "train": ("train:train", "Train a scorer from slide labels."),

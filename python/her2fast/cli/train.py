@@ -17,7 +17,7 @@ def train() -> None:
     """Train segmenter and patch classifier from slide labels (docs/guide/train.md).
 
     In this order: splits, segment, pretrain, constrained, calibrate; membrane stands
-    alone. Research use only.
+    alone, and epithelium in the place of segment. Research use only.
     """
 
 
@@ -56,6 +56,7 @@ _stage("pretrain", "Learn the classes, every patch with its slide's label.")
 _stage("constrained", "Make patches obey the limits of their slides' labels.")
 _stage("calibrate", "One value per class on the logits; writes the package.")
 _stage("membrane", "Learn to find stained membrane, from masks; writes the package.")
+_stage("epithelium", "Learn to find epithelium by superpixels; writes the package.")
 
 
 @train.command("splits")

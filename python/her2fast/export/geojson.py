@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from her2fast.export.dissolve import Polygon, dissolve
 from her2fast.export.palettes import DEFAULT_PALETTE, Color, class_colors
 from her2fast.export.patches import Outcomes, PatchGrid
 
-__all__ = ["patch_tiles", "regions"]
+__all__ = ["annotation", "patch_tiles", "regions"]
 
 #: Fixed for good: other identifiers would make QuPath take old regions for new ones.
 _NAMESPACE = uuid.UUID("6d9a2f5e-6a55-5c5b-8f0e-2b9c1d3e7a41")
@@ -114,16 +114,68 @@ def patch_tiles(
     return _collection(features())
 
 
+def annotation(
+    polygons: list[Polygon],
+    grid: PatchGrid,
+    *,
+    name: str,
+    color: Color,
+    key: str,
+    measurements: Mapping[str, float],
+    size_px: tuple[int, int],
+) -> Iterator[bytes]:
+    """Write one annotation, or none where there are no polygons.
+
+    Parameters
+    ----------
+    polygons : list of polygons
+        Corners in cells of `grid`, from `dissolve`.
+    name, color
+        Of its class in QuPath.
+    key
+        What the polygons follow from; the identifier derives from it.
+    size_px : (width, height)
+        The slide's level-0 size: cells at its border end there.
+
+    Yields
+    ------
+    bytes
+        Pieces of one JSON text in UTF-8.
+    """
+
+    def features() -> Iterator[dict[str, object]]:
+        if polygons:
+            yield {
+                "type": "Feature",
+                "id": str(uuid.uuid5(_NAMESPACE, f"{key}/class/{name}")),
+                "geometry": _geometry(polygons, grid, (0, 0), size_px),
+                "properties": {
+                    "objectType": "annotation",
+                    "name": name,
+                    "classification": _classification(name, color),
+                    "isLocked": True,
+                    "measurements": dict(measurements),
+                },
+            }
+
+    return _collection(features())
+
+
 def _classification(name: str, color: Color) -> dict[str, object]:
     return {"name": name, "color": list(color)}  # QuPath throws without either
 
 
 def _geometry(
-    polygons: list[Polygon], grid: PatchGrid, origin_px: tuple[int, int]
+    polygons: list[Polygon],
+    grid: PatchGrid,
+    origin_px: tuple[int, int],
+    size_px: tuple[int, int] | None = None,
 ) -> dict[str, object]:
     def ring_px(ring: npt.NDArray[np.int64]) -> list[list[int]]:
-        x = grid.x0_px(ring[:, 0]) - origin_px[0]
-        y = grid.y0_px(ring[:, 1]) - origin_px[1]
+        x, y = grid.x0_px(ring[:, 0]), grid.y0_px(ring[:, 1])
+        if size_px is not None:
+            x, y = np.minimum(x, size_px[0]), np.minimum(y, size_px[1])
+        x, y = x - origin_px[0], y - origin_px[1]
         pairs: list[list[int]] = np.stack([x, y], axis=1).tolist()
         return pairs
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels: thin wrappers over the native core, one function per operation.
 
-All release the GIL and may be called from any thread; an array that is not C-contiguous
-is copied. A device is a promise: what cannot run there raises.
+All release the GIL and may be called from any thread. Arrays are NumPy's, torch's,
+CuPy's or another library's, read where they lie, and what comes out is of the kind of
+the first (docs/guide/arrays.md). A device is a promise: what cannot run there raises.
 """
 
 from her2fast.kernels.image import (

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.kernels.image import White, as_bytes
+from her2fast.kernels import arrays
+from her2fast.kernels.arrays import AnyArray, as_bytes
+from her2fast.kernels.image import White
 
 __all__ = [
     "CELLS_REACH_PX",
@@ -50,6 +52,8 @@ CELL_CUTS: dict[str, int] = dict(_core.CELL_CUTS)
 class Cells:
     """One element per cell, sorted by (y, x) of its seed. Pixels of the grid.
 
+    Torch tensors where the planes that they were found in were.
+
     Attributes
     ----------
     x, y : (n,) ndarray of int32
@@ -80,35 +84,48 @@ class Cells:
     @property
     def completeness(self) -> npt.NDArray[np.float64]:
         """Stained share of the outline, in [0, 1]."""
-        return np.bitwise_count(self.stained) / np.float64(CELL_RAYS)
+        share = np.bitwise_count(arrays.as_numpy(self.stained)) / np.float64(CELL_RAYS)
+        out: npt.NDArray[np.float64] = arrays.like(self.stained, share)
+        return out
 
     @property
     def dab_mean(self) -> npt.NDArray[np.float64]:
         """Mean optical density of the membrane; NaN where there is none."""
-        some = np.where(self.dab_px > 0, self.dab_px, 1)
-        return np.where(self.dab_px > 0, self.dab_sum / (100.0 * some), np.nan)
+        px, total = arrays.as_numpy(self.dab_px), arrays.as_numpy(self.dab_sum)
+        some = np.where(px > 0, px, 1)
+        mean = np.where(px > 0, total / (100.0 * some), np.nan)
+        out: npt.NDArray[np.float64] = arrays.like(self.dab_px, mean)
+        return out
 
-    def take(self, chosen: npt.NDArray[Any]) -> Cells:
+    def take(self, chosen: AnyArray) -> Cells:
         """The cells that a mask or indices choose."""
-        return Cells(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        at = arrays.as_numpy(chosen, "chosen")
+        return self._with({name: v[at] for name, v in self._columns().items()})
 
     def moved(self, x: int, y: int) -> Cells:
         """The same cells counted from another corner."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["x"] = (self.x + np.int32(x)).astype(np.int32)
-        values["y"] = (self.y + np.int32(y)).astype(np.int32)
-        return Cells(**values)
+        values = self._columns()
+        values["x"] = (values["x"] + np.int32(x)).astype(np.int32)
+        values["y"] = (values["y"] + np.int32(y)).astype(np.int32)
+        return self._with(values)
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {f.name: arrays.as_numpy(getattr(self, f.name)) for f in fields(self)}
+
+    def _with(self, columns: dict[str, npt.NDArray[Any]]) -> Cells:
+        return Cells(**arrays.like_all(self.x, columns))
 
     @staticmethod
     def joined(parts: Sequence[Cells]) -> Cells:
         """The cells of several tiles, sorted by (y, x)."""
-        parts = [*parts, no_cells()]
+        first = parts[0] if parts else no_cells()
+        tables = [part._columns() for part in [*parts, no_cells()]]
         columns = {
-            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            f.name: np.concatenate([table[f.name] for table in tables])
             for f in fields(Cells)
         }
         order = np.lexsort((columns["x"], columns["y"]))
-        return Cells(**{name: values[order] for name, values in columns.items()})
+        return first._with({name: values[order] for name, values in columns.items()})
 
 
 def no_cells() -> Cells:
@@ -142,18 +159,34 @@ class CellClasses:
 
     def counts(self) -> tuple[int, int, int, int]:
         """Cells of class 0, 1+, 2+ and 3+."""
-        found = np.bincount(self.her2, minlength=4)
+        found = np.bincount(arrays.as_numpy(self.her2), minlength=4)
         return int(found[0]), int(found[1]), int(found[2]), int(found[3])
 
 
+@overload
 def cell_stains(
-    rgb: Bytes, *, step: int = 2, white: White = (255, 255, 255), device: str = "cpu"
-) -> tuple[Shorts, Bytes]:
+    rgb: npt.NDArray[Any],
+    *,
+    step: int = ...,
+    white: White = ...,
+    device: str | None = ...,
+) -> tuple[Shorts, Bytes]: ...
+@overload
+def cell_stains(
+    rgb: AnyArray, *, step: int = ..., white: White = ..., device: str | None = ...
+) -> tuple[Any, Any]: ...
+def cell_stains(
+    rgb: AnyArray,
+    *,
+    step: int = 2,
+    white: White = (255, 255, 255),
+    device: str | None = None,
+) -> tuple[Any, Any]:
     """Hematoxylin on the grid and DAB of the picture.
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         Sides are multiples of `step`.
     step : {1, 2}
         Pixels of the picture along one of the grid.
@@ -162,13 +195,15 @@ def cell_stains(
 
     Returns
     -------
-    (H / step, W / step) ndarray of uint16
+    (H / step, W / step) array of uint16
         Hematoxylin less 0.3 of DAB, in 1/4096 of optical density, at most 0.8.
-    (H, W) ndarray of uint8
+    (H, W) array of uint8
         DAB in hundredths of optical density, 0 to 2.55.
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shapes, step or white point out of range.
 
@@ -176,54 +211,85 @@ def cell_stains(
     ----------
     Ruifrok and Johnston, Anal Quant Cytol Histol 2001;23:291-299 (the H-DAB matrix).
     """
-    return _core.cell_stains(as_bytes(rgb, "rgb"), white, step, device)
+    arrays.refuse_cuda("cell_stains", rgb)
+    pixels = as_bytes(rgb, "rgb")
+    hematoxylin, dab = _core.cell_stains(
+        pixels, white, step, arrays.host_device(device)
+    )
+    return arrays.like(rgb, hematoxylin), arrays.like(rgb, dab)
 
 
+@overload
 def nuclei(
-    hematoxylin: Shorts,
-    mask: Bytes,
+    hematoxylin: npt.NDArray[Any],
+    mask: AnyArray,
+    *,
+    halo_px: int,
+    step: int = ...,
+    device: str | None = ...,
+) -> tuple[Ints, Ints, Bytes]: ...
+@overload
+def nuclei(
+    hematoxylin: AnyArray,
+    mask: AnyArray,
+    *,
+    halo_px: int,
+    step: int = ...,
+    device: str | None = ...,
+) -> tuple[Any, Any, Any]: ...
+def nuclei(
+    hematoxylin: AnyArray,
+    mask: AnyArray,
     *,
     halo_px: int,
     step: int = 2,
-    device: str = "cpu",
-) -> tuple[Ints, Ints, Bytes]:
+    device: str | None = None,
+) -> tuple[Any, Any, Any]:
     """Seeds of nuclei in the inner part of the planes.
 
     Parameters
     ----------
-    hematoxylin : (h, w) ndarray of uint16
+    hematoxylin : (h, w) array of uint16
         From `cell_stains`; 0 beyond the slide.
-    mask : (h * step, w * step) ndarray of uint8
+    mask : (h * step, w * step) array of uint8 or bool
         Any value but 0 is membrane, which parts nuclei.
     halo_px : int
         Of the grid, on all four sides; at least `NUCLEI_REACH_PX`.
 
     Returns
     -------
-    (n,) ndarray of int32, (n,) ndarray of int32
+    (n,) array of int32, (n,) array of int32
         x and y, counted from the corner of the inner part, sorted by (y, x).
-    (h, w) ndarray of uint8
+    (h, w) array of uint8
         Pixels of nuclei, 0 or 1; not settled within `NUCLEI_REACH_PX` of the border.
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shapes, step or halo out of range.
     """
+    arrays.refuse_cuda("nuclei", hematoxylin, mask)
     found = _core.nuclei(
-        _shorts(hematoxylin), as_bytes(mask, "mask"), step, halo_px, device
+        arrays.host(hematoxylin, np.uint16, "hematoxylin", rows=True),
+        arrays.mask(mask, "mask"),
+        step,
+        halo_px,
+        arrays.host_device(device),
     )
+    found = arrays.like_all(hematoxylin, found)
     return found["x"], found["y"], found["dark"]
 
 
 def cells(
-    hematoxylin: Shorts,
-    dab: Bytes,
-    mask: Bytes,
+    hematoxylin: AnyArray,
+    dab: AnyArray,
+    mask: AnyArray,
     *,
     halo_px: int,
     step: int = 2,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Cells:
     """Cells whose seeds lie in the inner part of the planes (decisions K6, K9).
 
@@ -233,25 +299,28 @@ def cells(
     ----------
     hematoxylin, mask, step
         As for `nuclei`.
-    dab : (h * step, w * step) ndarray of uint8
+    dab : (h * step, w * step) array of uint8
         From `cell_stains`.
     halo_px : int
         Of the grid, on all four sides; at least `CELLS_REACH_PX`.
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shapes, step or halo out of range.
     """
+    arrays.refuse_cuda("cells", hematoxylin, dab, mask)
     found = _core.cells(
-        _shorts(hematoxylin),
+        arrays.host(hematoxylin, np.uint16, "hematoxylin", rows=True),
         as_bytes(dab, "dab"),
-        as_bytes(mask, "mask"),
+        arrays.mask(mask, "mask"),
         step,
         halo_px,
-        device,
+        arrays.host_device(device),
     )
-    return Cells(**found)
+    return Cells(**arrays.like_all(hematoxylin, found))
 
 
 def classify_cells(found: Cells, *, grid_um: float, step: int = 2) -> CellClasses:
@@ -275,46 +344,50 @@ def classify_cells(found: Cells, *, grid_um: float, step: int = 2) -> CellClasse
     >>> classify_cells(ring, grid_um=0.5).counts()
     (0, 0, 0, 0)
     """
-    return CellClasses(
-        **_core.classify_cells(found.stained, found.dab_sum, grid_um, step)
+    arrays.refuse_cuda("classify_cells", found.stained, found.dab_sum)
+    classes = _core.classify_cells(
+        arrays.host(found.stained, np.uint32, "stained"),
+        arrays.host(found.dab_sum, np.uint32, "dab_sum"),
+        grid_um,
+        step,
     )
+    return CellClasses(**arrays.like_all(found.stained, classes))
 
 
 def find_cells(
-    rgb: Bytes,
-    mask: Bytes,
+    rgb: AnyArray,
+    mask: AnyArray,
     *,
     step: int = 2,
     white: White = (255, 255, 255),
 ) -> Cells:
-    """Cells of a picture in memory, beyond which is glass.
+    """Cells of a picture in memory, beyond which is glass; planes are padded copies.
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
-    mask : (H, W) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
+    mask : (H, W) array of uint8 or bool
         Any value but 0 is membrane.
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shapes differ, or as `cell_stains`.
     """
-    if rgb.shape[:2] != mask.shape:
-        raise ValueError(f"need a mask of {rgb.shape[:2]}, got {mask.shape}")
+    arrays.refuse_cuda("find_cells", rgb, mask)
+    pixels = as_bytes(rgb, "rgb")
+    membrane = arrays.mask(mask, "mask")
+    if pixels.shape[:2] != membrane.shape:
+        raise ValueError(f"need a mask of {pixels.shape[:2]}, got {membrane.shape}")
     halo = CELLS_REACH_PX
-    hematoxylin, dab = cell_stains(rgb, step=step, white=white)
-    return cells(
+    hematoxylin, dab = cell_stains(pixels, step=step, white=white)
+    found = cells(
         np.pad(hematoxylin, halo),
         np.pad(dab, halo * step),
-        np.pad(as_bytes(mask, "mask"), halo * step),
+        np.pad(membrane, halo * step),
         halo_px=halo,
         step=step,
     )
-
-
-def _shorts(array: Shorts) -> Shorts:
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint16:
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"need hematoxylin as an array of uint16, got {kind}")
-    return np.ascontiguousarray(array)
+    return Cells(**arrays.like_all(rgb, vars(found)))

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels on images: arrays of uint8 in, one function per operation."""
+"""Kernels on images: arrays of uint8 in, one function per operation.
+
+Arrays are NumPy's or another library's, and what comes out is of the kind of the first
+(`her2fast.kernels.arrays`).
+"""
 
 from __future__ import annotations
+
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
 from her2fast._core import StainCensus, is_wrong_stain
+from her2fast.kernels import arrays, on_cuda
+from her2fast.kernels.arrays import AnyArray, as_bytes
 
 __all__ = [
     "FOCUS_LIMIT",
@@ -33,43 +41,43 @@ H_DAB.setflags(write=False)
 White = tuple[int, int, int]
 
 
-def as_bytes(array: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
-    """Check the type here; shapes and values are the core's business."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"need {name} as an array of uint8, got {kind}")
-    return np.ascontiguousarray(array)
-
-
+@overload
 def tumor_count(
-    mask: npt.NDArray[np.uint8], *, patch_px: int, stride_px: int, device: str = "cpu"
-) -> npt.NDArray[np.uint32]:
+    mask: npt.NDArray[Any], *, patch_px: int, stride_px: int, device: str | None = ...
+) -> npt.NDArray[np.uint32]: ...
+@overload
+def tumor_count(
+    mask: AnyArray, *, patch_px: int, stride_px: int, device: str | None = ...
+) -> Any: ...
+def tumor_count(
+    mask: AnyArray, *, patch_px: int, stride_px: int, device: str | None = None
+) -> Any:
     """Count the tumor pixels in every patch of a mask.
 
     Parameters
     ----------
-    mask : (H, W) ndarray of uint8
+    mask : (H, W) array of uint8 or bool
         Any value but 0 is tumor.
     patch_px, stride_px : int
         Side of a patch and distance between patches, 1 to 4096. Patch (r, c) covers
         rows ``[r * stride_px, r * stride_px + patch_px)``, columns alike; patches that
         do not fit are left out.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
-    (rows, columns) ndarray of uint32
+    (rows, columns) array of uint32
         Pixel counts, 0 to ``patch_px ** 2``.
 
     Raises
     ------
-    TypeError
-        The mask is not uint8.
+    her2fast.errors.ArrayError
+        The mask is not uint8 or bool, or cannot be read where it lies (a TypeError).
     ValueError
         The grid or the shape is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------
@@ -78,15 +86,28 @@ def tumor_count(
     >>> tumor_count(mask, patch_px=2, stride_px=2).tolist()
     [[3, 1]]
     """
-    return _core.tumor_count(as_bytes(mask, "mask"), patch_px, stride_px, device)
+    if arrays.on_cuda(mask):
+        return on_cuda.tumor_count(mask, patch_px, stride_px, device)
+    counts = _core.tumor_count(
+        arrays.mask(mask, "mask"), patch_px, stride_px, arrays.host_device(device)
+    )
+    return arrays.like(mask, counts)
 
 
+@overload
 def tissue_mask(
-    rgb: npt.NDArray[np.uint8],
+    rgb: npt.NDArray[Any], *, white_rgb: White = ..., device: str | None = ...
+) -> npt.NDArray[np.uint8]: ...
+@overload
+def tissue_mask(
+    rgb: AnyArray, *, white_rgb: White = ..., device: str | None = ...
+) -> Any: ...
+def tissue_mask(
+    rgb: AnyArray,
     *,
     white_rgb: White = (255, 255, 255),
-    device: str = "cpu",
-) -> npt.NDArray[np.uint8]:
+    device: str | None = None,
+) -> Any:
     """Mark tissue by a fixed, local rule on optical density.
 
     A pixel is tissue where the surrounding 9 x 9 px are dense or textured enough and
@@ -96,26 +117,26 @@ def tissue_mask(
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         Meant for 0.5 to 2 um/px.
     white_rgb : tuple of three int
         The color of empty glass, 128 to 255 in every channel.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
-    (H, W) ndarray of uint8
+    (H, W) array of uint8
         1 is tissue, 0 is not.
 
     Raises
     ------
-    TypeError
-        The image is not uint8.
+    her2fast.errors.ArrayError
+        The image is not uint8, or cannot be read where it lies (a TypeError).
     ValueError
         The shape or the white point is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------
@@ -126,17 +147,39 @@ def tissue_mask(
     >>> int(mask[32, 32]), int(mask[0, 0])
     (1, 0)
     """
-    return _core.tissue_mask(as_bytes(rgb, "rgb"), white_rgb, device)
+    if arrays.on_cuda(rgb):
+        return on_cuda.tissue_mask(rgb, white_rgb, device)
+    pixels = as_bytes(rgb, "rgb")
+    mask = _core.tissue_mask(pixels, white_rgb, arrays.host_device(device))
+    return arrays.like(rgb, mask)
 
 
+@overload
 def focus(
-    rgb: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.uint8],
+    rgb: npt.NDArray[Any],
+    mask: AnyArray,
     *,
     patch_px: int,
     stride_px: int,
-    device: str = "cpu",
-) -> npt.NDArray[np.uint32]:
+    device: str | None = ...,
+) -> npt.NDArray[np.uint32]: ...
+@overload
+def focus(
+    rgb: AnyArray,
+    mask: AnyArray,
+    *,
+    patch_px: int,
+    stride_px: int,
+    device: str | None = ...,
+) -> Any: ...
+def focus(
+    rgb: AnyArray,
+    mask: AnyArray,
+    *,
+    patch_px: int,
+    stride_px: int,
+    device: str | None = None,
+) -> Any:
     """Measure the sharpness of every patch.
 
     One hundred times the energy of the Laplacian over the energy of the gradient, of
@@ -145,29 +188,29 @@ def focus(
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         Meant for about 1 um/px.
-    mask : (H, W) ndarray of uint8
+    mask : (H, W) array of uint8 or bool
         Only pixels that are not 0 count.
     patch_px, stride_px : int
         Side of a patch and distance between patches, 1 to 4096.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
-    (rows, columns) ndarray of uint32
+    (rows, columns) array of uint32
         Dimensionless; larger is sharper, below `FOCUS_LIMIT` is out of focus. 0 where
         the patch has too little tissue (a sixteenth of its area) or contrast to tell.
 
     Raises
     ------
-    TypeError
-        An array is not uint8.
+    her2fast.errors.ArrayError
+        An array is not uint8, or cannot be read where it lies (a TypeError).
     ValueError
         The grid or a shape is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -187,45 +230,67 @@ def focus(
     >>> bool(fine[0, 0] > FOCUS_LIMIT > coarse[0, 0])
     True
     """
-    return _core.focus(
-        as_bytes(rgb, "rgb"), as_bytes(mask, "mask"), patch_px, stride_px, device
+    arrays.refuse_cuda("focus", rgb, mask)
+    sharpness = _core.focus(
+        as_bytes(rgb, "rgb"),
+        arrays.mask(mask, "mask"),
+        patch_px,
+        stride_px,
+        arrays.host_device(device),
     )
+    return arrays.like(rgb, sharpness)
 
 
+@overload
 def stain_unmix(
-    rgb: npt.NDArray[np.uint8],
+    rgb: npt.NDArray[Any],
+    *,
+    white_rgb: White = ...,
+    stains: npt.ArrayLike | None = ...,
+    device: str | None = ...,
+) -> npt.NDArray[np.float32]: ...
+@overload
+def stain_unmix(
+    rgb: AnyArray,
+    *,
+    white_rgb: White = ...,
+    stains: npt.ArrayLike | None = ...,
+    device: str | None = ...,
+) -> Any: ...
+def stain_unmix(
+    rgb: AnyArray,
     *,
     white_rgb: White = (255, 255, 255),
     stains: npt.ArrayLike | None = None,
-    device: str = "cpu",
-) -> npt.NDArray[np.float32]:
+    device: str | None = None,
+) -> Any:
     """Separate stains by Beer-Lambert unmixing of optical density.
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         The image; 0 is read as 1.
     white_rgb : tuple of three int
         The color of empty glass, 1 to 255.
     stains : (3, 3) array_like, optional
         Rows are density vectors (R, G, B) of the stains; `H_DAB` if not given.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
-    (H, W, 3) ndarray of float32
+    (H, W, 3) array of float32
         Amount of each stain: optical density, base 10, along its vector. With `H_DAB`:
         hematoxylin, DAB, residual. Negative where the color lies outside their cone.
 
     Raises
     ------
-    TypeError
-        The image is not uint8.
+    her2fast.errors.ArrayError
+        The image is not uint8, or cannot be read where it lies (a TypeError).
     ValueError
         The shape is wrong, the stains are dependent or not finite, a white point of 0.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -242,28 +307,34 @@ def stain_unmix(
     rows = np.asarray(H_DAB if stains is None else stains, np.float64)
     if rows.shape != (3, 3):
         raise ValueError(f"need stains of shape (3, 3), got {rows.shape}")
-    return _core.stain_unmix(as_bytes(rgb, "rgb"), white_rgb, rows.tolist(), device)
+    if arrays.on_cuda(rgb):
+        return on_cuda.stain_unmix(rgb, white_rgb, rows.tolist(), device)
+    pixels = as_bytes(rgb, "rgb")
+    amounts = _core.stain_unmix(
+        pixels, white_rgb, rows.tolist(), arrays.host_device(device)
+    )
+    return arrays.like(rgb, amounts)
 
 
 def stain_census(
-    rgb: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.uint8],
+    rgb: AnyArray,
+    mask: AnyArray,
     *,
     white_rgb: White = (255, 255, 255),
-    device: str = "cpu",
+    device: str | None = None,
 ) -> StainCensus:
     """Count pixels by what they are stained with.
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         The image.
-    mask : (H, W) ndarray of uint8
+    mask : (H, W) array of uint8 or bool
         Tissue mask.
     white_rgb : tuple of three int
         The color of empty glass, 128 to 255 in every channel.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
@@ -273,12 +344,12 @@ def stain_census(
 
     Raises
     ------
-    TypeError
-        An array is not uint8.
+    her2fast.errors.ArrayError
+        An array is not uint8, or cannot be read where it lies (a TypeError).
     ValueError
         A shape or the white point is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     Examples
     --------
@@ -288,6 +359,10 @@ def stain_census(
     >>> census.eosin, is_wrong_stain(census), is_wrong_stain(StainCensus())
     (1600, True, False)
     """
+    arrays.refuse_cuda("stain_census", rgb, mask)
     return _core.stain_census(
-        as_bytes(rgb, "rgb"), as_bytes(mask, "mask"), white_rgb, device
+        as_bytes(rgb, "rgb"),
+        arrays.mask(mask, "mask"),
+        white_rgb,
+        arrays.host_device(device),
     )

@@ -20,15 +20,20 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast._core import MembraneTile
-from her2fast.kernels.image import as_bytes
+from her2fast.kernels import arrays, on_cuda
+from her2fast.kernels.arrays import AnyArray, as_bytes
 
 __all__ = [
+    "PRUNE_HALF_WIDTH_PX",
+    "PRUNE_MAX_LENGTH_PX",
     "Compartments",
     "MembraneMerge",
     "MembraneTile",
     "Membranes",
     "find_membranes",
     "membrane_label",
+    "membrane_prune",
+    "prune_reach_px",
 ]
 
 Bytes = npt.NDArray[np.uint8]
@@ -36,6 +41,10 @@ Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: Wider membrane than twice this and one has no centerline, so no spurs.
+PRUNE_HALF_WIDTH_PX: int = _core.PRUNE_HALF_WIDTH_PX
+PRUNE_MAX_LENGTH_PX: int = _core.PRUNE_MAX_LENGTH_PX
 
 
 @dataclass(frozen=True)
@@ -116,34 +125,25 @@ class Compartments:
         return len(self.px)
 
 
-def _rows(array: Bytes, name: str) -> Bytes:
-    """A tile cut out of a larger mask is read where it lies."""
-    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 2:
-        step, next_px = array.strides
-        if next_px == 1 and step >= array.shape[1]:
-            return array
-    return as_bytes(array, name)
-
-
 def membrane_label(
-    mask: Bytes,
-    density: Bytes | None = None,
+    mask: AnyArray,
+    density: AnyArray | None = None,
     *,
-    nuclei: Ints | None = None,
-    device: str = "cpu",
+    nuclei: AnyArray | None = None,
+    device: str | None = None,
 ) -> MembraneTile:
     """Label the components of one tile (Khameneh et al., section 3.4).
 
     Parameters
     ----------
-    mask : (H, W) ndarray of uint8
+    mask : (H, W) array of uint8 or bool
         Any value but 0 is membrane. 1 to 8192 pixels a side.
-    density : (H, W) ndarray of uint8, optional
+    density : (H, W) array of uint8, optional
         DAB optical density in hundredths, 255 for 2.55 and above.
-    nuclei : (n, 2) ndarray of int32, optional
+    nuclei : (n, 2) array of int32, optional
         x and y of the nuclei in the tile; those on membrane count nowhere.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
@@ -151,14 +151,73 @@ def membrane_label(
 
     Raises
     ------
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         Shapes differ or are out of range, or a nucleus lies outside.
+    her2fast.errors.DeviceError
+        `device` is not there, or the arrays lie elsewhere.
+    """
+    if arrays.on_cuda(mask, density, nuclei):
+        return on_cuda.membrane_label(mask, density, nuclei, device)
+    return _core.membrane_label(
+        arrays.mask(mask, "mask"),
+        None if density is None else as_bytes(density, "density"),
+        None if nuclei is None else arrays.host(nuclei, np.int32, "nuclei"),
+        device=arrays.host_device(device),
+    )
+
+
+def prune_reach_px(length_px: int) -> int:
+    """How far from a pixel `membrane_prune` looks, in pixels."""
+    return _core.prune_reach_px(length_px)
+
+
+def membrane_prune(mask: AnyArray, *, length_px: int, device: str = "cpu") -> Any:
+    """Take spurs off a mask: branches with a free end, up to a length.
+
+    A length counts along the centerline, from the free end to where the branch joins
+    the rest. Longer branches keep all of theirs, and so does what hangs on nothing: an
+    incomplete membrane is no spur. Beyond the mask is none; a part with
+    `prune_reach_px(length_px)` round it gives what the whole gives.
+
+    Parameters
+    ----------
+    mask : (H, W) ndarray of uint8
+        Any value but 0 is membrane. 1 to 16384 pixels a side.
+    length_px : int
+        Longest spur, 1 to `PRUNE_MAX_LENGTH_PX`; 0 takes none off.
+    device : {"cpu", "cuda"}
+        Where to run.
+
+    Returns
+    -------
+    (H, W) ndarray of uint8
+        0 or 1; nothing is set that was not.
+
+    Raises
+    ------
+    ValueError
+        Shape or length out of range.
     her2fast.DeviceError
         This build or this machine lacks the device.
+
+    References
+    ----------
+    Khameneh et al., 2019, Fig. 8c. Guo and Hall, Commun ACM 1989;32:359-373 (thinning).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> wall = np.zeros((6, 9), np.uint8)
+    >>> wall[4] = 1
+    >>> wall[1:4, 4] = 1
+    >>> membrane_prune(wall, length_px=3)[:, 4].tolist()
+    [0, 0, 0, 1, 1, 0]
     """
-    hundredths = None if density is None else _rows(density, "density")
-    rows = _rows(mask, "mask")
-    return _core.membrane_label(rows, hundredths, nuclei, device=device)
+    arrays.refuse_cuda("membrane_prune", mask)
+    pruned = _core.membrane_prune(arrays.mask(mask, "mask"), length_px, device=device)
+    return arrays.like(mask, pruned)
 
 
 class MembraneMerge:
@@ -235,8 +294,8 @@ class MembraneMerge:
 
 
 def find_membranes(
-    mask: Bytes,
-    density: Bytes | None = None,
+    mask: AnyArray,
+    density: AnyArray | None = None,
     *,
     tile_px: int = 512,
     workers: int = 1,
@@ -246,7 +305,8 @@ def find_membranes(
     Parameters
     ----------
     mask, density
-        As for `membrane_label`, but of any size up to 2**30 pixels a side.
+        As for `membrane_label`, but of any size up to 2**30 pixels a side. The tables
+        hold arrays of the kind of the mask.
     tile_px, workers : int
         Side of the tiles and threads that label them, 1 to 1024. They change the time
         it takes, and nothing else.
@@ -256,13 +316,16 @@ def find_membranes(
     ValueError
         As `membrane_label` and `MembraneMerge`, or workers out of range.
     """
-    if mask.ndim != 2:
-        raise ValueError(f"need a mask of two dimensions, got {mask.ndim}")
-    if density is not None and density.shape != mask.shape:
-        raise ValueError(f"need a density of {mask.shape}, got {density.shape}")
+    arrays.refuse_cuda("find_membranes", mask, density)
+    whole = arrays.mask(mask, "mask")
+    hundredths = None if density is None else as_bytes(density, "density")
+    if whole.ndim != 2:
+        raise ValueError(f"need a mask of two dimensions, got {whole.ndim}")
+    if hundredths is not None and hundredths.shape != whole.shape:
+        raise ValueError(f"need a density of {whole.shape}, got {hundredths.shape}")
     if not 1 <= workers <= 1024:
         raise ValueError(f"need 1 to 1024 workers, got {workers}")
-    height, width = mask.shape
+    height, width = whole.shape
     merge = MembraneMerge(width, height, tile_px=tile_px)
     columns = range(-(-width // tile_px))
 
@@ -271,7 +334,8 @@ def find_membranes(
             row * tile_px : (row + 1) * tile_px,
             column * tile_px : (column + 1) * tile_px,
         ]
-        return membrane_label(mask[at], None if density is None else density[at])
+        part = None if hundredths is None else hundredths[at]
+        return membrane_label(whole[at], part)
 
     with ThreadPoolExecutor(workers) as pool:
         # A row at a time: what is labeled and not merged stays small.
@@ -280,4 +344,8 @@ def find_membranes(
                 columns, pool.map(partial(label, row), columns), strict=True
             ):
                 merge.add(column, row, tile)
-    return merge.finish()
+    membranes, compartments = merge.finish()
+    return (
+        Membranes(**arrays.like_all(mask, vars(membranes))),
+        Compartments(**arrays.like_all(mask, vars(compartments))),
+    )

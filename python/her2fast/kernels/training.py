@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
+from her2fast.kernels import arrays, on_cuda
+from her2fast.kernels.arrays import AnyArray
 
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
@@ -68,7 +69,7 @@ class FractionLimits:
 
 @dataclass(frozen=True)
 class ConstraintSelection:
-    """The training set of an epoch.
+    """The training set of an epoch; arrays of the kind of the logits.
 
     Attributes
     ----------
@@ -136,45 +137,31 @@ class LogitCalibration:
         return self.values if self.mode == "bias" else (0.0,) * 4
 
 
-def _typed(array: Any, dtype: type[np.generic], name: str) -> npt.NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise TypeError(f"need {name} as an array of {dtype.__name__}, got {kind}")
-    return np.ascontiguousarray(array)
-
-
-def _integers(values: npt.ArrayLike, name: str) -> Longs:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"need {name} as integers, got {array.dtype}")
-    return np.ascontiguousarray(array, np.int64)
-
-
 def _table(
-    logits: npt.NDArray[np.float32],
-    tumor_px: npt.NDArray[np.uint32],
+    logits: AnyArray,
+    tumor_px: AnyArray,
     offsets: npt.ArrayLike,
     labels: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32], Longs, Longs]:
     """Check the types here; shapes and values are the core's business."""
     return (
-        _typed(logits, np.float32, "logits"),
-        _typed(tumor_px, np.uint32, "tumor_px"),
-        _integers(offsets, "offsets"),
-        _integers(labels, "labels"),
+        arrays.host(logits, np.float32, "logits"),
+        arrays.host(tumor_px, np.uint32, "tumor_px"),
+        arrays.integers(offsets, "offsets"),
+        arrays.integers(labels, "labels"),
     )
 
 
 def constraint_select(
-    logits: npt.NDArray[np.float32],
-    tumor_px: npt.NDArray[np.uint32],
+    logits: AnyArray,
+    tumor_px: AnyArray,
     offsets: npt.ArrayLike,
     labels: npt.ArrayLike,
     *,
     limits: FractionLimits | None = None,
     neighbors: str = "neighbors",
     workers: int = 2,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> ConstraintSelection:
     """Select the patches that break the limits of their slide's label.
 
@@ -185,9 +172,9 @@ def constraint_select(
 
     Parameters
     ----------
-    logits : (n, 4) ndarray of float32
+    logits : (n, 4) array of float32
         Finite. The highest is the prediction, the lowest class where equal.
-    tumor_px : (n,) ndarray of uint32
+    tumor_px : (n,) array of uint32
         Weights: tumor pixels.
     offsets : (slides + 1,) array_like of int
         Slide i holds the patches ``[offsets[i], offsets[i + 1])``.
@@ -200,8 +187,8 @@ def constraint_select(
         c - 1 alone.
     workers : int
         Threads, 1 to 1024; they do not change the result.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
@@ -209,12 +196,12 @@ def constraint_select(
 
     Raises
     ------
-    TypeError
-        An array has another type.
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         A shape or a value is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -233,20 +220,32 @@ def constraint_select(
     >>> np.flatnonzero(found.action).tolist(), found.class_id[86].item()
     ([86, 87, 88, 89, 90], 2)
     """
-    return ConstraintSelection(
-        **_core.constraint_select(
-            *_table(logits, tumor_px, offsets, labels),
-            (limits or FractionLimits())._native(),
-            neighbors,
-            workers,
-            device,
+    native = (limits or FractionLimits())._native()
+    if arrays.on_cuda(logits, tumor_px):
+        return ConstraintSelection(
+            **on_cuda.constraint_select(
+                logits,
+                tumor_px,
+                arrays.integers(offsets, "offsets"),
+                arrays.integers(labels, "labels"),
+                native,
+                neighbors,
+                device,
+            )
         )
+    found = _core.constraint_select(
+        *_table(logits, tumor_px, offsets, labels),
+        native,
+        neighbors,
+        workers,
+        arrays.host_device(device),
     )
+    return ConstraintSelection(**arrays.like_all(logits, found))
 
 
 def calibration_loss(
-    logits: npt.NDArray[np.float32],
-    tumor_px: npt.NDArray[np.uint32],
+    logits: AnyArray,
+    tumor_px: AnyArray,
     offsets: npt.ArrayLike,
     labels: npt.ArrayLike,
     values: Sequence[float],
@@ -282,8 +281,8 @@ def calibration_loss(
 
     Raises
     ------
-    TypeError
-        An array has another type.
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         A shape or a value is wrong.
 
@@ -300,6 +299,7 @@ def calibration_loss(
     >>> round(loss, 6), broken
     (0.1, 1)
     """
+    arrays.refuse_cuda("calibration_loss", logits, tumor_px)
     return _core.calibration_loss(
         *_table(logits, tumor_px, offsets, labels),
         list(values),
@@ -311,8 +311,8 @@ def calibration_loss(
 
 
 def logit_calibrate(
-    logits: npt.NDArray[np.float32],
-    tumor_px: npt.NDArray[np.uint32],
+    logits: AnyArray,
+    tumor_px: AnyArray,
     offsets: npt.ArrayLike,
     labels: npt.ArrayLike,
     *,
@@ -324,7 +324,7 @@ def logit_calibrate(
     seed: int = 0,
     search_patches: int = 60_000,
     workers: int = 2,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> LogitCalibration:
     """Find four values for the logits that make slides obey their labels.
 
@@ -353,8 +353,8 @@ def logit_calibrate(
         and the best go on with all.
     workers : int
         Threads, 1 to 1024; they do not change the result.
-    device : {"cpu", "cuda"}
-        Where to run.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
 
     Returns
     -------
@@ -362,12 +362,12 @@ def logit_calibrate(
 
     Raises
     ------
-    TypeError
-        An array has another type.
+    her2fast.errors.ArrayError
+        An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
         A shape or a value is wrong.
     her2fast.errors.DeviceError
-        This build or this machine lacks `device`.
+        `device` is not there, or the arrays lie elsewhere.
 
     References
     ----------
@@ -386,6 +386,7 @@ def logit_calibrate(
     >>> found.identity_loss > 0, found.loss, found.broken_slides
     (True, 0.0, 0)
     """
+    arrays.refuse_cuda("logit_calibrate", logits, tumor_px)
     found = _core.logit_calibrate(
         *_table(logits, tumor_px, offsets, labels),
         [list(values) for values in initial],
@@ -396,6 +397,6 @@ def logit_calibrate(
         seed,
         search_patches,
         workers,
-        device,
+        arrays.host_device(device),
     )
     return LogitCalibration(mode=mode, **found)

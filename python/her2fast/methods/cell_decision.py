@@ -15,7 +15,6 @@ from her2fast.errors import SlideError
 from her2fast.kernels.cells import (
     CELL_CUTS,
     CELL_RAYS,
-    CELLS_REACH_PX,
     CellClasses,
     classify_cells,
 )
@@ -162,7 +161,7 @@ def _near_unreadable(measured: CellMeasurement) -> npt.NDArray[np.bool_]:
     return measured.tiles.near_unreadable(
         (measured.cells.x + 0.5) * grid,
         (measured.cells.y + 0.5) * grid,
-        CELLS_REACH_PX * grid,
+        measured.reach_um,
     )
 
 
@@ -191,6 +190,7 @@ def membrane_record(measured: CellMeasurement) -> dict[str, Any]:
         "mean_density": _ratio(totals.density_sum, 100 * totals.px),
         "connectivity": _ratio(totals.connected_nm, totals.length_nm),
         "connected_um": CONNECTED_UM,
+        "pruned_um": _rounded(measured.prune_px * measured.spacing_um),
         "compartments": {
             "one_nucleus": totals.one_nucleus,
             "no_nucleus": totals.no_nucleus,

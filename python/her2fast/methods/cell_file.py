@@ -12,10 +12,11 @@ import numpy as np
 
 from her2fast.errors import SlideError
 from her2fast.kernels.cells import CELL_RAYS, Cells
+from her2fast.kernels.membrane import PRUNE_MAX_LENGTH_PX
 from her2fast.methods.cell_tiles import CellTiles
 from her2fast.methods.membrane import CellMeasurement, MembraneTotals
 
-MAGIC = b"H2C2"
+MAGIC = b"H2C3"
 #: Slides hold a few million cells; more is a damaged header.
 MAX_CELLS = 50_000_000
 #: A slide of a quarter of a million pixels a side has as many of the smallest tiles.
@@ -24,7 +25,7 @@ _KINDS = {"ray_px": "<u1", "stained": "<u4", "dab_sum": "<u4", "dab_px": "<u4"}
 
 
 def to_bytes(measured: CellMeasurement, key: str) -> bytes:
-    """ "H2C2", a JSON header, columns and tiles deflated one by one, CRC-32 of all."""
+    """ "H2C3", a JSON header, columns and tiles deflated one by one, CRC-32 of all."""
     columns = []
     for column in fields(Cells):
         values = getattr(measured.cells, column.name)
@@ -36,6 +37,7 @@ def to_bytes(measured: CellMeasurement, key: str) -> bytes:
         "cells": len(measured.cells),
         "spacing_um": measured.spacing_um,
         "step": measured.step,
+        "prune_px": measured.prune_px,
         "tile_um": measured.tiles.side_um,
         "tiles": list(measured.tiles.state.shape),
         "totals": asdict(measured.totals),
@@ -88,6 +90,7 @@ def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
             float(header["spacing_um"]),
             int(header["step"]),
             CellTiles(float(header["tile_um"]), state),
+            _spur_px(header["prune_px"]),
         )
         return measured, str(header["key"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
@@ -95,6 +98,13 @@ def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
             f"cells: the header contradicts the file: {error}; score the slide again",
             "BAD_HEADER",
         ) from error
+
+
+def _spur_px(value: Any) -> int:
+    """Raises `ValueError` for what no package can ask for."""
+    if not 0 <= int(value) <= PRUNE_MAX_LENGTH_PX:
+        raise ValueError(f"spurs of {value} px")
+    return int(value)
 
 
 def _inflated(data: bytes, want: int, what: str) -> bytes:

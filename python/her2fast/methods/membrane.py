@@ -32,7 +32,10 @@ from her2fast.kernels.membrane import (
     MembraneMerge,
     Membranes,
     membrane_label,
+    membrane_prune,
+    prune_reach_px,
 )
+from her2fast.measure import OnProgress, Progress
 from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
 
 Bytes = npt.NDArray[np.uint8]
@@ -100,6 +103,12 @@ class MembraneTotals:
         self.several_nuclei += int((sized > 1).sum())
 
 
+def cells_reach_px(step: int, prune_px: int) -> int:
+    """Pixels of the network's picture on which a cell and its pruned mask depend."""
+    reach = CELLS_REACH_PX * step
+    return reach + prune_reach_px(prune_px) if prune_px > 0 else reach
+
+
 @dataclass(frozen=True)
 class CellMeasurement:
     """Cells and membranes of a slide's tumor, before anything is decided.
@@ -112,6 +121,8 @@ class CellMeasurement:
         Of the network's picture, and its pixels to one of the grid.
     tiles : CellTiles
         Where cells near a tile that could not be read may be others than they seem.
+    prune_px
+        Longest spurs that were taken off the masks.
     """
 
     cells: Cells
@@ -119,11 +130,17 @@ class CellMeasurement:
     spacing_um: float
     step: int
     tiles: CellTiles
+    prune_px: int = 0
 
     @property
     def grid_um(self) -> float:
         """Spacing of the cells' grid."""
         return self.spacing_um * self.step
+
+    @property
+    def reach_um(self) -> float:
+        """How far from its seed a cell depends on what is seen."""
+        return self.spacing_um * cells_reach_px(self.step, self.prune_px)
 
 
 @dataclass
@@ -182,6 +199,8 @@ class MembraneMeasure:
         Tiles that hold tumor.
     is_tumor : callable
         x and y of seeds, px of the grid -> whether each lies in the tumor.
+    prune_px : int
+        Spurs up to this length come off the masks; 0 for none.
     """
 
     def __init__(
@@ -199,12 +218,15 @@ class MembraneMeasure:
             [npt.NDArray[np.int32], npt.NDArray[np.int32]], npt.NDArray[np.bool_]
         ],
         white_rgb: tuple[int, int, int] = (255, 255, 255),
+        prune_px: int = 0,
     ) -> None:
         """Raises `UsageError` where a tile is smaller than what a cell depends on."""
         self._side = tile_px // step
-        if self._side < CELLS_REACH_PX:
+        self._prune_px = prune_px
+        reach = cells_reach_px(step, prune_px)
+        if tile_px < reach:
             raise UsageError(
-                f"need tiles of {CELLS_REACH_PX * step} px or more, got {tile_px}: a "
+                f"need tiles of {reach} px or more, got {tile_px}: a "
                 "cell must not depend on more than the tiles beside its own"
             )
         shape = (-(-size_px[1] // tile_px), -(-size_px[0] // tile_px))
@@ -225,11 +247,14 @@ class MembraneMeasure:
         self.seconds = Seconds()
         self._lock = threading.Lock()
         self._tiles = CellTiles.of(wanted, tile_px * spacing_um)
+        self._on_progress: OnProgress | None = None
+        self._read = self._done = 0
 
     def run(
-        self, *, workers: int, on_row: Callable[[int, int], None] | None = None
+        self, *, workers: int, on_progress: OnProgress | None = None
     ) -> CellMeasurement:
-        """Measures; `on_row` hears of the rows done and how many there are."""
+        """Measures; `on_progress` hears of tiles read (requests) and done (items)."""
+        self._on_progress = on_progress
         merge = MembraneMerge(*self._size_px, tile_px=self._tile_px)
         totals = MembraneTotals()
         found: list[Cells] = []
@@ -242,11 +267,14 @@ class MembraneMeasure:
                     found += self._finish_row(pool, row - 1, merge, totals)
                 for place in [p for p in self._planes if p[1] < row - 1]:
                     del self._planes[place]
-                if on_row is not None:
-                    on_row(row, rows + 1)
         totals.add(*merge.finish(), self._spacing_um)
         return CellMeasurement(
-            Cells.joined(found), totals, self._spacing_um, self._step, self._tiles
+            Cells.joined(found),
+            totals,
+            self._spacing_um,
+            self._step,
+            self._tiles,
+            self._prune_px,
         )
 
     def _spent(self, part: str, began: float) -> float:
@@ -256,6 +284,14 @@ class MembraneMeasure:
             before = getattr(self.seconds, part)
             setattr(self.seconds, part, before + now - began)
         return now
+
+    def _tell(self, *, read: int = 0, done: int = 0) -> None:
+        """Of every batch: a row of a large slide takes minutes."""
+        self._read += read
+        self._done += done
+        if self._on_progress is not None:
+            needed, wanted = int(self._needed.sum()), int(self._wanted.sum())
+            self._on_progress(Progress(needed, self._read, wanted, self._done))
 
     # --- pixels to planes -----------------------------------------------------------
 
@@ -267,6 +303,7 @@ class MembraneMeasure:
         ]
         for planes in pool.map(lambda batch: self._read_batch(batch, row), batches):
             self._planes.update(planes)
+            self._tell(read=len(planes))
 
     def _read_batch(self, columns: list[int], row: int) -> dict[Place, _Planes]:
         side = self._tile_px
@@ -317,25 +354,29 @@ class MembraneMeasure:
             began = time.perf_counter()
             merge.add(column, row, tile)
             self._spent("merge", began)
+            self._tell(done=1)
             yield found
         totals.add(*merge.take(), self._spacing_um)
 
     def _finish_tile(self, column: int, row: int) -> tuple[Cells, Any]:
         began = time.perf_counter()
+        halo = CELLS_REACH_PX
+        wide_mask = self._mask_around(column, row, halo * self._step)
         found = cells(
-            self._around(column, row, "hematoxylin"),
-            self._around(column, row, "dab"),
-            self._around(column, row, "mask"),
-            halo_px=CELLS_REACH_PX,
+            self._around(column, row, "hematoxylin", halo),
+            self._around(column, row, "dab", halo * self._step),
+            wide_mask,
+            halo_px=halo,
             step=self._step,
         )
         began = self._spent("cells", began)
-        own = self._planes[column, row]
         at = np.s_[
             : self._size_px[1] - row * self._tile_px,
             : self._size_px[0] - column * self._tile_px,
         ]
-        mask, dab = own.mask[at], own.dab[at]
+        inner = np.s_[halo * self._step : -halo * self._step]
+        mask = wide_mask[inner, inner][at]
+        dab = self._planes[column, row].dab[at]
         height, width = mask.shape
         seeds = np.stack([found.x, found.y], 1) * np.int32(self._step)
         inside = (seeds[:, 0] < width) & (seeds[:, 1] < height)
@@ -344,10 +385,18 @@ class MembraneMeasure:
         placed = found.moved(column * self._side, row * self._side)
         return placed.take(self._is_tumor(placed.x, placed.y)), tile
 
-    def _around(self, column: int, row: int, name: str) -> npt.NDArray[Any]:
+    def _mask_around(self, column: int, row: int, halo: int) -> Bytes:
+        """The mask of a tile and round it, without its spurs."""
+        if self._prune_px == 0:
+            return self._around(column, row, "mask", halo)
+        reach = prune_reach_px(self._prune_px)
+        wide = self._around(column, row, "mask", halo + reach)
+        pruned = membrane_prune(wide, length_px=self._prune_px)
+        return np.ascontiguousarray(pruned[reach:-reach, reach:-reach])
+
+    def _around(self, column: int, row: int, name: str, halo: int) -> npt.NDArray[Any]:
         """A plane of a tile with what lies round it; nothing where there is nothing."""
-        scale = 1 if name == "hematoxylin" else self._step
-        side, halo = self._side * scale, CELLS_REACH_PX * scale
+        side = self._side if name == "hematoxylin" else self._tile_px
         kind = np.uint16 if name == "hematoxylin" else np.uint8
         out = np.zeros((side + 2 * halo, side + 2 * halo), kind)
         for dy in (-1, 0, 1):

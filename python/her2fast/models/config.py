@@ -37,6 +37,22 @@ class TransformStep(BaseModel):
     arguments: dict[str, Any] | None = None
 
 
+class SuperpixelSvm(BaseModel):
+    """A segmenter that is no network: superpixels and a support vector machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    #: Of the superpixels (csrc/include/her2fast/superpixels.h).
+    size_px: Annotated[int, Field(ge=2, le=64)]
+    compactness: Annotated[float, Field(ge=0.01, le=1000.0)]
+    iterations: Annotated[int, Field(ge=1, le=100)]
+    #: Of the kernel, for features as whole numbers.
+    gamma: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+    #: A decision as a logit (Platt): slope * decision + offset.
+    slope: Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
+    offset: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+
+
 class Her2fastKeys(BaseModel):
     """Our keys of `config.json`; a bare WSInfer package has none of them."""
 
@@ -54,6 +70,8 @@ class Her2fastKeys(BaseModel):
     #: What the outputs after the classes are: distances from the training data
     #: (docs/design/domain.md). Most packages give none.
     distance_names: Annotated[list[DistanceName], Field(max_length=16)] = []
+    #: Where this stands, the model file holds support vectors.
+    superpixel_svm: SuperpixelSvm | None = None
     sha256: Sha256 | None = None
     licence: str = ""
     training_data: str = ""
@@ -93,6 +111,8 @@ class ModelConfig(BaseModel):
                 "need 1 or 2 output channels of membranes (membrane; membrane and "
                 f"edge), got num_classes={self.num_classes}"
             )
+        if self.her2fast.superpixel_svm is not None:
+            self._check_superpixels()
         distances = self.her2fast.distance_names
         if distances and self.her2fast.task != "classify":
             raise ValueError(f"need no distance_names of a segmenter, got {distances}")
@@ -100,6 +120,18 @@ class ModelConfig(BaseModel):
             raise ValueError(f"need distinct distance_names, got {distances}")
         self.normalization()
         return self
+
+    def _check_superpixels(self) -> None:
+        keys = self.her2fast
+        if keys.task != "segment" or self.num_classes != 1:
+            raise ValueError("need a segmenter of one class with superpixel_svm")
+        if self.patch_size_pixels <= 2 * keys.halo_px:
+            raise ValueError(
+                f"need patch_size_pixels larger than twice halo_px={keys.halo_px}, got "
+                f"{self.patch_size_pixels}"
+            )
+        if self.transform:
+            raise ValueError("need no transform with superpixel_svm: it sees pixels")
 
     @property
     def outputs(self) -> int:

@@ -247,6 +247,10 @@ class TorchScriptRunner:
 
 def open_runner(package: ModelPackage, device: str = "cpu") -> Runner:
     """The runner of a package; the one place that knows the file formats."""
+    if package.config.her2fast.superpixel_svm is not None:
+        from her2fast.models.superpixel_svm import SuperpixelRunner
+
+        return SuperpixelRunner(package, device)
     return TorchScriptRunner(package, device)
 
 

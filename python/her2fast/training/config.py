@@ -11,12 +11,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-STAGES = ("segment", "pretrain", "constrained", "calibrate", "membrane")
+from her2fast.kernels.epithelium import SUPERPIXEL_RULE
+
+STAGES = (
+    "segment",
+    "pretrain",
+    "constrained",
+    "calibrate",
+    "membrane",
+    "epithelium",
+)
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 Three = tuple[float, float, float]
+Cost = Annotated[float, Field(gt=0.0, le=1e6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Balance = Literal["site", "scanner", "label"]
@@ -78,6 +88,19 @@ class MembraneData(Data):
         for name in ("segmenter", "labels", "max_patches"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"need no {name}: membranes are trained on masks")
+        return self
+
+
+class EpitheliumData(Data):
+    """`[data]` of epithelium: drawn areas, as of the segmenter."""
+
+    @model_validator(mode="after")
+    def _drawn_alone(self) -> Self:
+        if self.annotations is None:
+            raise ValueError("need annotations, the folder of drawn epithelium")
+        for name in ("labels", "max_patches"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"need no {name}: epithelium is trained on drawings")
         return self
 
 
@@ -184,6 +207,33 @@ class Histogram(Section):
 
     #: A picture (PNG, JPEG); none: tiles stay as they are.
     reference: Path | None = None
+
+
+class Superpixels(Section):
+    """`[superpixels]`: SLIC; at 1 um/px a superpixel is about as wide as two nuclei."""
+
+    size_px: Annotated[int, Field(ge=2, le=64)] = int(SUPERPIXEL_RULE["size_px"])
+    compactness: Annotated[float, Field(ge=0.01, le=1000.0)] = SUPERPIXEL_RULE[
+        "compactness"
+    ]
+    iterations: Annotated[int, Field(ge=1, le=100)] = int(SUPERPIXEL_RULE["iterations"])
+
+
+class Svm(Section):
+    """`[svm]`: the RBF kernel, and what it is trained on."""
+
+    #: The paper's, of features that are `scale` times the root of a share.
+    sigma: Annotated[float, Field(gt=0.0, le=1e4)] = 6.0
+    scale: Annotated[float, Field(gt=0.0, le=1e4)] = 2.0
+    #: The penalties that are tried; the best on the validation slides is kept.
+    cost: Annotated[list[Cost], Field(min_length=1)] = [10.0, 100.0, 1000.0]
+    #: At most so many, half of each kind: they bound the time of training and scoring.
+    max_superpixels: Annotated[int, Field(ge=2, le=100_000)] = 3000
+    #: Other stains and scanners by Beer and Lambert (looks.py) of every tile; needs
+    #: SciPy.
+    looks: Annotated[int, Field(ge=0, le=20)] = 3
+    #: A superpixel is trained on with at least this share of one kind.
+    pure_share: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
 
 
 class Compute(Section):
@@ -387,13 +437,25 @@ class MembraneConfig(Stage):
     package: MembranePackage
 
 
+class EpitheliumConfig(Stage):
+    """`her2fast train epithelium`: Khameneh et al. (2019), section 2.1 to 2.3."""
+
+    run: Run = Run()
+    data: EpitheliumData
+    superpixels: Superpixels = Superpixels()
+    svm: Svm = Svm()
+    compute: Compute = Compute()
+    package: Package
+
+
 #: Stages that go through epochs.
 EpochConfig = SegmentConfig | PretrainConfig | ConstrainedConfig | MembraneConfig
-StageConfig = EpochConfig | CalibrateConfig
+StageConfig = EpochConfig | CalibrateConfig | EpitheliumConfig
 CONFIGS: dict[str, type[StageConfig]] = {
     "segment": SegmentConfig,
     "pretrain": PretrainConfig,
     "constrained": ConstrainedConfig,
     "calibrate": CalibrateConfig,
     "membrane": MembraneConfig,
+    "epithelium": EpitheliumConfig,
 }

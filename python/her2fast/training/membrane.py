@@ -138,8 +138,9 @@ def counts_by_logit(logits: torch.Tensor, mask: torch.Tensor) -> Counts:
     Bin 0 lies below every cut; bin k >= 1 begins at cut k - 1.
     """
     bins = 2 * LARGEST_CUT * CUTS_PER_UNIT + 1
-    place = torch.floor((logits.float() + LARGEST_CUT) * CUTS_PER_UNIT) + 1
-    place = place.clamp(0, bins).long()
+    # Scaled before anything is added: exact, also a hair below a cut.
+    place = torch.floor(logits.float() * CUTS_PER_UNIT) + LARGEST_CUT * CUTS_PER_UNIT
+    place = (place + 1).clamp(0, bins).long()
     rows = [
         torch.bincount(place[mask == value], minlength=bins + 1).cpu().numpy()
         for value in (0, MEMBRANE)

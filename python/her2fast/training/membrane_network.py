@@ -6,6 +6,7 @@ Channel 0 is membrane, channel 1 its edge, which only training looks at.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from her2fast.training.networks import ConvBlock
 OUTPUTS = ("membrane", "edge")
 #: Feature maps of each level; the last convolution takes the 64 of the first.
 WIDTHS = (64, 128, 256, 512, 1024)
+#: How far a ridge is looked for: 0.75 um at 0.25 um/px, a faint membrane's width.
+RIDGE_PX = 3
 #: Share of values that dropout takes; the paper gives none.
 DROPOUT = 0.2
 
@@ -122,24 +125,49 @@ class TinyMembraneNet(nn.Module):
         return functional.pixel_shuffle(self.head(y), 2)
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """Where membrane begins, in logits of channel 0.
+
+    One cut cannot serve both: where faint membranes are found, strong ones come out too
+    wide. So a pixel is membrane at `high`, and at `low` where it lies on a ridge:
+    within `slack` of the largest logit within `RIDGE_PX`.
+    """
+
+    high: float
+    low: float | None = None
+    slack: float = 0.0
+
+    def __call__(self, membrane: torch.Tensor) -> torch.Tensor:
+        """(N, 1, H, W) logits -> the same shape, 0 or more on membrane."""
+        above = membrane - self.high
+        if self.low is None:
+            return above
+        side = 2 * RIDGE_PX + 1
+        ridge = functional.max_pool2d(membrane, side, 1, RIDGE_PX) - self.slack
+        return torch.maximum(
+            above, torch.minimum(membrane - self.low, membrane - ridge)
+        )
+
+
 class Packaged(nn.Module):
-    """A network as it ships: its cut at 0, and histograms matched where it learned so.
+    """A network as it ships: its cuts at 0, and histograms matched where it learned so.
 
     What a package computes is then all in its file: a scorer compares with 0.
     """
 
     def __init__(
-        self, network: nn.Module, cut: float, match: nn.Module | None = None
+        self, network: nn.Module, cuts: Cuts, match: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.network = network
         self.match = match if match is not None else nn.Identity()
-        self.register_buffer("cut", torch.tensor([cut, 0.0]).view(1, 2, 1, 1))
+        self.cuts = cuts
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 2, H, W); membrane where channel 0 is at least 0."""
-        logits: torch.Tensor = self.network(self.match(x)) - self.cut
-        return logits
+        logits: torch.Tensor = self.network(self.match(x))
+        return torch.cat([self.cuts(logits[:, :1]), logits[:, 1:]], 1)
 
 
 def make_membrane_network(model: Model, *, weights: bool = True) -> nn.Module:

@@ -83,7 +83,7 @@ def write_method(
     synthetic = package.synthetic
     if segmenter is not None:
         (folder / "segment").mkdir()
-        for name in ("config.json", MODEL_FILE):
+        for name in ("config.json", segmenter.file.name):
             shutil.copyfile(segmenter.folder / name, folder / "segment" / name)
         models = {"segment": "segment", **models}
         synthetic = synthetic or segmenter.config.her2fast.synthetic

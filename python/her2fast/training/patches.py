@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from her2fast.errors import SlideError, UsageError
-from her2fast.models.package import ModelPackage, load_package
+from her2fast.models.package import ModelPackage, load_package, load_segmenter
 from her2fast.training.cache import Arrays, SlideCache
 from her2fast.training.cohort import TrainingSlide, check_duplicates
 from her2fast.training.config import TILE_PX, Compute, Data, MembraneData, Train
@@ -156,10 +156,7 @@ def segmenter_of(place: Path | None) -> ModelPackage | None:
         if package.segment is None:
             raise UsageError(f"{place}: the package has no segmenter")
         return package.segment
-    from her2fast.models.package import _load_model
-    from her2fast.models.trust import known_hashes
-
-    model = _load_model(place, known_hashes())
+    model = load_segmenter(place)
     if not model.known:
         raise SlideError(
             f"{model.file}: sha256 {model.sha256} is neither in the list of this "

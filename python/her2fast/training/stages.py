@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from her2fast.training.config import (
     CalibrateConfig,
     ConstrainedConfig,
     Data,
+    EpitheliumConfig,
     MembraneConfig,
     Model,
     PretrainConfig,
@@ -34,10 +36,15 @@ from her2fast.training.config import (
 )
 from her2fast.training.config_file import load_config
 from her2fast.training.constrained import ConstrainedWork
+from her2fast.training.epithelium import fit_machine, samples_of, write_epithelium
 from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.loop import Say, StageWork, epoch_seed, fit, open_fabric
 from her2fast.training.membrane import MembraneWork
-from her2fast.training.membrane_network import Packaged, make_membrane_network
+from her2fast.training.membrane_network import (
+    Cuts,
+    Packaged,
+    make_membrane_network,
+)
 from her2fast.training.method_package import (
     write_membrane,
     write_method,
@@ -50,6 +57,7 @@ from her2fast.training.run_folder import RunFolder, finished_run
 from her2fast.training.segment import SegmentWork
 
 PACKAGE = "package"
+ChooseCuts = Callable[[nn.Module, float], tuple[Cuts, dict[str, Any]]]
 #: What a stage trains and validates on.
 PARTS = ("train", "val")
 
@@ -67,6 +75,22 @@ def run_stage(
     Raises `UsageError`, `DeviceError`, `SlideError`. Returns what `run.json` says.
     """
     config, text = load_config(config_file, CONFIGS[stage], changes)
+    return run_configured(stage, config, text, out, _RUNNERS[stage], say=say)
+
+
+def run_configured(
+    stage: str,
+    config: Any,
+    text: str,
+    out: Path,
+    runner: Callable[..., dict[str, Any]],
+    *,
+    say: Say,
+) -> dict[str, Any]:
+    """`run_stage` of a configuration in memory; `text` is kept as its file.
+
+    `runner` takes fabric, run folder, configuration, whether to go on, and `say`.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
     if config.compute.accelerator == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -79,7 +103,6 @@ def run_stage(
         if outcome is not None:
             quiet(f"{out}: this run has finished")
             return outcome
-        runner: Callable[..., dict[str, Any]] = _RUNNERS[stage]
         facts = runner(fabric, run, config, resume, quiet)
         if fabric.is_global_zero:
             run.finish(facts)
@@ -153,8 +176,7 @@ def _fit(
 def _segment(
     fabric: Any, run: RunFolder, config: SegmentConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
-    if (run.root / PACKAGE).exists():
-        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    _check_no_package(run)
     cohort, dataset, (train, val) = _data(
         fabric, config, "tiles", ("train", "val"), say
     )
@@ -188,17 +210,50 @@ def _segment(
 def _membrane(
     fabric: Any, run: RunFolder, config: MembraneConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
+    # Before slides are cut, which takes long.
+    _check_no_package(run)
+    _matching(config)
+    cohort, dataset, (train, val) = _data(fabric, config, "membranes", PARTS, say)
+    if fabric.is_global_zero:
+        run.write_environment(_environment(config, cohort, dataset))
+    source = {
+        "manifest_sha256": cohort.manifest_sha256,
+        "split_sha256": cohort.split_sha256,
+    }
+    return fit_membranes(fabric, run, config, train, val, source, resume, say)
+
+
+def _check_no_package(run: RunFolder) -> None:
     if (run.root / PACKAGE).exists():
         raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
-    statistics = input_statistics(config.model)
+
+
+def _matching(config: MembraneConfig) -> HistogramMatch | None:
     reference = config.histogram.reference
-    match = None
-    if reference is not None:
-        match = HistogramMatch(read_reference(reference), *statistics)
-    cohort, dataset, (train, val) = _data(fabric, config, "membranes", PARTS, say)
-    environment = _environment(config, cohort, dataset)
-    if fabric.is_global_zero:
-        run.write_environment(environment)
+    if reference is None:
+        return None
+    return HistogramMatch(read_reference(reference), *input_statistics(config.model))
+
+
+def fit_membranes(
+    fabric: Any,
+    run: RunFolder,
+    config: MembraneConfig,
+    train: Pieces,
+    val: Pieces,
+    source: dict[str, Any],
+    resume: bool,
+    say: Say,
+    choose: ChooseCuts | None = None,
+) -> dict[str, Any]:
+    """Train on pieces with masks, write the package; `source`: whence they are.
+
+    `choose` is given the network and its one best cut, and returns the package's cuts
+    and what is to be said of them.
+    """
+    _check_no_package(run)
+    statistics = input_statistics(config.model)
+    match = _matching(config)
     torch.manual_seed(epoch_seed(config.run.seed, 0))
     network = make_membrane_network(config.model, weights=not resume)
     work = MembraneWork(fabric, config, train, val, statistics, match)
@@ -209,10 +264,15 @@ def _membrane(
     if fabric.is_global_zero:
         load_checkpoint(run.best, network)
         best = checkpoint_state(run.best)
-        facts["cut"] = best["val_cut"] if config.package.cut == "best" else 0.0
+        cuts = Cuts(best["val_cut"] if config.package.cut == "best" else 0.0)
+        facts["cut"], facts["cuts"] = cuts.high, asdict(cuts)
+        if choose is not None:
+            cuts, figures = choose(network.eval(), cuts.high)
+            facts["cuts"] = {**asdict(cuts), **figures}
+            say(f"cuts: {facts['cuts']}")
         facts["sha256"] = write_membrane(
             run.root / PACKAGE,
-            Packaged(network, facts["cut"], match),
+            Packaged(network, cuts, match),
             package=config.package,
             backbone=config.model.backbone,
             statistics=statistics,
@@ -222,17 +282,50 @@ def _membrane(
                 "stage": "membrane",
                 "checkpoint": best,
                 "cut": facts["cut"],
+                "cuts": facts["cuts"],
                 "beta": work.beta,
                 "parameters": facts["parameters"],
                 "train_tiles": len(train),
                 "val_tiles": len(val),
-                "manifest_sha256": cohort.manifest_sha256,
-                "split_sha256": cohort.split_sha256,
+                **source,
                 "seed": config.run.seed,
                 "torch": torch.__version__,
             },
         )
         say(f"package: {run.root / PACKAGE}")
+    return facts
+
+
+def _epithelium(
+    fabric: Any, run: RunFolder, config: EpitheliumConfig, resume: bool, say: Say
+) -> dict[str, Any]:
+    if (run.root / PACKAGE).exists():
+        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    cohort, dataset, pieces = _data(fabric, config, "tiles", PARTS, say)
+    if not fabric.is_global_zero:
+        return {}
+    environment = _environment(config, cohort, dataset)
+    run.write_environment(environment)
+    train, val = (samples_of(part, config) for part in pieces)
+    say(f"superpixels of tissue: {len(train)} to train, {len(val)} to validate")
+    machine, facts = fit_machine(train, val, config, say)
+    folder = run.root / PACKAGE
+    facts = {
+        "train_superpixels": len(train),
+        "val_superpixels": len(val),
+        **facts,
+        "sigma": config.svm.sigma,
+        "scale": config.svm.scale,
+    }
+    training = {
+        "stage": "epithelium",
+        **facts,
+        "manifest_sha256": cohort.manifest_sha256,
+        "split_sha256": cohort.split_sha256,
+        "seed": config.run.seed,
+    }
+    facts["sha256"] = write_epithelium(folder, machine, config, training)
+    say(f"package: {folder}  (her2fast epithelium SLIDES -m {folder} -o OUT)")
     return facts
 
 
@@ -375,4 +468,5 @@ _RUNNERS: dict[str, Callable[..., dict[str, Any]]] = {
     "constrained": _constrained,
     "calibrate": _calibrate,
     "membrane": _membrane,
+    "epithelium": _epithelium,
 }

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes that `membrane-tiny` learns from: each of a laboratory that no list names.
+
+A scene is drawn once and photographed by several laboratories; what is cut from it is
+kept in a cache, so that a killed recipe goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from her2fast.manifest import Entry
+from her2fast.phantom import Phantom, Profile, compose_scene, develop
+from her2fast.phantom.fields import generator
+from her2fast.phantom.ground import Tissue
+from her2fast.phantom.stroma import StromaMix
+from her2fast.training.cache import Arrays, SlideCache
+from her2fast.training.cohort import TrainingSlide
+from her2fast.training.extract import IGNORED
+from her2fast.training.looks import wide_profile
+from her2fast.training.patches import Pieces
+
+Say = Callable[[str], None]
+
+#: Seeds of these scenes start here; evaluation, demo and other recipes use others.
+FIRST_SEED = 1_500_000
+SPACING_UM = 0.25
+#: Logarithm of the largest error of a stated spacing.
+SPACING_SPREAD = 0.06
+#: Sigma of the lens, um; day-to-day jitter takes a half off or puts a half on.
+BLUR_UM = (0.15, 0.8)
+#: One scene in so many validates.
+VAL_EVERY = 13
+#: Brown nuclei are what is most like membrane and is none; other tissue as usual.
+MIX = StromaMix(nuclear_dab=0.3)
+#: Of six scenes four are of one class, one is of all, one of random shares.
+ROUND = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How scenes are drawn and cut."""
+
+    side_px: int = 1024
+    tile_px: int = 256
+    exposures: int = 2
+
+
+def mixture_of(
+    rng: np.random.Generator, number: int
+) -> tuple[float, float, float, float]:
+    """Class shares of a scene's tumor."""
+    kind = number % ROUND
+    if kind < 4:
+        one = [float(kind == other) for other in range(4)]
+        return one[0], one[1], one[2], one[3]
+    if kind == 4:
+        return 0.25, 0.25, 0.25, 0.25
+    shares = rng.dirichlet([0.5] * 4)
+    return float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3])
+
+
+def laboratory(rng: np.random.Generator) -> Profile:
+    """`wide_profile` with any sharpness: at this spacing that is what differs most."""
+    low, high = (math.log(value) for value in BLUR_UM)
+    return replace(wide_profile(rng), blur_um=math.exp(rng.uniform(low, high)))
+
+
+def photograph(plan: Plan, number: int) -> list[Phantom]:
+    """One scene as each of its laboratories shows it: a function of its number."""
+    seed = FIRST_SEED + number
+    rng = generator(seed, 7)
+    spacing_um = SPACING_UM * math.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD))
+    scene = compose_scene(
+        seed,
+        (plan.side_px, plan.side_px),
+        spacing_um=spacing_um,
+        mixture=mixture_of(rng, number),
+        mix=MIX,
+    )
+    return [
+        develop(scene, laboratory(rng), seed * 16 + k, spacing_um=spacing_um)
+        for k in range(plan.exposures)
+    ]
+
+
+def draw_scene(plan: Plan, number: int) -> Arrays:
+    """Tiles of one scene, (n, T, T, 3) and (n, T, T).
+
+    Stained membranes of benign epithelium are no tumor's and yet look like it: that
+    tissue is ignored. Tiles without tumor are kept: nothing is membrane there.
+    """
+    pictures = photograph(plan, number)
+    mask = pictures[0].membrane_mask.astype(np.uint8)
+    mask[pictures[0].tissue == Tissue.BENIGN] = IGNORED
+    return {
+        "rgb": np.concatenate([cut(one.rgb, plan.tile_px) for one in pictures]),
+        "mask": np.concatenate([cut(mask, plan.tile_px)] * plan.exposures),
+    }
+
+
+def validates(number: int) -> bool:
+    """Every thirteenth of rounds of six: each kind of scene in turn."""
+    return number % VAL_EVERY == VAL_EVERY - 1
+
+
+def cut(plane: npt.NDArray[Any], tile_px: int) -> npt.NDArray[Any]:
+    """(H, W, ...) -> (n, T, T, ...), row by row; sides are multiples of T."""
+    rows, columns = (side // tile_px for side in plane.shape[:2])
+    blocks = plane.reshape(rows, tile_px, columns, tile_px, *plane.shape[2:])
+    return np.ascontiguousarray(blocks.swapaxes(1, 2)).reshape(
+        rows * columns, tile_px, tile_px, *plane.shape[2:]
+    )
+
+
+def scene_pieces(
+    cache: Path, count: int, plan: Plan, *, say: Say
+) -> tuple[Pieces, Pieces]:
+    """Tiles of `count` scenes, train and val; what is missing is drawn."""
+    store = SlideCache(cache)
+    parts: dict[str, list[tuple[TrainingSlide, Arrays]]] = {"train": [], "val": []}
+    for number in range(count):
+        name = f"scene-{number:05d}"
+        arrays = store.get(
+            {
+                "kind": "membrane scenes",
+                "seed": FIRST_SEED + number,
+                "side_px": plan.side_px,
+                "tile_px": plan.tile_px,
+                "exposures": plan.exposures,
+            },
+            lambda n=number: draw_scene(plan, n),  # type: ignore[misc]
+        )
+        if store.made and (number + 1) % 50 == 0:
+            say(f"{number + 1} of {count} scenes")
+        part = "val" if validates(number) else "train"
+        slide = TrainingSlide(
+            id=name,
+            entry=Entry(slide=name, patient=name),
+            label=None,
+            shares=None,
+            part=part,
+        )
+        parts[part].append((slide, arrays))
+    train, val = (
+        Pieces.of([slide for slide, _ in found], [arrays for _, arrays in found])
+        for found in (parts["train"], parts["val"])
+    )
+    return train, val

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From wrapper to CUDA kernel and back: the kernels' sources, built for the CPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_memory import ROOT, build_on_host
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile the kernels for the CPU")
+    return build_on_host(tmp_path_factory.mktemp("cuda"))
+
+
+def test_the_wrappers_give_the_bytes_of_the_cpu(library: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("cuda_on_host_calls.py"), library],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
+    assert done.returncode == 0, done.stderr
+    # 8 seeds of 4 kinds: 1 + 1 + 1 + 9 arrays, and the 23 columns of a merge.
+    assert "1120 arrays equal" in done.stdout
+    assert "need nuclei within" in done.stdout
