@@ -8,9 +8,12 @@ version=${1:-3.12}
 rm -rf bundle
 mkdir bundle
 cd bundle
-apt-get download libjpeg62-turbo-dev libjpeg62-turbo zlib1g-dev nlohmann-json3-dev
-"${PYTHON:-python3}" -m pip download -q --no-deps --only-binary=:all: --python-version "$version" \
-  --implementation cp --abi "cp${version/./}" --abi abi3 --abi none --platform manylinux_2_28_x86_64 \
-  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 hypothesis pydantic pydantic-core \
-  annotated-types typing-inspection shapely openslide-bin
+apt-get download libjpeg62-turbo-dev libjpeg62-turbo zlib1g zlib1g-dev nlohmann-json3-dev
+fetch() {
+  "${PYTHON:-python3}" -m pip download -q --only-binary=:all: --python-version "$version" --implementation cp \
+    --abi "cp${version/./}" --abi abi3 --abi none --platform manylinux_2_28_x86_64 \
+    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "$@"
+}
+fetch hypothesis pydantic  # with what they need, in versions that fit each other
+fetch --no-deps shapely openslide-bin
 ls

@@ -51,7 +51,8 @@ struct Scratch {
   std::uint32_t *values, *sorted;
   std::uint64_t* segment_start;  // (4 * slides)
   void* sort;
-  std::size_t sort_bytes;
+  std::size_t sort_bytes = 0;
+  cudaError_t result;  // of asking for the size
   std::uint64_t bytes;
 
   Scratch(void* memory, std::int64_t patches, std::int64_t slides) {
@@ -66,7 +67,7 @@ struct Scratch {
     values = arena.take<std::uint32_t>(patches);
     sorted = arena.take<std::uint32_t>(patches);
     segment_start = arena.take<std::uint64_t>(kScores * slides);
-    sort_bytes = scan_sort_bytes(patches);
+    result = scan_sort_bytes(patches, &sort_bytes);
     sort = arena.take<char>(static_cast<std::int64_t>(sort_bytes));
     bytes = arena.used();
   }
@@ -327,8 +328,9 @@ std::int32_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t 
   if (patches < 0 || slides < 0) {
     return fail(error, HER2_CUDA_BAD_ARGUMENT, "need patches and slides of at least 0");
   }
-  *bytes = Scratch(nullptr, patches, slides).bytes;
-  return HER2_CUDA_OK;
+  const Scratch s(nullptr, patches, slides);
+  *bytes = s.bytes;
+  return status_of(s.result, error);
 }
 
 std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_px,
@@ -348,6 +350,7 @@ std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_p
                 static_cast<int>(admissible));
   }
   const Scratch s(scratch, patches, slides);
+  if (s.result != cudaSuccess) return status_of(s.result, error);
   if (scratch_bytes < s.bytes) {
     return fail(error, HER2_CUDA_BAD_ARGUMENT, "need %llu bytes of scratch, got %llu",
                 static_cast<unsigned long long>(s.bytes),

@@ -26,7 +26,8 @@ struct Scratch {
   Her2Component* components;
   std::uint8_t* densities;
   void* scan;
-  std::size_t scan_bytes;
+  std::size_t scan_bytes = 0;
+  cudaError_t result;  // of asking for the size
   std::uint64_t bytes;
 
   Scratch(void* memory, std::int64_t n, std::int64_t height, std::int64_t width) {
@@ -40,7 +41,7 @@ struct Scratch {
     cursor = arena.take<std::int32_t>(pixels);
     components = arena.take<Her2Component>(pixels);
     densities = arena.take<std::uint8_t>(pixels);
-    scan_bytes = scan_sort_bytes(pixels);
+    result = scan_sort_bytes(pixels, &scan_bytes);
     scan = arena.take<char>(static_cast<std::int64_t>(scan_bytes));
     bytes = arena.used();
   }
@@ -156,10 +157,14 @@ __global__ void join(Batch b, Scratch s) {
   });
 }
 
+/// Every pixel's label becomes its root. Nothing is shortened on the way: a thread that
+/// wrote another pixel's label could undo what that pixel's own thread has written.
 __global__ void flatten(Batch b, Scratch s) {
   for_all(b.pixels, [&](std::int64_t i) {
     const auto self = static_cast<std::int32_t>(i);
-    const std::int32_t root = find(s.label, self);
+    const volatile std::int32_t* at = s.label;
+    std::int32_t root = self;
+    for (std::int32_t up = at[root]; up != root; up = at[root]) root = up;
     s.label[i] = root;
     s.number[i] = root == self;
   });
@@ -332,8 +337,10 @@ std::int32_t membrane_label_scratch_bytes(std::int64_t n, std::int64_t height,
                                           std::int64_t width, std::uint64_t* bytes,
                                           Her2CudaError* error) {
   const std::int32_t sizes = check_sizes(n, height, width, error);
-  if (sizes == HER2_CUDA_OK) *bytes = Scratch(nullptr, n, height, width).bytes;
-  return sizes;
+  if (sizes != HER2_CUDA_OK) return sizes;
+  const Scratch s(nullptr, n, height, width);
+  *bytes = s.bytes;
+  return status_of(s.result, error);
 }
 
 std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* density,
@@ -345,6 +352,7 @@ std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* densit
   const std::int32_t sizes = check_sizes(n, height, width, error);
   if (sizes != HER2_CUDA_OK) return sizes;
   const Scratch s(scratch, n, height, width);
+  if (s.result != cudaSuccess) return status_of(s.result, error);
   if (scratch_bytes < s.bytes || nuclei_count < 0 ||
       (nuclei == nullptr && nuclei_count > 0)) {
     return fail(error, HER2_CUDA_BAD_ARGUMENT,

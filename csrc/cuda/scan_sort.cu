@@ -7,22 +7,23 @@
 
 namespace her2fast::cuda {
 
-std::size_t scan_sort_bytes(std::int64_t count) {
-  std::size_t most = 0, bytes = 0;
+cudaError_t scan_sort_bytes(std::int64_t count, std::size_t* bytes) {
   // Asking a size touches no memory and queues nothing.
-  static_cast<void>(cub::DeviceScan::ExclusiveSum(
-      nullptr, bytes, static_cast<const std::int32_t*>(nullptr),
-      static_cast<std::int32_t*>(nullptr), count));
-  most = std::max(most, bytes);
-  static_cast<void>(cub::DeviceScan::ExclusiveSum(
-      nullptr, bytes, static_cast<const std::uint64_t*>(nullptr),
-      static_cast<std::uint64_t*>(nullptr), count));
-  most = std::max(most, bytes);
-  static_cast<void>(cub::DeviceRadixSort::SortPairs(
-      nullptr, bytes, static_cast<const std::uint64_t*>(nullptr),
+  std::size_t small = 0, large = 0, pairs = 0;
+  cudaError_t result = cub::DeviceScan::ExclusiveSum(
+      nullptr, small, static_cast<const std::int32_t*>(nullptr),
+      static_cast<std::int32_t*>(nullptr), count);
+  if (result != cudaSuccess) return result;
+  result = cub::DeviceScan::ExclusiveSum(nullptr, large,
+                                         static_cast<const std::uint64_t*>(nullptr),
+                                         static_cast<std::uint64_t*>(nullptr), count);
+  if (result != cudaSuccess) return result;
+  result = cub::DeviceRadixSort::SortPairs(
+      nullptr, pairs, static_cast<const std::uint64_t*>(nullptr),
       static_cast<std::uint64_t*>(nullptr), static_cast<const std::uint32_t*>(nullptr),
-      static_cast<std::uint32_t*>(nullptr), count, 0, 64));
-  return std::max(most, bytes);
+      static_cast<std::uint32_t*>(nullptr), count, 0, 64);
+  *bytes = std::max({small, large, pairs});
+  return result;
 }
 
 cudaError_t exclusive_sum(void* scratch, std::size_t bytes, const std::int32_t* from,

@@ -11,7 +11,7 @@
 namespace her2fast::cuda {
 
 /// What either function needs as `scratch` for up to `count` items.
-std::size_t scan_sort_bytes(std::int64_t count);
+cudaError_t scan_sort_bytes(std::int64_t count, std::size_t* bytes);
 
 /// to[i] = from[0] + ... + from[i - 1]; `to` may be `from`.
 cudaError_t exclusive_sum(void* scratch, std::size_t bytes, const std::int32_t* from,

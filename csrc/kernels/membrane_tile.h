@@ -86,6 +86,7 @@ Membrane describe_membrane(const MembraneSums& sums, const DensityHistogram* his
 /// `end`; the two kinds take turns.
 struct SidePart {
   std::int32_t end, label;
+  bool operator==(const SidePart&) const = default;
 };
 
 enum Side : int { kTop = 0, kRight = 1, kBottom = 2, kLeft = 3 };

@@ -260,7 +260,7 @@ Selection select_on_device(const SlideTable& from, const FractionLimits& limits,
 }
 
 TEST_P(Cuda, ConstraintSelectIsTheCpus) {
-  for (const std::int64_t patches : {0, 1, 33, 700, 3000}) {
+  for (const std::int64_t patches : {0, 1, 33, 700, 1501, 3000}) {
     const std::int64_t slides = 1 + patches % 7;
     std::vector<std::int64_t> offsets{0}, labels;
     for (std::int64_t i = 1; i < slides; ++i) {
@@ -272,10 +272,11 @@ TEST_P(Cuda, ConstraintSelectIsTheCpus) {
     std::vector<float> logits;
     std::vector<std::uint32_t> px;
     for (std::int64_t i = 0; i < patches; ++i) {
-      // Coarse values: ties in class and in order; patches without tumor.
-      for (int c = 0; c < 4; ++c)
-        logits.push_back(static_cast<float>(random() % 9) - 4.0f);
-      px.push_back(random() % 3 == 0 ? 0 : random() % 100);
+      // Coarse values: ties in class and, where a set ends, in order; no tumor in some.
+      const unsigned values = patches % 2 == 0 ? 3 : 9;
+      for (int c = 0; c < 4; ++c) logits.push_back(static_cast<float>(random() % values));
+      // Small ones, that often reach exactly what is needed, and large ones.
+      px.push_back(random() % 3 == 0 ? 0 : random() % (patches % 2 == 0 ? 3 : 100));
     }
     const SlideTable from{logits, px, offsets, labels};
     for (const Admissible admissible :

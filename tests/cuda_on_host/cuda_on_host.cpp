@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -57,7 +58,7 @@ struct Warp {
   unsigned arrived = 0, lanes = 0;
 };
 
-std::vector<Fiber> fibers;
+std::deque<Fiber> fibers;  // a context holds pointers into itself: it must not move
 std::vector<Warp> warps;
 ucontext_t scheduler;
 unsigned running = 0;
@@ -97,16 +98,18 @@ void live() {
   }
 }
 
-void make_fibers(unsigned count) {
-  for (auto i = static_cast<unsigned>(fibers.size()); i < count; ++i) {
-    Fiber& fiber = fibers.emplace_back();
-    fiber.stack = std::make_unique<char[]>(kStackBytes);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, live, 0);
-  }
+/// By itself, for getcontext may return twice as far as the compiler knows.
+void prepare(Fiber& fiber) {
+  fiber.stack = std::make_unique<char[]>(kStackBytes);
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, live, 0);
+}
+
+void make_fibers(std::size_t count) {
+  while (fibers.size() < count) prepare(fibers.emplace_back());
 }
 
 void resume(unsigned thread) {
@@ -246,7 +249,7 @@ void run(dim3 grid, dim3 block, const std::function<void()>& thread) {
   grid_size = grid;
   work = &thread;
   failure.clear();
-  make_fibers(static_cast<unsigned>(threads));
+  make_fibers(threads);
   std::mt19937 random(1);
   std::vector<unsigned> turns(threads);
   std::iota(turns.begin(), turns.end(), 0u);

@@ -22,7 +22,10 @@ cudaError_t add_up(void* scratch, std::size_t bytes, const T* from, T* to,
 
 }  // namespace
 
-std::size_t scan_sort_bytes(std::int64_t) { return 1024; }
+cudaError_t scan_sort_bytes(std::int64_t, std::size_t* bytes) {
+  *bytes = 1024;
+  return cudaSuccess;
+}
 
 cudaError_t exclusive_sum(void* scratch, std::size_t bytes, const std::int32_t* from,
                           std::int32_t* to, std::int64_t count, void*) {
