@@ -104,10 +104,10 @@ MembraneTile label(const Rows<std::uint8_t>& mask,
   return membrane_label(mask_view, density_view, points, where);
 }
 
-Array<std::uint8_t> prune(const Rows& mask, std::int32_t length_px,
+Array<std::uint8_t> prune(const Rows<std::uint8_t>& mask, std::int32_t length_px,
                           const std::string& device) {
   const Device where = parse_device(device);
-  const auto in = view_rows(mask);
+  const auto in = view_plane(mask);
   Array<std::uint8_t> out({mask.shape(0), mask.shape(1)});
   const auto out_view = mutable_view(out);
   const py::gil_scoped_release unlocked;
