@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 import her2fast
 from her2fast import _core
@@ -88,13 +90,13 @@ def pixels(case: Case, work: Path) -> Rgb:
 
 
 def store(
-    path: Path, rgb: Rgb, case: Case, quality: int, downsamples: list[int]
+    path: Path, rgb: Rgb, quality: int, downsamples: list[int], spacing_um: float
 ) -> None:
     """An SVS; quality 0 is lossless."""
     _core.write_pyramid(
         str(path),
         rgb,
-        spacing_um=case.spec.slide.spacing_um,
+        spacing_um=spacing_um,
         jpeg_quality=quality,
         downsamples=downsamples,
         aperio=True,
@@ -231,12 +233,43 @@ def compare(first: her2fast.Result, second: her2fast.Result) -> Row:
     }
 
 
+def at_working_spacing(case: Case, rgb: Rgb, folder: Path, pushed: list[int]) -> Row:
+    """What JPEG does to a level stored at 1 um/px, colors and quality told apart."""
+    factor = round(1 / case.spec.slide.spacing_um)
+    height, width = (side // factor * factor for side in rgb.shape[:2])
+    blocks = rgb[:height, :width].reshape(
+        height // factor, factor, width // factor, factor, 3
+    )
+    one = np.floor(blocks.mean((1, 3)) + 0.5).astype(np.uint8)
+    path = folder / "one.svs"
+
+    def scored(pixels: Rgb) -> her2fast.Result:
+        path.unlink(missing_ok=True)
+        store(path, pixels, 0, [1], 1.0)
+        return her2fast.score(path, reading="exact", workers=1)
+
+    def jpeg(quality: int, subsampling: int) -> Rgb:
+        out = io.BytesIO()
+        Image.fromarray(one).save(out, "jpeg", quality=quality, subsampling=subsampling)
+        return np.asarray(Image.open(out).convert("RGB"))
+
+    reference = scored(one)
+    if reference.record["class_px"] != pushed:
+        raise SystemExit(f"{case.name}: pushed {pushed}, mean {reference.record}")
+    stored = {"chroma_only": chroma_420(one, triangle=True)}
+    for quality in (QUALITIES[0], QUALITIES[-1]):
+        stored[f"444_q{quality}"] = jpeg(quality, 0)
+        stored[f"420_q{quality}"] = jpeg(quality, 2)
+    return {name: compare(reference, scored(pixels)) for name, pixels in stored.items()}
+
+
 def measure(case: Case, work: Path) -> Row:
     """One slide: all contenders against the pushed pixels."""
     rgb = pixels(case, work)
+    spacing_um = case.spec.slide.spacing_um
     with tempfile.TemporaryDirectory(dir=work) as folder:
         raw = Path(folder, "raw.svs")
-        store(raw, rgb, case, 0, [1])
+        store(raw, rgb, 0, [1], spacing_um)
         reference = her2fast.score(raw, reading="exact", workers=1)
         pushed = pushed_px(raw, Path(folder))
         if reference.record["class_px"] != pushed:
@@ -246,7 +279,7 @@ def measure(case: Case, work: Path) -> Row:
             "kind": case.kind,
             "seed": case.seed,
             "size_px": list(case.spec.size_px),
-            "spacing_um": case.spec.slide.spacing_um,
+            "spacing_um": spacing_um,
             "profile": case.spec.scanner.profile,
             "status": reference.status,
             "score": reference.score,
@@ -255,9 +288,12 @@ def measure(case: Case, work: Path) -> Row:
             "against_pushed": {},
             "default_against_level0_exact": {},
         }
+        row["stored_at_working_spacing"] = at_working_spacing(
+            case, rgb, Path(folder), pushed
+        )
         for name, triangle in (("triangle", True), ("repeated", False)):
             path = Path(folder, "chroma.svs")
-            store(path, chroma_420(rgb, triangle=triangle), case, 0, [1])
+            store(path, chroma_420(rgb, triangle=triangle), 0, [1], spacing_um)
             result = her2fast.score(path, reading="exact", workers=1)
             row["chroma_only"][name] = compare(reference, result)
         for quality in QUALITIES:
@@ -265,7 +301,7 @@ def measure(case: Case, work: Path) -> Row:
             for name, (downsamples, reading) in READINGS.items():
                 path = Path(folder, f"{quality}-{len(downsamples)}.svs")
                 if not path.exists():
-                    store(path, rgb, case, quality, downsamples)
+                    store(path, rgb, quality, downsamples, spacing_um)
                 results[name] = her2fast.score(path, reading=reading, workers=1)
             row["against_pushed"][quality] = {
                 name: compare(reference, result) for name, result in results.items()
@@ -309,7 +345,13 @@ def summary(rows: list[Row]) -> Row:
             "chroma_only_worst_points": {
                 name: max(row["chroma_only"][name]["points"] for row in some)
                 for name in ("triangle", "repeated")
-            }
+            },
+            "stored_at_working_spacing_worst_points": {
+                name: max(
+                    row["stored_at_working_spacing"][name]["points"] for row in some
+                )
+                for name in some[0]["stored_at_working_spacing"]
+            },
         }
         for quality in QUALITIES:
             moved = {

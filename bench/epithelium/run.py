@@ -282,7 +282,7 @@ def quality(
     runner = open_runner(segment)
     sums = {
         name: np.zeros(4, np.int64)
-        for name in ("machine", "network", "best_per_superpixel")
+        for name in ("machine", "network", "best_per_superpixel", "all_tissue")
     }
     pixels = 0
     for rgb, mask in pictures:
@@ -296,6 +296,7 @@ def quality(
         calls["best_per_superpixel"] = np.stack(
             [best_calls(*pair, machine) for pair in zip(cut, truth, strict=True)]
         )
+        calls["all_tissue"] = tissue
         for name, call in calls.items():
             said, true = call[tissue], truth[tissue] > 0
             sums[name] += [

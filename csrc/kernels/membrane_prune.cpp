@@ -159,7 +159,8 @@ class Pruner {
     return line;
   }
 
-  /// Peel free ends, then let what is left of a branch grow back to its end.
+  /// Peel free ends, then let what is left of a branch grow back to its end: into what
+  /// was peeled alone, or an end near a spur would grow back into that as well.
   Bits kept(const Bits& line, std::int32_t length_px) {
     Bits left = line, ends = blank_;
     for (std::int32_t i = 0; i < length_px; ++i) {
@@ -173,12 +174,14 @@ class Pruner {
       const Ends end(p);
       return end.free | end.alone;
     });
+    Bits peeled = line;
+    combine(peeled, left, kWithout);
     for (std::int32_t i = 0; i < length_px; ++i) {
       dilate(ends, scratch_);
-      combine(scratch_, line, kAnd);
+      combine(scratch_, peeled, kAnd);
+      combine(left, scratch_, kOr);
       std::swap(ends, scratch_);
     }
-    combine(left, ends, kOr);
     return left;
   }
 

@@ -127,6 +127,24 @@ def test_hand_worked_spurs() -> None:
     np.testing.assert_array_equal(membrane_prune(mask, length_px=3), want)
 
 
+def test_a_spur_near_a_free_end_goes_and_the_end_stays() -> None:
+    mask = drawn(
+        """
+        ....#.......
+        ....#.......
+        ....#.......
+        ############
+        ............
+        """
+    )
+    want = mask.copy()
+    want[:2, 4] = 0
+    np.testing.assert_array_equal(membrane_prune(mask, length_px=3), want)
+    # A fork at the end, both prongs short: the stem grows back into both.
+    fork = mask[:, 1:].copy()
+    np.testing.assert_array_equal(membrane_prune(fork, length_px=3), fork)
+
+
 def test_spur_of_a_thick_membrane_goes_and_leaves_no_notch() -> None:
     mask = np.zeros((60, 120), np.uint8)
     mask[30:37, 10:110] = 1

@@ -56,7 +56,7 @@ def kept_line(line: Pixels, length_px: int) -> Pixels:
         left -= {p for p in ends if not any(around(p, ends))}
     back = {p for p in left if is_end(p, left) or not any(around(p, left))}
     for _ in range(length_px):
-        back = grown(back) & line
+        back |= grown(back) & (line - left)
     return left | back
 
 

@@ -78,7 +78,7 @@ def superpixels(
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
+    rgb : (H, W, 3) array of uint8
         1 to 4096 px a side.
     size_px : int
         Side of the square that a superpixel would be, 2 to 64.
@@ -89,7 +89,7 @@ def superpixels(
 
     Returns
     -------
-    (H, W) ndarray of int32
+    (H, W) array of int32
         Labels 0 to count - 1 in the order of first pixels; each 4-connected.
     int
         The count.
@@ -130,12 +130,12 @@ def local_patterns(gray: AnyArray, *, device: str | None = None) -> Any:
 
     Parameters
     ----------
-    gray : (H, W) ndarray of uint8
+    gray : (H, W) array of uint8
         Beyond it is 0.
 
     Returns
     -------
-    (H, W) ndarray of uint8
+    (H, W) array of uint8
         0 to 8: so many neighbors, in one arc, are as light as the pixel or lighter; 9:
         they are in several arcs.
 
@@ -186,15 +186,15 @@ def superpixel_features(
 
     Parameters
     ----------
-    rgb : (H, W, 3) ndarray of uint8
-    labels : (H, W) ndarray of int32
+    rgb : (H, W, 3) array of uint8
+    labels : (H, W) array of int32
         0 to count - 1.
     white : (int, int, int)
         Color of empty glass, for the stains.
 
     Returns
     -------
-    (count, 234) ndarray of uint32
+    (count, 234) array of uint32
         32 bins each of R, G, B, a*, b*, hematoxylin and DAB, then 10 patterns of the
         luminance (csrc/include/her2fast/superpixel_features.h).
 
@@ -225,12 +225,12 @@ def superpixel_roots(counts: AnyArray, *, device: str | None = None) -> Any:
 
     Parameters
     ----------
-    counts : (n, 234) ndarray of uint32
+    counts : (n, 234) array of uint32
         From `superpixel_features`.
 
     Returns
     -------
-    (n, 234) ndarray of int16
+    (n, 234) array of int16
         0 to `FEATURE_ONE`.
     """
     arrays.refuse_cuda("superpixel_roots", counts)
@@ -273,11 +273,11 @@ def svm_decision(
 
     Parameters
     ----------
-    features : (n, d) ndarray of int16
+    features : (n, d) array of int16
         0 to 2560; d up to 320.
-    vectors : (m, d) ndarray of int16
+    vectors : (m, d) array of int16
         Support vectors, alike.
-    coefficients : (m,) ndarray of float64
+    coefficients : (m,) array of float64
         Of the vectors, with the sign of their class.
     intercept : float
     gamma : float
@@ -285,7 +285,7 @@ def svm_decision(
 
     Returns
     -------
-    (n,) ndarray of float64
+    (n,) array of float64
         Above 0: the second class; the same bits on every machine, within 1e-10 times
         the sum of the coefficients' sizes of exact.
 

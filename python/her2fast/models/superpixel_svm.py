@@ -54,13 +54,14 @@ class Machine:
 
     def decisions(self, features: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
         """(n, 234) features -> (n,) decisions."""
-        return svm_decision(
+        decisions: npt.NDArray[np.float64] = svm_decision(
             features,
             self.vectors,
             self.coefficients,
             intercept=self.rule.intercept,
             gamma=self.rule.gamma,
         )
+        return decisions
 
     def logits(self, rgb: Bytes) -> Floats:
         """(H, W, 3) pixels, a whole block -> (H, W) logits of epithelium."""
@@ -73,7 +74,9 @@ class Machine:
         )
         features = superpixel_roots(superpixel_features(rgb, labels, count))
         decisions = self.decisions(features)
-        return (rule.slope * decisions + rule.offset).astype(np.float32)[labels]
+        logits: Floats = (rule.slope * decisions + rule.offset).astype(np.float32)
+        picture: Floats = logits[labels]
+        return picture
 
     def to_bytes(self) -> bytes:
         """The file of support vectors; the same machine gives the same bytes."""
