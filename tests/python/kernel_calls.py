@@ -86,7 +86,7 @@ def _tile(rng: np.random.Generator) -> Arrays:
 
 def _labeled(rng: np.random.Generator) -> Arrays:
     rgb = _masked(rng)["rgb"]
-    return {"rgb": rgb, "labels": epithelium.superpixels(rgb, size_px=8)[0]}
+    return {"rgb": rgb, "of": epithelium.superpixels(rgb, size_px=8)[0]}
 
 
 def _machine(rng: np.random.Generator) -> Arrays:
@@ -172,8 +172,8 @@ CALLS = {
     ),
     "superpixel_features": Call(
         _labeled,
-        lambda rgb, labels: epithelium.superpixel_features(rgb, labels, 5000),
-        ("rgb", "labels"),
+        lambda rgb, of: epithelium.superpixel_features(rgb, of, 5000),
+        ("rgb", "of"),
     ),
     "superpixel_roots": Call(
         lambda rng: {
