@@ -55,8 +55,10 @@ def bench_her2fast(work: Path, workers: int) -> dict[str, Any]:
     """From open to the last file written, in one process, model loading included."""
     import torch  # noqa: F401  (imports are not what is measured)
 
+    from her2fast.exports import write_tables
     from her2fast.manifest import Entry
-    from her2fast.run import RunOptions, SlideJob, score_slide, write_tables
+    from her2fast.run import RunOptions
+    from her2fast.slide_job import SlideJob, score_slide
     from her2fast.store import ResultsFolder
 
     out = work / f"results-{os.getpid()}"

@@ -46,11 +46,12 @@ def check_machine() -> Iterator[Check]:
 
 
 def _check_models() -> Iterator[Check]:
-    from her2fast.models.package import load_package, shipped_names
+    from her2fast.models.membrane_package import load_any_package
+    from her2fast.models.package import shipped_names
 
     for name in shipped_names():
         try:
-            package = load_package(name)
+            package = load_any_package(name)
             package.require_known()
         except Her2fastError as error:
             code = error.code if isinstance(error, SlideError) else None

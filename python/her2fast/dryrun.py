@@ -14,8 +14,7 @@ import numpy as np
 from her2fast import _core
 from her2fast.errors import SlideError
 from her2fast.manifest import Entry, region_of
-from her2fast.measure import crash_as_code, default_workers
-from her2fast.models.package import load_package
+from her2fast.measure import crash_as_code
 from her2fast.record import empty_slide
 from her2fast.run import RunOptions, check_run_regions, exit_code_of
 from her2fast.scoring import OpenedSlide, as_roi, check_roi, display_name
@@ -26,8 +25,6 @@ from her2fast.store import ResultsFolder
 LOOK_SPACING_UM = 8.0
 LOOK_TILE_PX = 1024
 WHITE_RGB = (255, 255, 255)
-#: Seconds per mm2 of tissue and core where no earlier run tells: the tiny package.
-DEFAULT_S_PER_MM2 = 0.25
 
 
 @dataclass
@@ -102,22 +99,21 @@ def _look(options: RunOptions, entry: Entry, name: str) -> DryRunSlide:
     mpp = options.mpp if options.mpp is not None else entry.mpp
     try:
         with crash_as_code():
-            package = load_package(options.model)
-            if not options.allow_unknown_model:
-                package.require_known()
+            method = options.open_method()
             info = describe_slide(entry.slide, mpp)
             slide = DryRunSlide(info)
             if info.opened is None:
                 return slide
             roi = as_roi(region_of(entry, options.roi, name))
             check_roi(roi, info.opened.size_px)
-            workers = options.workers or default_workers()
+            workers = method.scorer.workers
             reader = info.opened.reader(workers=workers, reading=options.reading)
-            reader.plan(package.spacing_um)
+            for spacing_um in method.scorer.spacings_um:
+                reader.plan(spacing_um)
             slide.tissue_mm2 = tissue_mm2(info.opened, reader)
-            slide.expected_s = round(
-                slide.tissue_mm2 * seconds_per_mm2(options.out, workers) + 2.0, 1
-            )
+            rough_s = method.rough_s_per_mm2 / workers
+            per_mm2_s = seconds_per_mm2(options.out, rough_s)
+            slide.expected_s = round(slide.tissue_mm2 * per_mm2_s + 2.0, 1)
             return slide
     except SlideError as error:
         record = empty_slide(display_name(entry.slide))
@@ -148,8 +144,8 @@ def tissue_mm2(slide: OpenedSlide, reader: _core.TileReader) -> float:
     return round(count * spacing_um * spacing_um * 1e-6, 3)
 
 
-def seconds_per_mm2(out: str, workers: int) -> float:
-    """From the latest run into this folder, else a rough figure."""
+def seconds_per_mm2(out: str, rough_s: float) -> float:
+    """From the latest run into this folder, else the rough figure."""
     for path in sorted(Path(out).glob("run_*.json"), reverse=True):
         try:
             run = json.loads(path.read_bytes())
@@ -163,4 +159,4 @@ def seconds_per_mm2(out: str, workers: int) -> float:
             continue
         if tissue > 0:
             return float(seconds / tissue)
-    return DEFAULT_S_PER_MM2 * 2 / workers
+    return rough_s

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a results folder holds beside the record: tables, regions, maps, the report.
 
-The one place that calls `her2fast.export` and `her2fast.report`.
+With `membrane_exports` the one place that calls `her2fast.export` and `.report`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from her2fast.export.results_table import (
 )
 from her2fast.record import Record
 from her2fast.report import cohort_html, report_html
-from her2fast.report.gallery import Choice, Gallery, choose_patches
+from her2fast.report.gallery import Gallery, choose_patches
 from her2fast.report.pictures import (
     OpenReader,
     Pictures,
+    ViewT,
     collect,
     pack,
     unpack,
@@ -115,13 +116,9 @@ def _write_all(
         and result.record["class_px"] is not None
     ):
         drawn = _write_measured(files, root, name, result, options, open_reader)
-    picture = drawn.picture if drawn else None
-    if drawn is None and result.measurement is not None:
-        # What was refused for its looks is shown as it looks, without any class.
-        picture = _stored_overview(ResultsFolder(root).overview_path(name))
     page = report_html(
         result.record,
-        picture,
+        drawn.picture if drawn else as_it_looks(root, name, result.record),
         gallery=drawn.gallery if drawn else None,
         palette=options.palette,
     )
@@ -187,8 +184,13 @@ def _write_measured(
         palette=options.palette,
     )
     choices = choose_patches(outcomes, grid)
-    pictures = _patch_pictures(
-        files, folder.patches_path(name), choices, grid, core.key, open_reader
+    pictures = kept_pictures(
+        files,
+        folder.patches_path(name),
+        [(choice.column, choice.row) for choice in choices],
+        view_for(grid.patch_px, grid.spacing_um, grid.slide_spacing_um),
+        core.key,
+        open_reader,
     )
     gallery = Gallery(choices, pictures, names, result.record["class_patches"])
     files.add(root / PATCH_TABLES / f"{name}.csv", table)
@@ -197,20 +199,18 @@ def _write_measured(
     return _Drawn(picture, gallery)
 
 
-def _patch_pictures(
+def kept_pictures(
     files: Together,
     path: Path,
-    choices: Sequence[Choice],
-    grid: PatchGrid,
+    places: Sequence[tuple[int, int]],
+    view: ViewT,
     key: str,
     open_reader: OpenReader | None,
-) -> Pictures:
-    """The pictures of the chosen patches; what is kept of them is written anew."""
+) -> Pictures[ViewT]:
+    """The pictures of these places; what is kept in `path` is written anew."""
     kept: dict[tuple[int, int], bytes] = {}
     with contextlib.suppress(OSError):
         kept = unpack(path.read_bytes(), key)
-    view = view_for(grid.patch_px, grid.spacing_um, grid.slide_spacing_um)
-    places = [(choice.column, choice.row) for choice in choices]
     pictures = collect(places, view, kept, open_reader)
     # Without the slide nothing that is kept is given up: another decision may need it.
     if not pictures.unopened:
@@ -235,10 +235,17 @@ def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
     atomic_write(path, out.getvalue())
 
 
-def _stored_overview(path: Path) -> Image.Image | None:
+def as_it_looks(root: Path, name: str, record: Record) -> Image.Image | None:
+    """A slide that was read and has no map, without any class; None where it was not.
+
+    A region that misses the slide is refused before anything is read.
+    """
     from PIL import Image
 
-    return Image.fromarray(read_overview(path)) if path.is_file() else None
+    path = ResultsFolder(root).overview_path(name)
+    if record["tiles"] is None or not path.is_file():
+        return None
+    return Image.fromarray(read_overview(path))
 
 
 def read_overview(path: Path) -> npt.NDArray[np.uint8]:

@@ -37,6 +37,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+#: Of methods that have stages, with the stage's name: its counts are its own.
+OnStage = Callable[[str, Progress], None]
 
 
 class Reading(Protocol):

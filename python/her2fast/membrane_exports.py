@@ -3,55 +3,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from her2fast.export.atomic import Together, atomic_write
+from her2fast.export.atomic import Together
 from her2fast.export.cells_geojson import GZIP_ABOVE, cell_detections, gzipped
 from her2fast.export.class_map import class_picture, with_legend
-from her2fast.export.palettes import DEFAULT_PALETTE
 from her2fast.export.patches import Outcomes, PatchGrid
-from her2fast.exports import read_overview, write_overview
-from her2fast.membranes import MembraneResult
-from her2fast.methods.cell_decision import CLASS_NAMES
-from her2fast.methods.cell_file import to_bytes
-from her2fast.record import Roi
-from her2fast.report.cells import (
-    CellPicture,
-    cells_html,
-    choose_cells,
-    picture_cells,
+from her2fast.exports import (
+    CLASS_MAPS,
+    REPORTS,
+    ExportOptions,
+    Written,
+    as_it_looks,
+    kept_pictures,
+    read_overview,
 )
-from her2fast.scoring import OpenedSlide
+from her2fast.membrane_decision import MembraneResult
+from her2fast.methods.cell_decision import CLASS_NAMES
+from her2fast.report.cells import CellGallery, CellView, cells_html, choose_cells
+from her2fast.report.pictures import OpenReader
 from her2fast.store import ResultsFolder
 
 if TYPE_CHECKING:
     from PIL import Image
 
 CELLS = "cells"
-CLASS_MAPS = "class-maps"
-REPORTS = "reports"
 #: The map shows squares of this side, by the cells in them.
 MAP_UM = 64.0
 #: A square with fewer cells is left open: two cells are no region.
 MAP_LEAST_CELLS = 3
-
-
-@dataclass(frozen=True)
-class MembraneInputs:
-    """What a decision was asked for, stored for the next one."""
-
-    roi: Roi = ()
-    guideline: str | None = None
-    ish: str | None = None
-
-
-def cells_path(root: Path, name: str) -> Path:
-    """`measurements/<name>.h2c`."""
-    return root / "measurements" / f"{name}.h2c"
 
 
 def squares(result: MembraneResult, slide_spacing_um: tuple[float, float]) -> Outcomes:
@@ -86,47 +69,25 @@ def write_membranes(
     name: str,
     result: MembraneResult,
     *,
-    slide: OpenedSlide | None = None,
-    inputs: MembraneInputs | None = None,
-    palette: str = DEFAULT_PALETTE,
-) -> list[Path]:
-    """Write all files of one slide, the record last; returns them.
-
-    `slide` is read once more for the picture under the map. The caller holds the
-    slide's lock of the folder.
-    """
-    folder = ResultsFolder(root)
-    record = result.record
-    files = Together()
-    stored: list[Path] = []
-    if result.tumor is not None:
-        atomic_write(folder.measurement_path(name), result.tumor.to_bytes())
-        if slide is not None:
-            write_overview(folder.overview_path(name), slide, workers=1)
+    options: ExportOptions,
+    open_reader: OpenReader | None = None,
+) -> Written:
+    """Write every file for people; as `exports.write_exports`, of cells."""
     page_parts: dict[str, Any] = {}
-    path = cells_path(root, name)
-    if result.cells is not None and result.decision is not None:
-        atomic_write(path, to_bytes(result.cells, str(record["measurement_key"])))
-        with files:
-            _add_cells(files, root, name, result, palette)
-            page_parts["picture"] = _add_map(files, folder, name, result, palette)
-        if slide is not None:
-            page_parts["gallery"] = _gallery(result, slide)
-    # Also where this attempt ended without cells: those stored have their own key.
-    stored.append(path)
-    report = root / REPORTS / f"{name}.html"
-    report.parent.mkdir(exist_ok=True)
-    atomic_write(report, cells_html(record, palette=palette, **page_parts))
-    stored.append(report)
-    asked = inputs or MembraneInputs()
-    folder.write_record(
-        name,
-        record,
-        files=[*stored, *files.paths],
-        inputs={"roi": asked.roi, "guideline": asked.guideline, "ish": asked.ish},
-        exports={"palette": palette, "geojson": "cells"},
-    )
-    return [*stored, *files.paths, folder.record_path(name)]
+    missing = False
+    with Together() as files:
+        if result.cells is not None and result.decision is not None:
+            folder = ResultsFolder(root)
+            _add_cells(files, root, name, result, options.palette)
+            picture = _add_map(files, folder, name, result, options.palette)
+            gallery = _gallery(files, folder, name, result, open_reader)
+            missing = gallery.pictures.unopened
+            page_parts = {"picture": picture, "gallery": gallery}
+        else:
+            page_parts = {"overview": as_it_looks(root, name, result.record)}
+        page = cells_html(result.record, palette=options.palette, **page_parts)
+        files.add(root / REPORTS / f"{name}.html", page)
+    return Written(files.paths, missing)
 
 
 def _add_cells(
@@ -187,25 +148,31 @@ def _add_map(
     return picture
 
 
-def _gallery(result: MembraneResult, slide: OpenedSlide) -> list[CellPicture]:
+def _gallery(
+    files: Together,
+    folder: ResultsFolder,
+    name: str,
+    result: MembraneResult,
+    open_reader: OpenReader | None,
+) -> CellGallery:
     assert result.cells is not None
     assert result.decision is not None
-    cells = result.cells.cells.take(result.decision.chosen)
-    classes = result.decision.classes
-    return picture_cells(
-        cells,
-        classes,
-        choose_cells(cells, classes),
-        slide.reader(workers=1, reading="scaled"),
+    choices = choose_cells(
+        result.cells.cells.take(result.decision.chosen),
+        result.decision.classes,
         grid_um=result.cells.grid_um,
-        spacing_um=result.cells.spacing_um,
-        slide_spacing_um=slide.spacing_um,
+        slide_spacing_um=result.record["slide"]["spacing_um"],
     )
+    view = CellView(result.cells.grid_um, result.cells.spacing_um)
+    pictures = kept_pictures(
+        files,
+        folder.patches_path(name),
+        [choice.seed for choice in choices],
+        view,
+        str(result.record["measurement_key"]),
+        open_reader,
+    )
+    return CellGallery(choices, pictures)
 
 
-__all__ = [
-    "MembraneInputs",
-    "cells_path",
-    "squares",
-    "write_membranes",
-]
+__all__ = ["squares", "write_membranes"]

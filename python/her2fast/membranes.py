@@ -6,24 +6,24 @@ on counts of cells. Synthetic packages, research use only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
-from her2fast.measure import crash_as_code, default_workers
-from her2fast.methods.cell_decision import (
-    CLASS_NAMES,
-    UNIT,
-    CellDecision,
-    cell_flags,
-    decide_cells,
+from her2fast.measure import OnProgress, OnStage, crash_as_code
+from her2fast.membrane_decision import (
+    MembraneMeasurement,
+    MembraneResult,
+    decide_membranes,
+    failed_membranes,
 )
+from her2fast.methods.cell_decision import CLASS_NAMES
 from her2fast.methods.membrane import (
     CellMeasurement,
     Finder,
@@ -34,19 +34,18 @@ from her2fast.methods.tumor_rows import TumorRows
 from her2fast.models.membrane_package import MembranePackage, load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.models.runner import (
+    check_device,
     describe_device,
     one_intra_op_thread,
     open_runner,
     use_one_thread,
 )
 from her2fast.record import (
+    DecideSettings,
     Provenance,
     Record,
-    decided_record,
     digest,
     empty_slide,
-    failed_record,
-    method_record,
     settings_for,
     unmeasured,
 )
@@ -63,29 +62,14 @@ from her2fast.scoring import (
     open_input,
 )
 
-OnRow = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class MembraneResult:
-    """How a slide ended: the record, and what was measured where there is something."""
-
-    record: Record
-    tumor: Measurement | None = None
-    cells: CellMeasurement | None = None
-    decision: CellDecision | None = None
-    seconds: Seconds = field(default_factory=Seconds)
-
-    @property
-    def status(self) -> str:
-        """ "scored", "indeterminate", "failed" or "refused"."""
-        return str(self.record["status"])
-
-    @property
-    def score(self) -> str | None:
-        """ "0", "1+", "2+" or "3+"; None unless scored by a guideline."""
-        score = self.record["score"]
-        return None if score is None else str(score)
+__all__ = [
+    "MembraneMeasurement",
+    "MembraneResult",
+    "MembraneScorer",
+    "NetworkFinder",
+    "measure_cells",
+    "score_membranes",
+]
 
 
 class NetworkFinder:
@@ -124,7 +108,7 @@ def measure_cells(
     batch_size: int,
     workers: int,
     reading: str = "scaled",
-    on_row: OnRow | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[CellMeasurement, Seconds]:
     """Cells and membranes of the tumor that `tumor` has found.
 
@@ -149,7 +133,7 @@ def measure_cells(
         is_tumor=lambda x, y: masks.holds(x, y, spacing_um * step),
     )
     with one_intra_op_thread():
-        measured = measure.run(workers=workers, on_row=on_row)
+        measured = measure.run(workers=workers, on_progress=on_progress)
     check_unchanged(slide)
     return measured, measure.seconds
 
@@ -185,28 +169,49 @@ class MembraneScorer:
         """What the slide must be stained with: where either package says so."""
         return self.package.stain or self.tumor.package.stain
 
-    def provenance(self, source: Provenance) -> Provenance:
-        """What a cell measurement is made from, given that of its tumor."""
+    @property
+    def workers(self) -> int:
+        """Threads of a slide."""
+        return self.tumor.workers
+
+    @property
+    def spacings_um(self) -> tuple[float, ...]:
+        """Of the tumor, and of the membranes."""
+        return *self.tumor.spacings_um, self.package.spacing_um
+
+    def unmeasured(self, slide: Record) -> Provenance:
+        """The provenance of a slide that was not measured."""
+        return self._with_tumor(self.tumor.unmeasured(slide))
+
+    def provenance(self, slide: OpenedSlide) -> Provenance:
+        """What a measurement of this slide would be made from; opens no model."""
+        return self._with_tumor(self.tumor.provenance(slide))
+
+    def _with_tumor(self, source: Provenance) -> Provenance:
+        """What cells are measured from, given that of their tumor."""
         package = self.package
         model = package.model
-        device = describe_device(self.tumor.device, {"membrane": model.batch_size})
         tumor = source.method or {}
-        key = digest(
-            {
-                "tumor": source.measurement_key,
-                # Its domain, calibration and guideline decide which flags there are.
-                "tumor_method": method_record(self.tumor.package),
-                "name": package.name,
-                "model": [model.sha256, model.config_sha256],
-                "grid": [package.tile_px, package.spacing_um, package.step],
-                "device": device,
-                "her2fast": _core.__version__,
-            }
-        )
+        key = device = None
+        if source.measurement_key is not None:
+            device = describe_device(self.tumor.device, {"membrane": model.batch_size})
+            key = digest(
+                {
+                    "tumor": source.measurement_key,
+                    # Its domain, calibration and guideline decide which flags there
+                    # are.
+                    "tumor_method": tumor,
+                    "name": package.name,
+                    "model": [model.sha256, model.config_sha256],
+                    "grid": [package.tile_px, package.spacing_um, package.step],
+                    "device": device,
+                    "her2fast": _core.__version__,
+                }
+            )
         method = {
             **tumor,
             "name": package.name,
-            "kind": "membrane",
+            "kind": package.method,
             "guideline": package.guideline,
             "floor_percent": package.floor_percent,
             "stain": self.stain,
@@ -216,6 +221,11 @@ class MembraneScorer:
             "patch_px": 0,
             "halo_px": 0,
             "synthetic": package.synthetic or bool(tumor.get("synthetic")),
+            "tumor": {
+                "measurement_key": source.measurement_key,
+                "working_spacing_um": source.working_spacing_um,
+                "method": tumor,
+            },
         }
         return Provenance(
             slide=source.slide,
@@ -230,71 +240,56 @@ class MembraneScorer:
             intended_use=_use_of_both(source.intended_use, package),
         )
 
-    def score(
+    def measure_tumor(
+        self, slide: OpenedSlide, on_stage: OnStage | None = None
+    ) -> Measurement:
+        """The tumor at the other package's spacing; raises `SlideError`.
+
+        `on_stage` hears of "tumor", and in `finish` of "membranes".
+        """
+        return self.tumor.measure(slide, on_progress=_of("tumor", on_stage))
+
+    def finish(
         self,
         slide: OpenedSlide,
-        *,
-        roi: RoiLike = None,
-        guideline: str | None = None,
-        ish: str | None = None,
-        tumor: Measurement | None = None,
-        cells: CellMeasurement | None = None,
-        on_row: OnRow | None = None,
+        measurement: MembraneMeasurement,
+        settings: DecideSettings,
+        on_stage: OnStage | None = None,
     ) -> MembraneResult:
-        """Measures what is not given, and decides; raises `SlideError`.
+        """Measures cells if a decision needs them and there are none, and decides.
 
-        `tumor` and `cells` are of this slide and these packages: from a results folder.
+        `settings` are those for the method of `provenance`. Raises `SlideError`
+        INPUT_CHANGED; whatever else ails the slide is a record.
         """
-        polygons = as_roi(roi)
-        area_settings = settings_for(
-            {**method_record(self.tumor.package), "stain": self.stain},
-            roi=polygons,
-            ish=ish,
-        )
-        check_roi(polygons, slide.size_px)
-        if tumor is None:
-            tumor = self.tumor.measure(slide)
-        source = self.provenance(tumor.provenance)
-        settings = settings_for(
-            source.method or {}, roi=polygons, guideline=guideline, ish=ish
-        )
-        area = _core.decide(tumor.core, **area_settings.core_arguments())
-        area_record = decided_record(tumor.provenance, area, area_settings)
-        if area["status"] != "scored":
-            record = _without_cells(decided_record(source, _bare(area), settings))
-            return MembraneResult(_with_area(record, area_record), tumor)
-        package = self.package
-        seconds = Seconds()
-        if cells is None:
+        spent = Seconds()
+
+        def measure() -> CellMeasurement:
+            nonlocal spent
+            package = self.package
             try:
                 with crash_as_code():
-                    cells, seconds = measure_cells(
+                    measured, spent = measure_cells(
                         slide,
-                        tumor.core,
+                        measurement.tumor.core,
                         self.finder,
                         spacing_um=package.spacing_um,
                         step=package.step,
                         tile_px=package.tile_px,
                         batch_size=package.model.batch_size,
-                        workers=self.tumor.workers,
+                        workers=self.workers,
                         reading=self.tumor.reading,
-                        on_row=on_row,
+                        on_progress=_of("membranes", on_stage),
                     )
             except SlideError as error:
-                record = failed_record(source, nameless(error, slide.path))
-                # What was measured before the file changed is no measurement of it.
-                kept = None if error.code == "INPUT_CHANGED" else tumor
-                return MembraneResult(_with_area(record, area_record), kept)
-        decision = decide_cells(
-            cells,
-            slide_spacing_um=slide.spacing_um,
-            roi=polygons,
-            rule_set=settings.guideline,
-            floor_percent=settings.floor_percent,
-            ish=ish,
-        )
-        record = cell_record(source, settings, decision, area, area_record)
-        return MembraneResult(record, tumor, cells, decision, seconds)
+                raise nameless(error, slide.path) from error
+            return measured
+
+        result = decide_membranes(measurement, settings, measure)
+        return replace(result, seconds=spent)
+
+
+def _of(stage: str, on_stage: OnStage | None) -> OnProgress | None:
+    return None if on_stage is None else partial(on_stage, stage)
 
 
 def _use_of_both(tumor: str, package: MembranePackage) -> str:
@@ -305,61 +300,6 @@ def _use_of_both(tumor: str, package: MembranePackage) -> str:
     if package.synthetic and "synthetic" not in purpose:
         purpose += "; trained on synthetic data"
     return purpose
-
-
-def cell_record(
-    source: Provenance,
-    settings: Any,
-    decision: CellDecision,
-    area: dict[str, Any],
-    area_record: Record,
-) -> Record:
-    """The record of a slide whose cells were measured."""
-    guideline = decision.guideline
-    flags = cell_flags(area, guideline)
-    error = decision.error
-    shell = {
-        **_bare(area),
-        "status": "scored" if error is None else error.status,
-        "code": None if error is None else error.code,
-        "message": "" if error is None else str(error),
-        "guideline": guideline,
-        "review_required": bool(flags) and error is None,
-        "review_flags": flags if error is None else [],
-    }
-    record = decided_record(source, shell, settings)
-    if record["guideline"] is not None:
-        record["guideline"]["unit"] = UNIT
-    record["fractions"] = decision.record["fractions"] if error is None else None
-    return _with_area({**record, "cells": decision.record}, area_record)
-
-
-def _bare(area: dict[str, Any]) -> dict[str, Any]:
-    """A decision on areas without what speaks of its classes alone."""
-    return {**area, **dict.fromkeys(("flip", "bootstrap", "islands", "domain"))}
-
-
-def _without_cells(record: Record) -> Record:
-    """Of a slide on which no cell was looked for."""
-    return {**record, "fractions": None, "cells": None}
-
-
-def _with_area(record: Record, area: Record) -> Record:
-    """Areas of classes are the other package's; they stand apart, as its reading."""
-    out = dict(record)
-    for key in ("class_px", "class_mm2", "class_patches"):
-        out[key] = None
-    for key in ("tissue_mm2", "tumor_mm2", "roi_mm2", "tiles", "out_of_focus_share"):
-        out[key] = area[key]
-    out.setdefault("cells", None)
-    out["area_reading"] = {
-        "method": area["method"]["name"],
-        "working_spacing_um": area["working_spacing_um"],
-        "score": area["score"],
-        "fractions": area["fractions"],
-        "review_flags": area["review_flags"],
-    }
-    return out
 
 
 def score_membranes(
@@ -375,7 +315,7 @@ def score_membranes(
     workers: int | None = None,
     allow_unknown_model: bool = False,
     finder: Finder | None = None,
-    on_row: OnRow | None = None,
+    on_stage: OnStage | None = None,
 ) -> MembraneResult:
     """Scores one slide cell by cell.
 
@@ -384,13 +324,16 @@ def score_membranes(
     slide : path
         A whole-slide image with a level of 0.25 um/px (or what the package asks for).
     model : str, Path or MembranePackage, optional
-        A membrane package, as `her2fast train membrane` writes it.
+        A membrane package, as `her2fast train membrane` writes it: the name of one
+        that ships, or its folder.
     tumor_model : str or Path, optional
         The package whose segmenter finds the tumor at 1 um/px.
     roi, device, guideline, mpp, ish, workers, allow_unknown_model
         As for `score`.
     finder : callable, optional
         Finds the membranes in the network's place.
+    on_stage : callable, optional
+        Hears of "tumor" and "membranes", with a `measure.Progress`.
 
     Returns
     -------
@@ -404,7 +347,9 @@ def score_membranes(
     DeviceError
         This machine lacks the device.
     """
-    record = empty_slide(display_name(slide))
+    slide_record = empty_slide(display_name(slide))
+    source = unmeasured(slide_record)
+    check_device(device)
     try:
         with crash_as_code():
             package = (
@@ -418,13 +363,18 @@ def score_membranes(
                 tumor.require_known()
             scorer = MembraneScorer(
                 package,
-                Scorer(tumor, device=device, workers=workers or default_workers()),
+                Scorer(tumor, device=device, workers=workers),
                 finder=finder,
             )
-            opened = open_input(slide, mpp, record)
-            return scorer.score(
-                opened, roi=roi, guideline=guideline, ish=ish, on_row=on_row
+            source = scorer.unmeasured(slide_record)
+            settings = settings_for(
+                source.method or {}, roi=as_roi(roi), guideline=guideline, ish=ish
             )
+            opened = open_input(slide, mpp, slide_record)
+            source = scorer.provenance(opened)
+            check_roi(settings.roi, opened.size_px)
+            measured = scorer.measure_tumor(opened, on_stage)
+            measurement = MembraneMeasurement(measured, source)
+            return scorer.finish(opened, measurement, settings, on_stage)
     except SlideError as error:
-        failed = failed_record(unmeasured(record), nameless(error, slide))
-        return MembraneResult({**failed, "cells": None, "area_reading": None})
+        return failed_membranes(source, nameless(error, slide))

@@ -4,30 +4,48 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from her2fast.errors import SlideError, UsageError
-from her2fast.exports import ExportOptions, write_exports, write_tables
+from her2fast.exports import ExportOptions, write_tables
 from her2fast.manifest import check_regions, read_ish, roi_for
-from her2fast.record import Provenance, Record, failed_record, settings_for
+from her2fast.membrane_decision import (
+    CellsNotMeasured,
+    MembraneMeasurement,
+    MembraneResult,
+    decide_membranes,
+    failed_membranes,
+)
+from her2fast.membrane_run import stored_membranes
+from her2fast.models.package import MEMBRANE
+from her2fast.record import (
+    DecideSettings,
+    Provenance,
+    Record,
+    failed_record,
+    settings_for,
+)
 from her2fast.reopen import reopen
-from her2fast.run import exit_code_of, write_failed
+from her2fast.run import exit_code_of
 from her2fast.scoring import Measurement, Result, RoiLike, as_roi, decide, decide_with
+from her2fast.slide_job import AnyResult, write_result
 from her2fast.store import ResultsFolder
+
+Stored = Measurement | MembraneMeasurement
 
 
 def rescore(
-    measurement: Measurement | str | os.PathLike[str],
+    measurement: Stored | str | os.PathLike[str],
     *,
     roi: RoiLike = None,
     guideline: str | None = None,
     ish: str | None = None,
-) -> Result | list[Rescored]:
+) -> AnyResult | list[Rescored]:
     """Decides again with another ROI, guideline or ISH result.
 
     Parameters
     ----------
-    measurement : Measurement or path
+    measurement : Measurement, MembraneMeasurement or path
         A measurement, or a results folder whose slides are all decided again.
     roi : str, Path or polygons, optional
         GeoJSON file; for a folder of results also a folder with `<slide>.geojson`.
@@ -38,13 +56,20 @@ def rescore(
 
     Returns
     -------
-    Result
+    Result or MembraneResult
         Of a measurement: what a full run with these settings gives.
     list of Rescored
         Of a results folder, whose files are rewritten.
+
+    Raises
+    ------
+    UsageError
+        The call is wrong, or the decision needs cells that were never measured.
     """
     if isinstance(measurement, Measurement):
         return decide(measurement, roi=roi, guideline=guideline, ish=ish)
+    if isinstance(measurement, MembraneMeasurement):
+        return _decide_cells(measurement, roi, guideline, ish)
     if roi is not None and not isinstance(roi, str | os.PathLike):
         raise UsageError("need a file or folder as roi for a results folder")
     return rescore_folder(
@@ -53,6 +78,22 @@ def rescore(
         guideline=guideline,
         ish=None if ish is None else read_ish(ish),
     )
+
+
+def _decide_cells(
+    measurement: MembraneMeasurement,
+    roi: RoiLike,
+    guideline: str | None,
+    ish: str | None,
+) -> MembraneResult:
+    source = measurement.provenance
+    try:
+        settings = settings_for(
+            source.method or {}, roi=as_roi(roi), guideline=guideline, ish=ish
+        )
+    except SlideError as error:
+        return failed_membranes(source, error, measurement)
+    return decide_membranes(measurement, settings)
 
 
 @dataclass(frozen=True)
@@ -132,12 +173,10 @@ def _rescore_one(
 ) -> Rescored:
     try:
         with folder.lock(name):
-            core = folder.read_measurement(name, record["measurement_key"])
-            if core is None:
+            stored = read_stored(folder, name, record)
+            if stored is None:
                 return Rescored(name, record, "no measurement")
-            source = Provenance.from_record(record)
-            if source.method is None:
-                raise UsageError(f"{name}: its record names no method")
+            source = stored.provenance
             options = exports or ExportOptions(**folder.read_exports(name))
             inputs = folder.read_inputs(name)
             slide = _file_name(record)
@@ -156,27 +195,44 @@ def _rescore_one(
                         inputs["roi"] = as_roi(path)
             except SlideError as error:
                 # A full run with this region is refused; the old score must not stand.
-                refused = failed_record(source, error)
-                write_failed(folder, name, refused, options, inputs)
-                return Rescored(name, refused)
-            settings = settings_for(source.method, **inputs)
-            measurement = Measurement(core, source)
-            result: Result = decide_with(measurement, settings)
-            written = write_exports(
-                folder.root,
+                result = _refused(stored, error)
+            else:
+                settings = settings_for(source.method or {}, **inputs)
+                try:
+                    result = _decide(stored, settings)
+                except CellsNotMeasured as error:
+                    return Rescored(name, record, str(error))
+            write_result(
+                folder,
                 name,
                 result,
-                options=options,
-                open_reader=lambda: reopen(folder, name, record),
-            )
-            folder.write_record(
-                name,
-                result.record,
-                files=written.files,
+                exports=options,
                 inputs=inputs,
-                exports=asdict(options),
-                pictures_missing=written.pictures_missing,
+                open_reader=lambda: reopen(folder, name, record),
             )
             return Rescored(name, result.record, note=note)
     except SlideError as error:
         return Rescored(name, record, f"{error.code}: {error}")
+
+
+def read_stored(folder: ResultsFolder, name: str, record: Record) -> Stored | None:
+    """What a results folder holds of the slide of a record; None where nothing."""
+    source = Provenance.from_record(record)
+    method = source.method or {}
+    if method.get("kind") != MEMBRANE:
+        core = folder.read_measurement(name, source.measurement_key)
+        return None if core is None else Measurement(core, source)
+    # Folders of older releases do not say what their tumor was measured from.
+    return stored_membranes(folder, name, source) if "tumor" in method else None
+
+
+def _decide(stored: Stored, settings: DecideSettings) -> AnyResult:
+    if isinstance(stored, MembraneMeasurement):
+        return decide_membranes(stored, settings)
+    return decide_with(stored, settings)
+
+
+def _refused(stored: Stored, error: SlideError) -> AnyResult:
+    if isinstance(stored, MembraneMeasurement):
+        return failed_membranes(stored.provenance, error)
+    return Result(failed_record(stored.provenance, error))

@@ -16,34 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from her2fast import _core
+from her2fast.area_run import area_method
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.atomic import atomic_write
-from her2fast.exports import ExportOptions, write_exports, write_overview, write_tables
-from her2fast.manifest import Entry, check_regions, region_of
-from her2fast.measure import Progress, crash_as_code
+from her2fast.exports import ExportOptions, write_tables
+from her2fast.manifest import Entry, check_regions
 from her2fast.models.package import MethodPackage, load_package, printable
 from her2fast.record import (
-    Record,
+    Provenance,
     empty_slide,
     failed_record,
-    method_record,
     record_bytes,
     settings_for,
     unmeasured,
 )
-from her2fast.scoring import (
-    Measurement,
-    Result,
-    Scorer,
-    as_roi,
-    check_roi,
-    decide_with,
-    display_name,
-    nameless,
-    open_input,
-)
+from her2fast.scoring import Result, Scorer, display_name, nameless
+from her2fast.slide_job import AnyResult, Method, SlideJob, score_slide, write_result
 from her2fast.store import ResultsFolder
-from her2fast.supervise import STALL_S, JobFailed, Report, Supervisor
+from her2fast.supervise import STALL_S, JobFailed, Supervisor
 
 EXIT_OK, EXIT_SOME, EXIT_ALL, EXIT_USAGE, EXIT_IO = 0, 10, 20, 64, 74
 
@@ -66,6 +56,30 @@ class RunOptions:
     full_hash: bool = False
     exports: ExportOptions = field(default_factory=ExportOptions)
 
+    def open_method(self, *, known: bool = True) -> Method:
+        """The method with its packages; opens no model.
+
+        Raises `UsageError`, `DeviceError` and `SlideError` MODEL_HASH: of a file that
+        was changed, and with `known` of one that is in no list.
+        """
+        return area_method(self.open_scorer(load_package(self.model), known=known))
+
+    def open_scorer(self, package: MethodPackage, *, known: bool) -> Scorer:
+        """What segments and classifies, for `open_method`."""
+        if known and not self.allow_unknown_model:
+            package.require_known()
+        return Scorer(
+            package,
+            device=self.device,
+            reading=self.reading,
+            workers=self.workers,
+            batch_size=self.batch_size,
+        )
+
+    def failed(self, source: Provenance, error: SlideError) -> AnyResult:
+        """How a slide ends that nothing could be decided on."""
+        return Result(failed_record(source, error))
+
 
 @dataclass(frozen=True)
 class SlideOutcome:
@@ -78,6 +92,9 @@ class SlideOutcome:
     message: str
     score: str | None
     review_required: bool
+    intended_use: str
+    #: Cells of 0, 1+, 2+, 3+ where cells were counted.
+    class_cells: list[int] | None
     #: "measured", "decided" (from a stored measurement), "kept" (finished before) or
     #: "none".
     work: str
@@ -90,6 +107,12 @@ class RunSummary:
 
     run_id: str
     outcomes: list[SlideOutcome]
+
+    @property
+    def intended_use(self) -> list[str]:
+        """What the scores are for, in the packages' words; each once."""
+        scored = [o.intended_use for o in self.outcomes if o.status == "scored"]
+        return list(dict.fromkeys(scored))
 
     @property
     def not_scored(self) -> Counter[str]:
@@ -106,6 +129,7 @@ class RunSummary:
         return {
             "run_id": self.run_id,
             "exit_code": self.exit_code,
+            "intended_use": self.intended_use,
             "not_scored": dict(sorted(self.not_scored.items())),
             "slides": [asdict(outcome) for outcome in self.outcomes],
         }
@@ -125,8 +149,8 @@ def check_options(options: RunOptions) -> None:
     A model file that is not known is not among that: its slides end as MODEL_HASH.
     """
     try:
-        package = load_package(options.model)
-        settings_for(method_record(package), guideline=options.guideline)
+        source = options.open_method(known=False).scorer.unmeasured(empty_slide())
+        settings_for(source.method or {}, guideline=options.guideline)
     except SlideError as error:
         if error.code == "MODEL_CLASSES":
             raise UsageError(str(error)) from error
@@ -144,158 +168,6 @@ def check_run_regions(
 
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class SlideJob:
-    """One slide for the worker process."""
-
-    options: RunOptions
-    entry: Entry
-    name: str
-
-
-_scorers: dict[RunOptions, Scorer] = {}
-
-
-def _package(options: RunOptions) -> MethodPackage:
-    package = load_package(options.model)
-    if not options.allow_unknown_model:
-        package.require_known()
-    return package
-
-
-def _scorer(options: RunOptions) -> Scorer:
-    """The worker keeps its opened models from slide to slide."""
-    if options not in _scorers:
-        _scorers[options] = Scorer(
-            _package(options),
-            device=options.device,
-            reading=options.reading,
-            workers=options.workers,
-            batch_size=options.batch_size,
-        )
-    return _scorers[options]
-
-
-def score_slide(job: SlideJob, report: Report) -> tuple[Record, str]:
-    """Scores one slide into the folder; returns the record and the work it took.
-
-    What ails the slide is a record; `UsageError` and `DeviceError` end the run.
-    """
-    folder = ResultsFolder(job.options.out)
-    try:
-        with crash_as_code(), folder.lock(job.name, job.entry.slide):
-            return _score_locked(job, folder, report)
-    except SlideError as error:
-        # No lock, or no room for the record: nothing of this is written.
-        source = unmeasured(empty_slide(display_name(job.entry.slide)))
-        return failed_record(source, error), "none"
-
-
-def _score_locked(
-    job: SlideJob, folder: ResultsFolder, report: Report
-) -> tuple[Record, str]:
-    options, entry, name = job.options, job.entry, job.name
-    slide_record = empty_slide(display_name(entry.slide))
-    source = None
-    package = None
-    inputs: dict[str, Any] = {}
-    try:
-        with crash_as_code():
-            package = _package(options)
-            scorer = _scorer(options)
-            inputs = {
-                "roi": as_roi(region_of(entry, options.roi, name)),
-                "guideline": options.guideline,
-                "ish": entry.ish,
-            }
-            settings = settings_for(method_record(package), **inputs)
-            mpp = options.mpp if options.mpp is not None else entry.mpp
-            opened = open_input(
-                entry.slide, mpp, slide_record, full_hash=options.full_hash
-            )
-            source = scorer.provenance(opened)
-            key = source.measurement_key
-            decision_key = settings.key(key) if key else None
-            again = options.overwrite or not _same_bytes(folder, name, slide_record)
-            if not again and folder.is_finished(
-                name, key, decision_key, asdict(options.exports)
-            ):
-                record = folder.read_record(name)
-                if record is not None:
-                    return record, "kept"
-            check_roi(settings.roi, opened.size_px)
-            core = None if again else folder.read_measurement(name, key)
-            work = "measured" if core is None else "decided"
-            if core is None:
-                measurement = scorer.measure(opened, on_progress=_changes(report))
-                folder.write_measurement(name, measurement.core)
-            else:
-                measurement = Measurement(core, source)
-            report({"writing": True})
-            overview = folder.overview_path(name)
-            if work == "measured" or not overview.is_file():
-                write_overview(overview, opened, scorer.workers)
-            result = decide_with(measurement, settings)
-            written = write_exports(
-                folder.root,
-                name,
-                result,
-                options=options.exports,
-                open_reader=lambda: opened.reader(workers=1, reading="scaled"),
-            )
-            folder.write_record(
-                name,
-                result.record,
-                files=written.files,
-                inputs=inputs,
-                exports=asdict(options.exports),
-                pictures_missing=written.pictures_missing,
-            )
-            return result.record, work
-    except SlideError as error:
-        source = source or unmeasured(slide_record, package)
-        record = failed_record(source, nameless(error, entry.slide))
-        write_failed(folder, name, record, options.exports, inputs)
-        return record, "none"
-
-
-def _same_bytes(folder: ResultsFolder, name: str, slide: Record) -> bool:
-    """False where every byte was hashed now, and was not so, or otherwise, before.
-
-    What was measured then may be of a file that differs between the fingerprint's
-    samples.
-    """
-    if slide["sha256"] is None:
-        return True
-    record = folder.read_record(name)
-    before = None if record is None else record["slide"].get("sha256")
-    return bool(before == slide["sha256"])
-
-
-def write_failed(
-    folder: ResultsFolder,
-    name: str,
-    record: Record,
-    exports: ExportOptions,
-    inputs: dict[str, Any] | None = None,
-) -> None:
-    """Stores a record without a measurement, and its report."""
-    written = write_exports(folder.root, name, Result(record), options=exports)
-    folder.write_record(name, record, files=written.files, inputs=inputs)
-
-
-def _changes(report: Report) -> Callable[[Progress], None]:
-    """Reports progress where there is some, so that silence means a hang."""
-    last: list[Progress] = []
-
-    def on_progress(progress: Progress) -> None:
-        if last[-1:] != [progress]:
-            last[:] = [progress]
-            report(asdict(progress))
-
-    return on_progress
 
 
 def run(
@@ -346,11 +218,15 @@ def _one(
         # The worker is gone: the record is written here.
         if isinstance(error, JobFailed):
             error = SlideError(str(error), "CRASH")
-        error = nameless(error, job.entry.slide)
-        record, work = failed_record(unmeasured(empty_slide(slide)), error), "none"
+        failed = job.options.failed(
+            unmeasured(empty_slide(slide)), nameless(error, job.entry.slide)
+        )
+        record, work = failed.record, "none"
         try:
             with folder.lock(job.name, job.entry.slide):
-                write_failed(folder, job.name, record, job.options.exports)
+                write_result(
+                    folder, job.name, failed, exports=job.options.exports, inputs={}
+                )
         except SlideError as busy:
             log("record_not_written", slide=slide, message=str(busy))
     outcome = SlideOutcome(
@@ -361,6 +237,8 @@ def _one(
         message=record["message"],
         score=record["score"],
         review_required=record["review_required"],
+        intended_use=record["intended_use"],
+        class_cells=(record.get("cells") or {}).get("class_cells"),
         work=work,
         elapsed_s=round(time.monotonic() - begin, 3),
     )

@@ -65,12 +65,10 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a slide ended: the record, and the measurement where there is one."""
+class SlideResult:
+    """How a slide ended, whatever scored it."""
 
     record: Record
-    measurement: Measurement | None = None
-    settings: DecideSettings = field(default_factory=DecideSettings)
 
     @property
     def status(self) -> str:
@@ -96,7 +94,7 @@ class Result:
 
     @property
     def fractions(self) -> dict[str, float]:
-        """Share of the kept tumor area per class, in [0, 1]; empty without tumor."""
+        """Share of the kept tumor area, or of the cells, per class; empty without."""
         values = self.record["fractions"]
         if values is None:
             return {}
@@ -106,6 +104,18 @@ class Result:
     def review_required(self) -> bool:
         """Whether `record["review_flags"]` ask for a look."""
         return bool(self.record["review_required"])
+
+    def to_json(self) -> str:
+        """The record as `results/<slide>.json` holds it."""
+        return record_bytes(self.record).decode("utf-8")
+
+
+@dataclass(frozen=True)
+class Result(SlideResult):
+    """How a slide ended: the record, and the measurement where there is one."""
+
+    measurement: Measurement | None = None
+    settings: DecideSettings = field(default_factory=DecideSettings)
 
     @property
     def class_map(self) -> npt.NDArray[np.uint8]:
@@ -121,10 +131,6 @@ class Result:
         rows, columns = patches["row"][kept], patches["column"][kept]
         out[rows, columns] = patches["predicted"][kept]
         return out
-
-    def to_json(self) -> str:
-        """The record as `results/<slide>.json` holds it."""
-        return record_bytes(self.record).decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,15 @@ class Scorer:
         if self._models is None:
             self._models = Models(self.package, self.device)
         return self._models
+
+    @property
+    def spacings_um(self) -> tuple[float, ...]:
+        """Spacings at which slides are read."""
+        return (self.package.spacing_um,)
+
+    def unmeasured(self, slide: Record) -> Provenance:
+        """The provenance of a slide that was not measured."""
+        return unmeasured(slide, self.package)
 
     def provenance(self, slide: OpenedSlide) -> Provenance:
         """What a measurement of this slide would be made from; opens no model."""

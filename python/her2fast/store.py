@@ -23,6 +23,8 @@ import numpy as np
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.atomic import atomic_write
+from her2fast.methods import cell_file
+from her2fast.methods.membrane import CellMeasurement
 from her2fast.record import Record, Roi, record_bytes
 
 RESULTS = "results"
@@ -213,6 +215,22 @@ class ResultsFolder:
         """Stores a measurement before anything is decided on it."""
         atomic_write(self.measurement_path(name), core.to_bytes())
 
+    def cells_path(self, name: str) -> Path:
+        """`measurements/<name>.h2c`: cells, where membranes were measured."""
+        return self.root / MEASUREMENTS / f"{name}.h2c"
+
+    def read_cells(self, name: str, key: str | None) -> CellMeasurement | None:
+        """The stored cells with this key, or None: then they are measured again."""
+        try:
+            cells, stored = cell_file.from_bytes(self.cells_path(name).read_bytes())
+        except (OSError, SlideError):
+            return None
+        return cells if stored == key else None
+
+    def write_cells(self, name: str, cells: CellMeasurement, key: str) -> None:
+        """Stores cells before anything is decided on them."""
+        atomic_write(self.cells_path(name), cell_file.to_bytes(cells, key))
+
     def read_inputs(self, name: str) -> dict[str, Any]:
         """ROI, guideline and ISH of the last decision, for the next one."""
         state = _read_object(self.state_path(name)) or {}
@@ -233,7 +251,7 @@ class ResultsFolder:
         return self.root / MEASUREMENTS / f"{name}.jpg"
 
     def patches_path(self, name: str) -> Path:
-        """The pictures of single patches, kept for the same reason."""
+        """The pictures of single patches or cells, kept for the same reason."""
         return self.root / MEASUREMENTS / f"{name}.patches.zip"
 
     def write_record(
@@ -254,6 +272,7 @@ class ResultsFolder:
         data = record_bytes(record)
         listed = [
             self.measurement_path(name),
+            self.cells_path(name),
             self.overview_path(name),
             self.patches_path(name),
             *files,

@@ -98,6 +98,31 @@ def write_case(root: Path) -> Path:
     return root
 
 
+def arguments(root: Path, out: Path, *more: object) -> list[str]:
+    """The command that scores the case's slide into `out`."""
+    words = ["membranes", root / "lattice.svs", "-o", out, "-m", root / "brown"]
+    words += ["--tumor-model", root / "tumor", "--allow-unknown-model"]
+    return [str(word) for word in (*words, *more)]
+
+
+def region_file(path: Path, x0: float, y0: float, x1: float, y1: float) -> Path:
+    """A box as a GeoJSON file."""
+    ring = box(x0, y0, x1, y1)[0][1][0].tolist()
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    return path
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """What a results folder holds, but for locks, times and hosts."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and ".locks" not in path.parts
+        and not path.name.startswith(("run_", "events_"))
+    }
+
+
 def box(x0: float, y0: float, x1: float, y1: float) -> list[Any]:
     """A region as `load_roi` gives it."""
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]

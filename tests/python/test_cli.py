@@ -353,7 +353,7 @@ def test_hostile_file_names(
     assert score("-i", tmp_path / "odd") == 0
     printed = capsys.readouterr().out
     assert "4 of 4 slides scored" in printed
-    assert printed.count("\n") == 6  # one line a slide, whatever its name
+    assert printed.count("\n") == 7  # one line a slide, whatever its name
     with (tmp_path / "out/results.csv").open(newline="", encoding="utf-8") as table:
         names = {row["slide"] for row in csv.DictReader(table)}
     assert names == {

@@ -313,3 +313,61 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     path.write_text("slide,label\na.svs,\n")
     with pytest.raises(UsageError, match=r"without label: a\.svs"):
         read_labels(path)
+
+
+def _cells(count: int, complete: int, h_score: float) -> dict[str, Any]:
+    return {
+        "count": count,
+        "complete_cells": complete,
+        "unusual_cells": count // 10,
+        "dropped_cells": 3,
+        "h_score": h_score,
+    }
+
+
+def test_results_by_cells_beside_results_by_areas(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = ["slide,label"]
+    use = "research use only; trained on synthetic data"
+    for number, (label, called) in enumerate([(0, 0), (1, 0), (1, 1), (3, 3)]):
+        name = f"s{number}.svs"
+        rows.append(f"{name},{LABELS[label]}")
+        counted = _cells(200 + number, 20, 10.0 * number)
+        more = {"cells": counted, "intended_use": use}
+        _record(tmp_path / "cells", name, called, SHARES[called], **more)
+        _record(tmp_path / "areas", name, label, SHARES[label])
+    rows.append("few.svs,2+")
+    few = {"code": "TOO_LITTLE_TUMOR", "cells": _cells(7, 0, 0.0)}
+    _record(tmp_path / "cells", "few.svs", None, SHARES[2], **few)
+    labels.write_text("\n".join(rows) + "\n")
+    content = write_evaluation(
+        tmp_path / "out",
+        {"areas": tmp_path / "areas", "cells": tmp_path / "cells"},
+        labels,
+        replicates=10,
+    )
+    areas, cells = content["results"]["areas"], content["results"]["cells"]
+    assert (areas["counted"], cells["counted"]) == ("tumor", "cells")
+    assert "cells" not in areas
+    assert (areas["intended_use"], cells["intended_use"]) == ([], [use])
+    assert cells["not_scored"] == {"TOO_LITTLE_TUMOR": 1}
+    assert cells["cells"]["1+"] == {
+        "slides": 2,
+        "cells": 403,
+        "fewest": 201,
+        "dropped": 6,
+        "complete_share": pytest.approx(40 / 403),
+        "unusual_share": pytest.approx(40 / 403),
+        "h_score": {"least": 10.0, "median": 15.0, "most": 20.0},
+    }
+    # What has no score is in no figure of cells.
+    assert cells["cells"]["2+"]["slides"] == 0
+    assert cells["cells"]["2+"]["complete_share"] is None
+    page = (tmp_path / "out/evaluation.html").read_text()
+    assert page.count("Cells by label") == 1
+    assert "Shares of cells by label" in page
+    assert "Shares of tumor by label" in page
+    assert page.count(use) == 1
+    text = (tmp_path / "out/discordant.csv").read_text()
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (row["results"], row["slide"], row["cells"]) == ("cells", "s1.svs", "201")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import packages
 import pytest
-from membrane_cases import box, lattice, write_case
+from membrane_cases import arguments, lattice, region_file, write_case
 from slides import write_slide
 
 from her2fast import golden
@@ -53,29 +53,24 @@ def test_an_attempt_without_cells_keeps_those_stored(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(roi: tuple[float, float, float, float] | None) -> tuple[str, Any]:
-        arguments = ["membranes", str(folder / "lattice.svs"), "-n", "2"]
-        arguments += ["-o", str(tmp_path / "out"), "-m", str(folder / "brown")]
-        arguments += ["--tumor-model", str(folder / "tumor"), "--allow-unknown-model"]
+        words = arguments(folder, tmp_path / "out", "-n", 2)
         if roi is not None:
-            place = tmp_path / "roi.geojson"
-            ring = box(*roi)[0][1][0].tolist()
-            place.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-            arguments += ["--roi", str(place)]
-        command(arguments)
+            words += ["--roi", str(region_file(tmp_path / "roi.geojson", *roi))]
+        command(words)
         record = json.loads((tmp_path / "out/results/lattice.json").read_text())
         jsonschema.validate(record, json.loads(SCHEMA.read_text()))
         return capsys.readouterr().out, record
 
     shown, first = run(None)
-    assert "(measured" in shown
+    assert "before)" not in shown
     cells = tmp_path / "out/measurements/lattice.h2c"
     stored = cells.read_bytes()
     outside, refused = run((90_000, 90_000, 91_000, 91_000))
     assert refused["code"] == "ROI_OUTSIDE"
-    assert "(measured" not in outside
+    assert "before)" not in outside
     assert cells.read_bytes() == stored
     # What lies within the slide and has too little tumor is finished, and kept.
-    for work in ("(decided", "(kept"):
+    for work in ("(measured before)", "(finished before)"):
         shown, small = run((0, 0, 1000, 1000))
         assert work in shown
         assert (small["status"], small["code"]) == ("indeterminate", "TOO_LITTLE_TUMOR")
@@ -87,7 +82,7 @@ def test_an_attempt_without_cells_keeps_those_stored(
         assert cells.read_bytes() == stored
         assert not (tmp_path / "out/cells/lattice.geojson").exists()
     shown, again = run(None)
-    assert "(decided" in shown
+    assert "(measured before)" in shown
     assert again == first
 
 
@@ -153,7 +148,7 @@ def test_key_and_use_are_of_both_packages(folder: Path) -> None:
             dataclasses.replace(brown, **membrane),
             Scorer(dataclasses.replace(tumor, **area)),
         )
-        return scorer.provenance(scorer.tumor.provenance(slide))
+        return scorer.provenance(slide)
 
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),

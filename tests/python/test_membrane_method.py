@@ -18,7 +18,6 @@ import pytest
 from cell_scenes import scene
 from membrane_cases import UM, altered, box, cells_at, write_case
 
-from her2fast.cli import run as command
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.cells_geojson import cell_detections, gzipped
 from her2fast.kernels.cells import (
@@ -263,79 +262,6 @@ def test_a_slide_is_scored_cell_by_cell(folder: Path) -> None:
     assert part.record["measurement_key"] == record["measurement_key"]
     assert part.record["decision_key"] != record["decision_key"]
     assert part.record["cells"]["membranes"] == membranes
-
-
-def test_the_command_writes_a_folder_and_keeps_what_is_finished(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(out: str, *more: str) -> str:
-        arguments = ["membranes", str(folder / "lattice.svs"), str(folder / "gone.svs")]
-        arguments += ["-o", str(tmp_path / out), "-m", str(folder / "brown")]
-        arguments += ["--tumor-model", str(folder / "tumor"), "--allow-unknown-model"]
-        assert command([*arguments, *more]) == 10
-        return capsys.readouterr().out
-
-    shown = run("a", "-n", "2")
-    assert "scored  3+" in shown
-    assert "(measured" in shown
-    assert "NOT_FOUND" in shown
-    assert "research use only" in shown
-    assert "(kept" in run("a", "-n", "1")
-    run("b", "-n", "1")
-    files = {}
-    for out in ("a", "b"):
-        root = tmp_path / out
-        files[out] = {
-            path.relative_to(root).as_posix(): path.read_bytes()
-            for path in sorted(root.rglob("*"))
-            if path.is_file() and ".locks" not in path.parts
-        }
-    assert files["a"] == files["b"]
-    names = set(files["a"])
-    assert {
-        "results/lattice.json",
-        "results/gone.json",
-        "measurements/lattice.h2m",
-        "measurements/lattice.h2c",
-        "cells/lattice.geojson",
-        "class-maps/lattice.png",
-        "reports/lattice.html",
-        "reports/gone.html",
-        "results.csv",
-    } <= names
-    record = json.loads(files["a"]["results/lattice.json"])
-    features = json.loads(files["a"]["cells/lattice.geojson"])["features"]
-    assert len(features) == record["cells"]["count"]
-    schema = json.loads(SCHEMA.read_text())
-    for name in ("lattice", "gone"):
-        jsonschema.validate(json.loads(files["a"][f"results/{name}.json"]), schema)
-    page = files["a"]["reports/lattice.html"].decode()
-    assert page.count("data:image/jpeg") == 1 + 3 * 6  # the map; class 1+ has no cell
-    assert "tumor cells with a nucleus" in page
-    assert "Dropped beside unreadable tiles" in page
-    assert "research use only" in page.casefold()
-    assert "NOT_FOUND" in files["a"]["reports/gone.html"].decode()
-    # One finished file gone: the slide is done again, to the same bytes.
-    (tmp_path / "a/cells/lattice.geojson").unlink()
-    assert "(decided" in run("a")
-    # A region asks no model either, and gives what a whole run with it gives.
-    region = tmp_path / "region.geojson"
-    ring = box(482, 0, 1600, 1600)[0][1][0].tolist()
-    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    again = (tmp_path / "a/cells/lattice.geojson").read_bytes()
-    assert again == files["b"]["cells/lattice.geojson"]
-    manifest = tmp_path / "list.csv"
-    manifest.write_text(f"slide,roi\n{folder / 'lattice.svs'},{region}\n")
-    for out, work in (("a", "(decided"), ("c", "(measured")):
-        arguments = ["membranes", str(manifest), "-o", str(tmp_path / out)]
-        arguments += ["-m", str(folder / "brown"), "--allow-unknown-model"]
-        assert command([*arguments, "--tumor-model", str(folder / "tumor")]) == 0
-        assert work in capsys.readouterr().out
-    decided, whole = (
-        (tmp_path / out / "results/lattice.json").read_bytes() for out in ("a", "c")
-    )
-    assert decided == whole
-    assert json.loads(whole)["score"] == "0"
 
 
 def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_rescore_with_a_bad_region_leaves_no_score(
     good = write_region(tmp_path / "good.geojson")
     assert cli.run(["rescore", out, "--roi", str(good)]) == 0
     assert record(tmp_path, "a")["status"] == "scored"
+    # One that misses the slide is refused before anything is read: no picture, either.
+    far = write_region(tmp_path / "far.geojson", [[x + 5000, y] for x, y in HALF])
+    page = tmp_path / "out/reports/a.html"
+    pages = []
+    for refuse in (
+        lambda: cli.run(["rescore", out, "--roi", str(far)]),
+        lambda: score(pair[0], "--roi", far),
+    ):
+        assert refuse() == 20
+        assert record(tmp_path, "a")["code"] == "ROI_OUTSIDE"
+        pages.append(page.read_bytes())
+    assert pages[0] == pages[1]
+    assert b"data:image" not in pages[0]
 
 
 def test_rescore_gives_no_slide_anothers_region_or_ish(

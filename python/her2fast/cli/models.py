@@ -27,9 +27,9 @@ def list_models() -> None:
 def show(package: str) -> None:
     """Configuration and hashes of a PACKAGE (name or folder), as JSON."""
     from her2fast.models.describe import describe
-    from her2fast.models.package import load_package
+    from her2fast.models.membrane_package import load_any_package
 
-    click.echo(json.dumps(describe(load_package(package)), indent=1))
+    click.echo(json.dumps(describe(load_any_package(package)), indent=1))
 
 
 @models.command("check")
@@ -41,9 +41,9 @@ def show(package: str) -> None:
 def check(package: str, device: str, allow_unknown_model: bool) -> int:
     """Check hashes, shapes and one forward pass of a PACKAGE."""
     from her2fast.models.describe import check_lines
-    from her2fast.models.package import load_package
+    from her2fast.models.membrane_package import load_any_package
 
-    loaded = load_package(package)
+    loaded = load_any_package(package)
     if not allow_unknown_model:
         loaded.require_known()
     for line in check_lines(loaded, device):

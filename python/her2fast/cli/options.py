@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import click
+
+Command = Callable[..., Any]
 
 
 class FiniteRange(click.FloatRange):
@@ -22,12 +25,16 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-model = click.option(
-    "-m",
-    "--model",
-    metavar="NAME|DIR",
-    help="Package that ships, or folder of one.  [default: constrained-tiny]",
-)
+def package(default: str) -> Callable[[Command], Command]:
+    """`-m`: the package, `default` where none is given."""
+    return click.option(
+        "-m",
+        "--model",
+        metavar="NAME|DIR",
+        help=f"Package that ships, or folder of one.  [default: {default}]",
+    )
+
+
 allow_unknown_model = click.option(
     "--allow-unknown-model", is_flag=True, help="Run model files that no list names."
 )
@@ -77,3 +84,37 @@ full_hash = click.option(
     is_flag=True,
     help="Hash every byte of a slide, not samples; slower.",
 )
+
+
+_RUN = (
+    click.argument("slides", nargs=-1, type=click.Path()),
+    click.option(
+        "-i", "--wsi-dir", type=click.Path(file_okay=False), help="Folder of slides."
+    ),
+    click.option(
+        "-o", "--results-dir", required=True, type=click.Path(), help="Results folder."
+    ),
+    allow_unknown_model,
+    click.option("--roi", type=click.Path(), help="GeoJSON file, or folder of them."),
+    mpp,
+    guideline,
+    device,
+    batch_size,
+    workers,
+    reading,
+    palette,
+    full_hash,
+    click.option("--overwrite", is_flag=True, help="Score again what is finished."),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first bad slide."),
+    click.option(
+        "--dry-run", is_flag=True, help="List what would be scored; no model."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+
+
+def of_a_run(command: Command) -> Command:
+    """What every verb takes that scores slides into a folder (`cli.running`)."""
+    for option in reversed(_RUN):
+        command = option(command)
+    return command

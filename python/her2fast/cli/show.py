@@ -38,6 +38,7 @@ class RunDisplay:
         self._progress: Any = None
         self._task: Any = None
         self._begun_s = self._shown_s = 0.0
+        self._stage = ""
 
     def __enter__(self) -> RunDisplay:
         if not self._quiet and sys.stderr.isatty():
@@ -51,26 +52,41 @@ class RunDisplay:
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         """Shows one event of `her2fast.run.run`."""
-        if event == "slide_started" and self._progress is not None:
-            title = f"[{self._done + 1}/{self._slides}] {plain(fields['slide'])}"
-            self._task = self._progress.add_task(_escape(title), total=None, rate="")
-        elif event == "slide_started":
+        if event == "slide_started":
             self._begun_s = self._shown_s = time.monotonic()
-        elif event == "progress" and self._progress is not None:
-            self._show(fields)
-        elif event == "progress" and not self._quiet:
-            self._tell(fields)
+            self._begin(fields["slide"], "")
+        elif event == "progress":
+            stage = fields.get("stage", self._stage)
+            if stage != self._stage:  # its counts and its rate are its own
+                self._begun_s = self._shown_s = time.monotonic()
+                self._begin(fields["slide"], stage)
+            if self._progress is not None:
+                self._show(fields)
+            elif not self._quiet:
+                self._tell(fields)
         elif event == "slide_ended":
             self._done += 1
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-                self._task = None
+            self._end()
             if not self._quiet:
                 line = slide_line(self._done, self._slides, fields)
                 if self._progress is not None:
                     self._progress.console.print(_escape(line), highlight=False)
                 else:
                     click.echo(line)
+
+    def _begin(self, slide: str, stage: str) -> None:
+        """A new bar, where there are bars."""
+        self._stage = stage
+        self._end()
+        if self._progress is not None:
+            title = f"[{self._done + 1}/{self._slides}] {plain(slide)}"
+            title += f" ({stage})" if stage else ""
+            self._task = self._progress.add_task(_escape(title), total=None, rate="")
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
 
     def _tell(self, fields: dict[str, Any]) -> None:
         """A plain line now and then: requests answered and items computed."""
@@ -83,8 +99,10 @@ class RunDisplay:
         done = fields["answered"] + fields["items_done"]
         rate = done / (now_s - self._begun_s)
         left = f"{(all_items - done) / rate:.0f} s left" if done else "no estimate yet"
+        stage = f" {self._stage}" if self._stage else ""
         line = (
-            f"{fields['slide']}: {100 * done / all_items:.0f} %, {rate:.0f}/s, {left}"
+            f"{fields['slide']}:{stage} {100 * done / all_items:.0f} %, {rate:.0f}/s, "
+            f"{left}"
         )
         click.echo(plain(f"[{self._done + 1}/{self._slides}] {line}"), err=True)
 
@@ -135,7 +153,7 @@ def slide_line(number: int, slides: int, fields: dict[str, Any]) -> str:
     """One line per slide."""
     status = fields["status"]
     if status == "scored":
-        text = f"scored {fields['score']}" if fields["score"] else "scored (areas only)"
+        text = _scored(fields["score"], fields["class_cells"])
     else:
         text = f"{status} {fields['code']}: {fields['message']}"
     if fields["review_required"]:
@@ -148,9 +166,18 @@ def slide_line(number: int, slides: int, fields: dict[str, Any]) -> str:
     return plain(f"[{number}/{slides}] {fields['slide']}: {text} [{seconds}]")
 
 
+def _scored(score: str | None, class_cells: list[int] | None) -> str:
+    if class_cells is None:
+        return f"scored {score or '(areas only)'}"
+    counts = "/".join(map(str, class_cells))
+    return f"scored {score or '(counts only)'}, cells 0/1+/2+/3+ {counts}"
+
+
 def summary_lines(summary: RunSummary, out: str) -> Iterator[str]:
     """The end of a run; the last line says what was not scored and why."""
     yield f"results: {plain(out)}"
+    for use in summary.intended_use:
+        yield f"use:     {plain(use)}"
     total = len(summary.outcomes)
     reasons = summary.not_scored
     if not reasons:
@@ -168,7 +195,8 @@ def rescored_lines(done: Iterable[Rescored]) -> Iterator[str]:
         if item.skipped:
             text = f"left as it was ({item.skipped})"
         elif record["status"] == "scored":
-            text = f"scored {record['score'] or '(areas only)'}"
+            cells = record.get("cells") or {}
+            text = _scored(record["score"], cells.get("class_cells"))
         else:
             text = f"{record['status']} {record['code']}: {record['message']}"
         if item.note:

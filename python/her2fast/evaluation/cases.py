@@ -7,7 +7,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Case:
     flags: tuple[str, ...]
     #: Where its measurement is; None where it has none.
     measurement: Path | None = None
+    #: The record's `cells`; None where areas were scored.
+    cells: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class Results:
     unlabelled: tuple[str, ...]
     rule_set: str
     models: tuple[str, ...]
+    #: What its scores are for, in the packages' words; each once.
+    intended_use: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> str:
+        """What shares are of: "cells", or "tumor" where areas were scored."""
+        return "cells" if any(case.cells for case in self.scored) else "tumor"
 
     @property
     def scored(self) -> tuple[Case, ...]:
@@ -137,6 +146,11 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
     }
     if len(models) > 1:
         raise UsageError(f"{folder}: holds scores of {len(models)} different models")
+    uses = dict.fromkeys(
+        str(record["intended_use"])
+        for record in records.values()
+        if record["score"] and record.get("intended_use")
+    )
     cases = []
     for known in labels:
         record = records.pop(known.name, None)
@@ -155,6 +169,7 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
                 None if fractions is None else tuple(map(float, fractions)),
                 tuple(record["review_flags"]),
                 _measurement(folder, str(record["file"])),
+                record.get("cells"),
             )
         )
     if not any(case.score is not None for case in cases):
@@ -165,6 +180,7 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
         tuple(sorted(records)),
         next(iter(rule_sets)),
         next(iter(models), ()),
+        tuple(uses),
     )
 
 

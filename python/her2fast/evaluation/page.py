@@ -16,6 +16,7 @@ from her2fast.evaluation.cases import read_fractions
 from her2fast.evaluation.figures import all_figures
 from her2fast.evaluation.report import evaluate
 from her2fast.export.atomic import atomic_write
+from her2fast.manifest import LABELS
 
 if TYPE_CHECKING:
     import jinja2
@@ -74,7 +75,12 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"figure": _figure, "interval": _interval, "words": _words}
+    environment.filters |= {
+        "figure": _figure,
+        "interval": _interval,
+        "words": _words,
+        "whole": _whole,
+    }
     return environment.get_template("evaluation.html.j2")
 
 
@@ -88,6 +94,10 @@ def _interval(value: list[float | None] | None) -> str:
     return f"{value[0]:.3f} to {value[1]:.3f}"
 
 
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -95,9 +105,8 @@ def _words(name: str) -> str:
 def _discordant_csv(content: Mapping[str, Any]) -> bytes:
     out = io.StringIO(newline="")
     table = csv.writer(out, lineterminator="\r\n")
-    table.writerow(
-        ["results", "slide", "label", "score", "steps", "0", "1+", "2+", "3+", "flags"]
-    )
+    head = ["results", "slide", "label", "score", "steps", *LABELS, "flags", "cells"]
+    table.writerow(head)
     for name, one in content["results"].items():
         for row in one["discordant"]:
             # A name that a spreadsheet would compute is made text.
@@ -112,6 +121,7 @@ def _discordant_csv(content: Mapping[str, Any]) -> bytes:
                     row["steps"],
                     *(f"{share:.4f}" for share in row["fractions"]),
                     " ".join(row["review_flags"]),
+                    row["cells"],
                 ]
             )
     return out.getvalue().encode()

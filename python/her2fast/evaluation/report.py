@@ -97,6 +97,8 @@ def _one(
     shares = shares_of(scored)
     content: dict[str, Any] = {
         "rule_set": results.rule_set,
+        "counted": results.counted,
+        "intended_use": list(results.intended_use),
         "models_sha256": list(results.models),
         "scored": len(scored),
         "not_scored": dict(
@@ -117,6 +119,8 @@ def _one(
             _discordant(case) for case in scored if case.score != case.label
         ],
     }
+    if results.counted == "cells":
+        content["cells"] = cells_by_label(scored)
     known = [case for case in scored if case.name in truth]
     if known:
         want = np.array([truth[case.name] for case in known])
@@ -127,6 +131,34 @@ def _one(
         }
         content["fraction_mae"] = float(np.abs(want - got).mean())
     return content
+
+
+def cells_by_label(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
+    """What was counted on the slides of each label; the H-score is a slide's."""
+    found = {}
+    for kind, name in enumerate(LABELS):
+        cells = [case.cells for case in cases if case.label == kind and case.cells]
+        counts = [int(one["count"]) for one in cells]
+        total = sum(counts)
+        heights = [float(one["h_score"]) for one in cells if one["count"]]
+        found[name] = {
+            "slides": len(cells),
+            "cells": total,
+            "fewest": min(counts, default=None),
+            "dropped": sum(int(one["dropped_cells"]) for one in cells),
+            "complete_share": _share(cells, "complete_cells", total),
+            "unusual_share": _share(cells, "unusual_cells", total),
+            "h_score": {
+                "least": min(heights, default=None),
+                "median": float(np.median(heights)) if heights else None,
+                "most": max(heights, default=None),
+            },
+        }
+    return found
+
+
+def _share(cells: Sequence[Mapping[str, Any]], key: str, total: int) -> float | None:
+    return sum(int(one[key]) for one in cells) / total if total else None
 
 
 def _zero_against_one(
@@ -150,6 +182,7 @@ def _discordant(case: Case) -> dict[str, Any]:
         "score": LABELS[case.score],
         "steps": case.score - case.label,
         "fractions": list(case.fractions or ()),
+        "cells": None if case.cells is None else int(case.cells["count"]),
         "review_flags": list(case.flags),
     }
 

@@ -33,6 +33,7 @@ from her2fast.kernels.membrane import (
     Membranes,
     membrane_label,
 )
+from her2fast.measure import OnProgress, Progress
 from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
 
 Bytes = npt.NDArray[np.uint8]
@@ -225,11 +226,14 @@ class MembraneMeasure:
         self.seconds = Seconds()
         self._lock = threading.Lock()
         self._tiles = CellTiles.of(wanted, tile_px * spacing_um)
+        self._on_progress: OnProgress | None = None
+        self._read = self._done = 0
 
     def run(
-        self, *, workers: int, on_row: Callable[[int, int], None] | None = None
+        self, *, workers: int, on_progress: OnProgress | None = None
     ) -> CellMeasurement:
-        """Measures; `on_row` hears of the rows done and how many there are."""
+        """Measures; `on_progress` hears of tiles read (requests) and done (items)."""
+        self._on_progress = on_progress
         merge = MembraneMerge(*self._size_px, tile_px=self._tile_px)
         totals = MembraneTotals()
         found: list[Cells] = []
@@ -242,8 +246,6 @@ class MembraneMeasure:
                     found += self._finish_row(pool, row - 1, merge, totals)
                 for place in [p for p in self._planes if p[1] < row - 1]:
                     del self._planes[place]
-                if on_row is not None:
-                    on_row(row, rows + 1)
         totals.add(*merge.finish(), self._spacing_um)
         return CellMeasurement(
             Cells.joined(found), totals, self._spacing_um, self._step, self._tiles
@@ -257,6 +259,14 @@ class MembraneMeasure:
             setattr(self.seconds, part, before + now - began)
         return now
 
+    def _tell(self, *, read: int = 0, done: int = 0) -> None:
+        """Of every batch: a row of a large slide takes minutes."""
+        self._read += read
+        self._done += done
+        if self._on_progress is not None:
+            needed, wanted = int(self._needed.sum()), int(self._wanted.sum())
+            self._on_progress(Progress(needed, self._read, wanted, self._done))
+
     # --- pixels to planes -----------------------------------------------------------
 
     def _read_row(self, pool: ThreadPoolExecutor, row: int) -> None:
@@ -267,6 +277,7 @@ class MembraneMeasure:
         ]
         for planes in pool.map(lambda batch: self._read_batch(batch, row), batches):
             self._planes.update(planes)
+            self._tell(read=len(planes))
 
     def _read_batch(self, columns: list[int], row: int) -> dict[Place, _Planes]:
         side = self._tile_px
@@ -317,6 +328,7 @@ class MembraneMeasure:
             began = time.perf_counter()
             merge.add(column, row, tile)
             self._spent("merge", began)
+            self._tell(done=1)
             yield found
         totals.add(*merge.take(), self._spacing_um)
 

@@ -11,38 +11,43 @@ import numpy as np
 
 from her2fast.errors import SlideError
 from her2fast.models import trust
-from her2fast.models.package import MethodPackage, load_package, shipped_names
+from her2fast.models.membrane_package import MembranePackage, load_any_package
+from her2fast.models.package import MethodPackage, shipped_names
+
+Package = MethodPackage | MembranePackage
 
 
 def list_lines() -> Iterator[str]:
     """A line per package that ships and per model file the user trusts."""
     for name in shipped_names():
-        package = load_package(name)
+        package = load_any_package(name)
         note = ", trained on synthetic data" if package.synthetic else ""
         yield (
             f"{name}: {package.method}, {package.spacing_um:g} um/px, "
-            f"{len(package.class_names)} classes, guideline "
-            f"{package.guideline or 'none'}{note}"
+            f"{_outputs(package)}, guideline {package.guideline or 'none'}{note}"
         )
     for sha256, name in sorted(trust.read_hashes(trust.trust_file()).items()):
         yield f"trusted: {name} {sha256}"
 
 
-def describe(package: MethodPackage) -> dict[str, Any]:
+def _outputs(package: Package) -> str:
+    if isinstance(package, MembranePackage):
+        return f"tiles of {package.tile_px} px"
+    return f"{len(package.class_names)} classes"
+
+
+def describe(package: Package) -> dict[str, Any]:
     """Everything a package states, and the hashes of its files."""
     return {
         "name": package.name,
         "method": package.method,
         "folder": str(package.folder),
         "spacing_um": package.spacing_um,
-        "patch_px": package.patch_px,
         "tile_px": package.tile_px,
-        "halo_px": package.halo_px,
         "guideline": package.guideline,
         "floor_percent": package.floor_percent,
         "stain": package.stain,
-        "domain": package.domain_record,
-        "calibration": {"scale": list(package.scale), "bias": list(package.bias)},
+        **_of_its_kind(package),
         "synthetic": package.synthetic,
         "intended_use": package.intended_use,
         "models": [
@@ -52,7 +57,18 @@ def describe(package: MethodPackage) -> dict[str, Any]:
     }
 
 
-def check_lines(package: MethodPackage, device: str) -> Iterator[str]:
+def _of_its_kind(package: Package) -> dict[str, Any]:
+    if isinstance(package, MembranePackage):
+        return {"grid_um": package.spacing_um * package.step}
+    return {
+        "patch_px": package.patch_px,
+        "halo_px": package.halo_px,
+        "domain": package.domain_record,
+        "calibration": {"scale": list(package.scale), "bias": list(package.bias)},
+    }
+
+
+def check_lines(package: Package, device: str) -> Iterator[str]:
     """Opens every model and computes a batch; raises `SlideError` at a flaw."""
     from her2fast.models.runner import check_device, one_intra_op_thread, open_runner
 
@@ -81,7 +97,7 @@ def check_lines(package: MethodPackage, device: str) -> Iterator[str]:
 
 def trust_package(package: str | Path) -> str:
     """Adds a package's model files to the user's trust file; says so in a line."""
-    loaded = load_package(package)
+    loaded = load_any_package(package)
     hashes = {model.sha256: f"{loaded.name}/{model.name}" for model in loaded.models}
     path = trust.trust(hashes)
     return f"{path}: trusts {', '.join(sorted(hashes.values()))}"

@@ -5,16 +5,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from her2fast.errors import SlideError, UsageError
+from her2fast.errors import UsageError
 from her2fast.models import trust
 from her2fast.models.config import ModelConfig, SidePx
-from her2fast.models.package import ModelPackage, _load_model, _read_config
+from her2fast.models.names import DEFAULT_MEMBRANE_MODEL
+from her2fast.models.package import (
+    MEMBRANE,
+    MethodPackage,
+    ModelPackage,
+    _load_model,
+    _read_config,
+    find_package,
+    load_package,
+    method_of,
+    require_known,
+    shipped_names,
+)
 
-DEFAULT_MEMBRANE_MODEL = "membrane-tiny"
 #: The grid of nuclei and cells is 0.4 to 0.6 um/px; pictures finer than 0.3 are halved.
 GRID_UM = (0.4, 0.6)
 #: Coarser pictures do not resolve faint membranes: 0 could not be told null.
@@ -60,6 +71,21 @@ class MembranePackage:
     intended_use: str
 
     @property
+    def method(self) -> str:
+        """What `method.json` calls it."""
+        return MEMBRANE
+
+    @property
+    def models(self) -> tuple[ModelPackage, ...]:
+        """Its one model."""
+        return (self.model,)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Outputs of the network."""
+        return list(self.model.config.class_names)
+
+    @property
     def tile_px(self) -> int:
         """Side of a tile of the network, at `spacing_um`."""
         return self.model.config.patch_size_pixels
@@ -76,13 +102,7 @@ class MembranePackage:
 
     def require_known(self) -> None:
         """Raises `SlideError` MODEL_HASH where the model file is in no list."""
-        if not self.model.known:
-            raise SlideError(
-                f"{self.model.file}: sha256 {self.model.sha256} is neither in the list "
-                f"of this release nor in {trust.trust_file()}; if you trust it, run "
-                f"`her2fast models trust {self.folder}` or pass --allow-unknown-model",
-                "MODEL_HASH",
-            )
+        require_known(self.folder, self.models)
 
 
 def grid_step(spacing_um: float) -> int:
@@ -105,21 +125,33 @@ def grid_step(spacing_um: float) -> int:
     )
 
 
+def load_any_package(model: str | Path) -> MethodPackage | MembranePackage:
+    """A package of either kind; raises as its own loader does."""
+    if method_of(find_package(model)) == MEMBRANE:
+        return load_membrane_package(model)
+    return load_package(model)
+
+
 def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
     """A membrane package by the name of a shipped one, or by its folder.
 
     Hashes the model file and parses none; raises `UsageError`, and `SlideError`
     MODEL_HASH where the file is not the one that its configuration states.
     """
-    text = str(model) if model is not None else DEFAULT_MEMBRANE_MODEL
-    folder = trust.SHIPPED_DIR / text
-    if "/" in text or not folder.is_dir():
-        folder = Path(text)
-    place = folder / "method.json"
-    if not place.is_file():
+    if model is None and DEFAULT_MEMBRANE_MODEL not in shipped_names():
         raise UsageError(
-            "need a membrane package, as `her2fast train membrane` writes it: "
-            f"{text!r} is no folder with a method.json"
+            f"need a membrane package: no {DEFAULT_MEMBRANE_MODEL} ships with this "
+            "installation; train one with `her2fast train membrane` and give its "
+            "folder (-m DIR, model=DIR)"
+        )
+    folder = find_package(DEFAULT_MEMBRANE_MODEL if model is None else model)
+    place = folder / "method.json"
+    method = method_of(folder)
+    if method != MEMBRANE:
+        raise UsageError(
+            f"need a membrane package, as `her2fast train membrane` writes it: "
+            f"{folder.name} is of method {method!r}; score with it by `her2fast score "
+            f"-m {model}`"
         )
     config, _ = _read_config(place, MembraneMethodConfig)
     loaded = _load_model(folder / config.models.membrane, trust.known_hashes())
@@ -165,18 +197,3 @@ def _check_outputs(place: Path, stated: ModelConfig) -> None:
             f"{place}: need activation of {', '.join(known)} for a membrane model of "
             f"{stated.num_classes} channels, got {activation!r}"
         )
-
-
-def membrane_method_record(package: MembranePackage) -> dict[str, Any]:
-    """What a result says of the method."""
-    return {
-        "name": package.name,
-        "kind": "membrane",
-        "guideline": package.guideline,
-        "floor_percent": package.floor_percent,
-        "stain": package.stain,
-        "tile_px": package.tile_px,
-        "spacing_um": package.spacing_um,
-        "step": package.step,
-        "synthetic": package.synthetic,
-    }

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.models import trust
@@ -20,9 +21,11 @@ from her2fast.models.config import (
     MethodConfig,
     ModelConfig,
 )
+from her2fast.models.names import DEFAULT_MODEL
 
 MODEL_FILE = "torchscript_model.pt"
-DEFAULT_MODEL = "constrained-tiny"
+#: `method` of packages that find membranes (models/membrane_package.py).
+MEMBRANE = "membrane"
 MAX_CONFIG_BYTES = 1 << 20
 #: The classes a guideline speaks of.
 GUIDELINE_CLASSES = 4
@@ -134,15 +137,19 @@ class MethodPackage:
 
     def require_known(self) -> None:
         """Raises `SlideError` MODEL_HASH where a model file is in no list."""
-        for model in self.models:
-            if not model.known:
-                raise SlideError(
-                    f"{model.file}: sha256 {model.sha256} is neither in the list of "
-                    f"this release nor in {trust.trust_file()}; if you trust it, run "
-                    f"`her2fast models trust {self.folder}` or pass "
-                    "--allow-unknown-model",
-                    "MODEL_HASH",
-                )
+        require_known(self.folder, self.models)
+
+
+def require_known(folder: Path, models: Iterable[ModelPackage]) -> None:
+    """Raises `SlideError` MODEL_HASH where a model file of a package is in no list."""
+    for model in models:
+        if not model.known:
+            raise SlideError(
+                f"{model.file}: sha256 {model.sha256} is neither in the list of this "
+                f"release nor in {trust.trust_file()}; if you trust it, run "
+                f"`her2fast models trust {folder}` or pass --allow-unknown-model",
+                "MODEL_HASH",
+            )
 
 
 def printable(name: str) -> str:
@@ -161,23 +168,51 @@ def shipped_names() -> list[str]:
     return sorted(p.name for p in trust.SHIPPED_DIR.iterdir() if p.is_dir())
 
 
+def find_package(model: str | Path) -> Path:
+    """The folder of a package by the name of a shipped one, or by its folder."""
+    text = str(model)
+    if text in shipped_names():
+        return trust.SHIPPED_DIR / text
+    folder = Path(text)
+    if not folder.is_dir():
+        names = ", ".join(shipped_names()) or "none"
+        raise UsageError(
+            f"need a model package: {text!r} is neither a folder nor one of: {names}"
+        )
+    return folder
+
+
+def method_of(folder: Path) -> str:
+    """What `method.json` calls its method; "patches" of a bare model package."""
+    place = folder / "method.json"
+    if not place.is_file():
+        return "patches"
+    return _read_config(place, _AnyMethod)[0].method
+
+
+class _AnyMethod(BaseModel):
+    """The one key that says by which configuration the others are read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    method: str = "constrained"
+
+
 def load_package(model: str | Path | None = None) -> MethodPackage:
     """A method package by the name of a shipped one, or by its folder.
 
     Hashes every model file; parses none. A hash that differs from the one a package
     states raises `SlideError` MODEL_HASH; whether unknown files may run is the
-    caller's to ask (`MethodPackage.require_known`).
+    caller's to ask (`MethodPackage.require_known`). Raises `UsageError` where the
+    folder is no package, or one of membranes.
     """
-    text = str(model) if model is not None else DEFAULT_MODEL
-    folder = Path(text)
-    if text in shipped_names():
-        folder = trust.SHIPPED_DIR / text
-    elif not folder.is_dir():
-        names = ", ".join(shipped_names()) or "none"
-        raise UsageError(
-            f"need a model package: {text!r} is neither a folder nor one of: {names}"
-        )
+    folder = find_package(DEFAULT_MODEL if model is None else model)
     known = trust.known_hashes()
+    if method_of(folder) == MEMBRANE:
+        raise UsageError(
+            f"{folder.name} is a membrane package: score with it by `her2fast "
+            f"membranes -m {model}`, or give one that classifies patches, as "
+            f"{DEFAULT_MODEL}"
+        )
     if (folder / "method.json").is_file():
         return _load_method(folder, known)
     if (folder / "config.json").is_file():

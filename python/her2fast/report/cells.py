@@ -6,7 +6,6 @@ Refers to nothing outside itself; equal inputs give equal bytes.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,16 @@ from her2fast.export.palettes import DEFAULT_PALETTE, class_colors, hex_color
 from her2fast.kernels.cells import CellClasses, Cells
 from her2fast.report import words
 from her2fast.report.html import template
-from her2fast.report.pictures import Reader
+from her2fast.report.pictures import (
+    Pictures,
+    Reader,
+    jpeg_url,
+    missing_words,
+    read_square,
+)
 from her2fast.report.view import intended_use, printable_all
 
-__all__ = ["CellPicture", "cells_html", "choose_cells", "picture_cells"]
+__all__ = ["CellChoice", "CellGallery", "CellView", "cells_html", "choose_cells"]
 
 #: Cells shown of each class, and the side of what is shown round one.
 EACH = 6
@@ -34,24 +39,54 @@ _MAP_PX = 1200
 
 
 @dataclass(frozen=True)
-class CellPicture:
+class CellChoice:
     """One cell of the gallery."""
 
     her2: int
     completeness: float
     density: float | None
+    #: Its seed on the cells' grid, and in level-0 px.
+    seed: tuple[int, int]
     x0_px: int
     y0_px: int
-    jpeg: bytes
 
 
-def choose_cells(cells: Cells, classes: CellClasses) -> list[int]:
-    """Indices of up to `EACH` cells of each class, class by class.
+@dataclass(frozen=True)
+class CellView:
+    """How cells are pictured: the network's spacing, the seed in the middle."""
+
+    grid_um: float
+    spacing_um: float
+
+    def read(self, reader: Reader, place: tuple[int, int]) -> bytes | None:
+        """One picture as JPEG; None where its tiles cannot be read whole."""
+        side_px = round(VIEW_UM / self.spacing_um)
+        middle = [(at + 0.5) * self.grid_um / self.spacing_um for at in place]
+        x_px, y_px = (round(at) - side_px // 2 for at in middle)
+        return read_square(reader, x_px, y_px, side_px, self.spacing_um)
+
+
+@dataclass(frozen=True)
+class CellGallery:
+    """What a page shows of single cells."""
+
+    choices: Sequence[CellChoice]
+    pictures: Pictures[CellView]
+
+
+def choose_cells(
+    cells: Cells,
+    classes: CellClasses,
+    *,
+    grid_um: float,
+    slide_spacing_um: Sequence[float],
+) -> list[CellChoice]:
+    """Choose up to `EACH` cells of each class, class by class.
 
     A class stands from its weakest cell to its strongest (directions stained, then DAB,
     then place); those shown lie evenly in it, both ends among them.
     """
-    out: list[int] = []
+    out: list[CellChoice] = []
     rays = np.bitwise_count(cells.stained)
     for kind in range(4):
         members = np.flatnonzero(classes.her2 == kind)
@@ -61,45 +96,20 @@ def choose_cells(cells: Cells, classes: CellClasses) -> list[int]:
         ranked = members[order]
         count = min(EACH, len(ranked))
         ranks = np.linspace(0, len(ranked) - 1, count).round().astype(np.int64)
-        out += ranked[ranks].tolist()
-    return out
-
-
-def picture_cells(
-    cells: Cells,
-    classes: CellClasses,
-    chosen: Sequence[int],
-    reader: Reader,
-    *,
-    grid_um: float,
-    spacing_um: float,
-    slide_spacing_um: tuple[float, float],
-) -> list[CellPicture]:
-    """Reads the chosen cells; what cannot be read whole is left out."""
-    from PIL import Image
-
-    side_px = round(VIEW_UM / spacing_um)
-    out = []
-    for index in chosen:
-        x_um = (int(cells.x[index]) + 0.5) * grid_um
-        y_um = (int(cells.y[index]) + 0.5) * grid_um
-        corner = [round(at / spacing_um) - side_px // 2 for at in (x_um, y_um)]
-        rgb, status = reader.read(corner[0], corner[1], side_px, side_px, spacing_um)
-        if status != "ok":
-            continue
-        data = io.BytesIO()
-        Image.fromarray(rgb).save(data, "JPEG", quality=_QUALITY)
-        density = float(cells.dab_mean[index])
-        out.append(
-            CellPicture(
-                int(classes.her2[index]),
-                float(cells.completeness[index]),
-                None if np.isnan(density) else density,
-                int(x_um / slide_spacing_um[0]),
-                int(y_um / slide_spacing_um[1]),
-                data.getvalue(),
+        for index in ranked[ranks].tolist():
+            seed = int(cells.x[index]), int(cells.y[index])
+            x_um, y_um = ((at + 0.5) * grid_um for at in seed)
+            density = float(cells.dab_mean[index])
+            out.append(
+                CellChoice(
+                    kind,
+                    float(cells.completeness[index]),
+                    None if np.isnan(density) else density,
+                    seed,
+                    int(x_um / slide_spacing_um[0]),
+                    int(y_um / slide_spacing_um[1]),
+                )
             )
-        )
     return out
 
 
@@ -107,7 +117,8 @@ def cells_html(
     record: Mapping[str, Any],
     *,
     picture: Any = None,
-    gallery: Sequence[CellPicture] = (),
+    overview: Any = None,
+    gallery: CellGallery | None = None,
     palette: str = DEFAULT_PALETTE,
 ) -> bytes:
     """Write the page of one slide.
@@ -118,10 +129,13 @@ def cells_html(
         The slide's record, scored or not.
     picture : PIL.Image.Image, optional
         The map of classes.
-    gallery : sequence of CellPicture
-        Of `picture_cells`.
+    overview : PIL.Image.Image, optional
+        The slide as it looks, where there is no map.
+    gallery : CellGallery, optional
+        Single cells; one without its picture is left out, and the page says so.
     """
     clean = printable_all(record)
+    shown = _cards(gallery)
     cells = clean.get("cells")
     names = clean["class_names"] or ["0", "1+", "2+", "3+"]
     colors = [hex_color(color) for color in class_colors(names, palette)]
@@ -134,7 +148,7 @@ def cells_html(
             "words": CLASS_WORDS.get(name, ""),
             "cells": f"{counts[index]:,}",
             "percent": percent(counts[index], sum(counts)),
-            "cards": [_card(item) for item in gallery if item.her2 == index],
+            "cards": [card for kind, card in shown if kind == index],
         }
         for index, name in enumerate(names)
         if cells
@@ -154,6 +168,16 @@ def cells_html(
         cuts=_cuts(clean),
         figures=_figures(clean),
         map=None if picture is None else _data_url(picture),
+        overview=None if overview is None else _data_url(overview),
+        missing=(
+            None
+            if gallery is None
+            else missing_words(
+                len(gallery.choices) - len(shown),
+                len(gallery.choices),
+                gallery.pictures.missing,
+            )
+        ),
         provenance=_provenance(clean),
     )
     return page.encode()
@@ -230,21 +254,32 @@ def _artifacts(gaps: Mapping[str, Any]) -> str:
     return f"{gaps['no_nucleus']:,}, {gaps['several_nuclei']:,}"
 
 
-def _card(item: CellPicture) -> dict[str, str]:
-    density = "" if item.density is None else f", density {item.density:.2f}"
+def _cards(gallery: CellGallery | None) -> list[tuple[int, dict[str, str | None]]]:
+    """Class and card of every cell that has a picture."""
+    if gallery is None:
+        return []
+    return [
+        (choice.her2, _card(choice, jpeg))
+        for choice in gallery.choices
+        if (jpeg := gallery.pictures.jpegs.get(choice.seed)) is not None
+    ]
+
+
+def _card(choice: CellChoice, jpeg: bytes) -> dict[str, str | None]:
+    density = "" if choice.density is None else f", density {choice.density:.2f}"
     return {
-        "src": "data:image/jpeg;base64," + base64.b64encode(item.jpeg).decode(),
-        "text": f"{100 * item.completeness:.0f} % of the outline{density}",
-        "place": f"x {item.x0_px}, y {item.y0_px} px",
+        "src": jpeg_url(jpeg),
+        "text": f"{100 * choice.completeness:.0f} % of the outline{density}",
+        "place": f"x {choice.x0_px}, y {choice.y0_px} px",
     }
 
 
-def _data_url(picture: Any) -> str:
+def _data_url(picture: Any) -> str | None:
     shown = picture.convert("RGB")
     shown.thumbnail((_MAP_PX, _MAP_PX))
     data = io.BytesIO()
     shown.save(data, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    return jpeg_url(data.getvalue())
 
 
 def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:

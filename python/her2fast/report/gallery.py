@@ -6,7 +6,6 @@ The choice is a pure function of the decision's patches: no random number, no pi
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,12 @@ from her2fast.export.names import printable
 from her2fast.export.numbers import probabilities
 from her2fast.export.palettes import class_colors, hex_color
 from her2fast.export.patches import Outcomes, PatchGrid
-from her2fast.report.pictures import Pictures
+from her2fast.report.pictures import (
+    Pictures,
+    View,
+    jpeg_url,
+    missing_words,
+)
 
 __all__ = ["MAX_PICTURES", "Choice", "Gallery", "choose_patches", "gallery_view"]
 
@@ -131,7 +135,7 @@ class Gallery:
     """What a report shows of single patches."""
 
     choices: Sequence[Choice]
-    pictures: Pictures
+    pictures: Pictures[View]
     class_names: Sequence[str]
     #: Patches of each class that count, of which these are some.
     class_patches: Sequence[int]
@@ -164,7 +168,7 @@ def gallery_view(gallery: Gallery, palette: str) -> dict[str, Any] | None:
         classes[choice.class_index]["cards"].append(
             {
                 "number": number,
-                "src": _data_url(jpeg),
+                "src": jpeg_url(jpeg),
                 "place": choice.place,
                 "shares": _shares(choice, names, colors),
                 "at": f"x {choice.x0_px:,}, y {choice.y0_px:,}",
@@ -174,18 +178,14 @@ def gallery_view(gallery: Gallery, palette: str) -> dict[str, Any] | None:
     view = gallery.pictures.view
     return {
         "classes": [c for c in reversed(classes) if c["cards"]],
-        "missing": _missing(len(ordered) - shown, len(ordered), gallery.pictures),
+        "missing": missing_words(
+            len(ordered) - shown, len(ordered), gallery.pictures.missing
+        ),
         "frame_percent": 100 * view.margin_px / view.side_px,
         "side_um": f"{view.side_px * view.spacing_um:g}",
         "patch_um": f"{view.patch_px * view.spacing_um:g}",
         "spacing_um": f"{view.spacing_um:g}",
     }
-
-
-def _data_url(jpeg: bytes | None) -> str | None:
-    if jpeg is None:
-        return None
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def _shares(
@@ -215,13 +215,3 @@ def _percent(share: float) -> str:
     if 0.995 <= share < 1:
         return ">99\u00a0%"
     return f"{100 * share:.0f}\u00a0%"
-
-
-def _missing(lacking: int, of: int, pictures: Pictures) -> str | None:
-    if not lacking:
-        return None
-    count = "The" if lacking == of else f"{lacking} of the {of}"
-    return (
-        f"{count} pictures are missing: {pictures.missing}. Positions and "
-        "probabilities are as measured; score the slide again where it can be read."
-    )

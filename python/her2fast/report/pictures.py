@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the patches in a report: read from the slide once, then kept.
+"""Pictures of the patches or cells in a report: read from the slide once, then kept.
 
 They are kept beside the measurement (`measurements/<slide>.patches.zip`), so that
 deciding again needs the slide only where other patches are chosen.
@@ -7,11 +7,12 @@ deciding again needs the slide only where other patches are chosen.
 
 from __future__ import annotations
 
+import base64
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,12 @@ __all__ = [
     "Pictures",
     "Reader",
     "View",
+    "ViewT",
     "collect",
+    "jpeg_url",
+    "missing_words",
     "pack",
+    "read_square",
     "unpack",
     "view_for",
 ]
@@ -68,17 +73,24 @@ class View:
     def read(self, reader: Reader, place: Place) -> bytes | None:
         """One picture as JPEG; None where its tiles cannot be read whole."""
         column, row = place
-        try:
-            rgb, state = reader.read(
-                column * self.patch_px - self.margin_px,
-                row * self.patch_px - self.margin_px,
-                self.side_px,
-                self.side_px,
-                self.spacing_um,
-            )
-        except SlideError:
-            return None
-        return _jpeg(rgb) if state == "ok" else None
+        return read_square(
+            reader,
+            column * self.patch_px - self.margin_px,
+            row * self.patch_px - self.margin_px,
+            self.side_px,
+            self.spacing_um,
+        )
+
+
+def read_square(
+    reader: Reader, x_px: int, y_px: int, side_px: int, spacing_um: float
+) -> bytes | None:
+    """A square of the slide as JPEG; None where its tiles cannot be read whole."""
+    try:
+        rgb, state = reader.read(x_px, y_px, side_px, side_px, spacing_um)
+    except SlideError:
+        return None
+    return _jpeg(rgb) if state == "ok" else None
 
 
 def view_for(
@@ -97,11 +109,22 @@ def view_for(
     return View(view_um, side_px, side_px // 2)
 
 
+class Viewing(Protocol):
+    """How something at a place is pictured."""
+
+    def read(self, reader: Reader, place: Place) -> bytes | None:
+        """One picture as JPEG; None where its tiles cannot be read whole."""
+        ...
+
+
+ViewT = TypeVar("ViewT", bound=Viewing)
+
+
 @dataclass
-class Pictures:
+class Pictures(Generic[ViewT]):
     """The pictures of a report, and why some are missing."""
 
-    view: View
+    view: ViewT
     jpegs: dict[Place, bytes] = field(default_factory=dict)
     #: In words, where a picture is missing; else empty.
     missing: str = ""
@@ -114,10 +137,10 @@ OpenReader = Callable[[], "Reader | str"]
 
 def collect(
     places: Iterable[Place],
-    view: View,
+    view: ViewT,
     kept: Mapping[Place, bytes],
     open_reader: OpenReader | None,
-) -> Pictures:
+) -> Pictures[ViewT]:
     """Take the pictures that are kept, and read the others from the slide.
 
     `open_reader` gives a reader, or in words why there is none.
@@ -138,6 +161,24 @@ def collect(
         else:
             found.jpegs[place] = jpeg
     return found
+
+
+def jpeg_url(jpeg: bytes | None) -> str | None:
+    """A picture as a page holds it."""
+    if jpeg is None:
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def missing_words(lacking: int, of: int, why: str) -> str | None:
+    """What a page says where `lacking` of its pictures are not there."""
+    if not lacking:
+        return None
+    count = "The" if lacking == of else f"{lacking} of the {of}"
+    return (
+        f"{count} pictures are missing: {why}. Positions and figures are as measured; "
+        "score the slide again where it can be read."
+    )
 
 
 def pack(pictures: Mapping[Place, bytes], key: str) -> bytes:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One slide of a run: measured or found measured, decided, written into the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from her2fast.errors import SlideError
+from her2fast.exports import ExportOptions, write_exports, write_overview
+from her2fast.manifest import Entry, region_of
+from her2fast.measure import OnStage, Progress, crash_as_code
+from her2fast.membrane_decision import MembraneResult
+from her2fast.membrane_exports import write_membranes
+from her2fast.record import (
+    DecideSettings,
+    Provenance,
+    Record,
+    empty_slide,
+    settings_for,
+    unmeasured,
+)
+from her2fast.report.pictures import OpenReader
+from her2fast.scoring import (
+    OpenedSlide,
+    Result,
+    as_roi,
+    check_roi,
+    display_name,
+    nameless,
+    open_input,
+)
+from her2fast.store import ResultsFolder
+from her2fast.supervise import Report
+
+if TYPE_CHECKING:
+    from her2fast.run import RunOptions
+
+AnyResult = Result | MembraneResult
+
+
+class SlideScorer(Protocol):
+    """Packages on a device, for many slides."""
+
+    @property
+    def workers(self) -> int:
+        """Threads of a slide."""
+        ...
+
+    @property
+    def spacings_um(self) -> tuple[float, ...]:
+        """Spacings at which slides are read."""
+        ...
+
+    def unmeasured(self, slide: Record) -> Provenance:
+        """The provenance of a slide that was not measured."""
+        ...
+
+    def provenance(self, slide: OpenedSlide) -> Provenance:
+        """What a measurement of this slide would be made from; opens no model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """An opened slide, what it is decided by, and where its files lie."""
+
+    folder: ResultsFolder
+    name: str
+    slide: OpenedSlide
+    settings: DecideSettings
+    #: Measure also what the folder holds.
+    again: bool
+    report: Report
+
+    def on_stage(self) -> OnStage:
+        """Reports progress where there is some, so that silence means a hang."""
+        last: dict[str, Any] = {}
+
+        def changed(stage: str, progress: Progress) -> None:
+            now = {"stage": stage, **asdict(progress)}
+            if now != last:
+                last.update(now)
+                self.report(now)
+
+        return changed
+
+
+@dataclass(frozen=True)
+class Method:
+    """What scores the slides of a run: opened once."""
+
+    scorer: SlideScorer
+    #: Measures what the folder lacks, stores it, and decides; with "measured" or
+    #: "decided". Raises `SlideError`.
+    score: Callable[[Task], tuple[AnyResult, str]]
+    #: Seconds per mm2 of tissue and core with the package that ships.
+    rough_s_per_mm2: float
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide for the worker process."""
+
+    options: RunOptions
+    entry: Entry
+    name: str
+
+
+_methods: dict[RunOptions, Method] = {}
+
+
+def _opened(options: RunOptions) -> Method:
+    """The worker keeps its opened models from slide to slide."""
+    if options not in _methods:
+        _methods[options] = options.open_method()
+    return _methods[options]
+
+
+def score_slide(job: SlideJob, report: Report) -> tuple[Record, str]:
+    """Scores one slide into the folder; returns the record and the work it took.
+
+    What ails the slide is a record; `UsageError` and `DeviceError` end the run.
+    """
+    folder = ResultsFolder(job.options.out)
+    try:
+        with crash_as_code(), folder.lock(job.name, job.entry.slide):
+            return _score_locked(job, folder, report)
+    except SlideError as error:
+        # No lock, or no room for the record: nothing of this is written.
+        source = unmeasured(empty_slide(display_name(job.entry.slide)))
+        return job.options.failed(source, error).record, "none"
+
+
+def _score_locked(
+    job: SlideJob, folder: ResultsFolder, report: Report
+) -> tuple[Record, str]:
+    options, entry, name = job.options, job.entry, job.name
+    slide_record = empty_slide(display_name(entry.slide))
+    source = unmeasured(slide_record)
+    inputs: dict[str, Any] = {}
+    try:
+        with crash_as_code():
+            method = _opened(options)
+            source = method.scorer.unmeasured(slide_record)
+            inputs = {
+                "roi": as_roi(region_of(entry, options.roi, name)),
+                "guideline": options.guideline,
+                "ish": entry.ish,
+            }
+            settings = settings_for(source.method or {}, **inputs)
+            mpp = options.mpp if options.mpp is not None else entry.mpp
+            opened = open_input(
+                entry.slide, mpp, slide_record, full_hash=options.full_hash
+            )
+            source = method.scorer.provenance(opened)
+            key = source.measurement_key
+            decision_key = settings.key(key) if key else None
+            again = options.overwrite or not _same_bytes(folder, name, slide_record)
+            if not again and folder.is_finished(
+                name, key, decision_key, asdict(options.exports)
+            ):
+                record = folder.read_record(name)
+                if record is not None:
+                    return record, "kept"
+            check_roi(settings.roi, opened.size_px)
+            task = Task(folder, name, opened, settings, again, report)
+            result, work = method.score(task)
+            report({"writing": True})
+            overview = folder.overview_path(name)
+            if work == "measured" or not overview.is_file():
+                write_overview(overview, opened, method.scorer.workers)
+            write_result(
+                folder,
+                name,
+                result,
+                exports=options.exports,
+                inputs=inputs,
+                open_reader=lambda: opened.reader(workers=1, reading="scaled"),
+            )
+            return result.record, work
+    except SlideError as error:
+        failed = options.failed(source, nameless(error, entry.slide))
+        write_result(folder, name, failed, exports=options.exports, inputs=inputs)
+        return failed.record, "none"
+
+
+def write_result(
+    folder: ResultsFolder,
+    name: str,
+    result: AnyResult,
+    *,
+    exports: ExportOptions,
+    inputs: Mapping[str, Any],
+    open_reader: OpenReader | None = None,
+) -> None:
+    """Writes the files for people, then the record; the caller holds the lock."""
+    if isinstance(result, MembraneResult):
+        written = write_membranes(
+            folder.root, name, result, options=exports, open_reader=open_reader
+        )
+    else:
+        written = write_exports(
+            folder.root, name, result, options=exports, open_reader=open_reader
+        )
+    folder.write_record(
+        name,
+        result.record,
+        files=written.files,
+        inputs=inputs,
+        exports=asdict(exports),
+        pictures_missing=written.pictures_missing,
+    )
+
+
+def _same_bytes(folder: ResultsFolder, name: str, slide: Record) -> bool:
+    """False where every byte was hashed now, and was not so, or otherwise, before.
+
+    What was measured then may be of a file that differs between the fingerprint's
+    samples.
+    """
+    if slide["sha256"] is None:
+        return True
+    record = folder.read_record(name)
+    before = None if record is None else record["slide"].get("sha256")
+    return bool(before == slide["sha256"])
