@@ -29,7 +29,7 @@ Mask = npt.NDArray[np.bool_]
 
 CLASSES = ("0", "1+", "2+", "3+")
 SPACINGS_UM = (0.25, 0.5, 1.0)
-#: Seeds of no training (1,000,000 on; the recipe's 41 on are of whole slides).
+#: Seeds of no training (1,000,000 on; of this network 1,500,000 on).
 FIRST_SEED = 9_300_000
 #: The 2+ crop is about 1,000 px resampled to 323.
 CROP_FACTOR = 3
