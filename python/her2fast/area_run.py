@@ -25,5 +25,6 @@ def _score(scorer: Scorer, task: Task) -> tuple[Result, str]:
     if core is not None:
         return decide_with(Measurement(core, source), task.settings), "decided"
     measurement = scorer.measure(task.slide, on_progress=partial(task.on_stage(), ""))
+    task.folder.drop_derived(task.name)
     task.folder.write_measurement(task.name, measurement.core)
     return decide_with(measurement, task.settings), "measured"

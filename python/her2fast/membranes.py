@@ -6,7 +6,7 @@ on counts of cells. Synthetic packages, research use only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -258,10 +258,12 @@ class MembraneScorer:
         measurement: MembraneMeasurement,
         settings: DecideSettings,
         on_stage: OnStage | None = None,
+        keep: Callable[[CellMeasurement], None] | None = None,
     ) -> MembraneResult:
         """Measures cells if a decision needs them and there are none, and decides.
 
-        `settings` are those for the method of `provenance`. Raises `SlideError`
+        `settings` are those for the method of `provenance`; `keep` is given cells that
+        were measured before anything is decided on them. Raises `SlideError`
         INPUT_CHANGED; whatever else ails the slide is a record.
         """
         spent = Seconds()
@@ -286,6 +288,8 @@ class MembraneScorer:
                     )
             except SlideError as error:
                 raise nameless(error, slide.path) from error
+            if keep is not None:
+                keep(measured)
             return measured
 
         result = decide_membranes(measurement, settings, measure)

@@ -231,6 +231,14 @@ class ResultsFolder:
         """Stores cells before anything is decided on them."""
         atomic_write(self.cells_path(name), cell_file.to_bytes(cells, key))
 
+    def drop_derived(self, name: str) -> None:
+        """Takes cells and pictures of patches away before a slide is measured anew.
+
+        Their keys are those of the slide's fingerprint, which other bytes may share.
+        """
+        for path in (self.cells_path(name), self.patches_path(name)):
+            path.unlink(missing_ok=True)
+
     def read_inputs(self, name: str) -> dict[str, Any]:
         """ROI, guideline and ISH of the last decision, for the next one."""
         state = _read_object(self.state_path(name)) or {}

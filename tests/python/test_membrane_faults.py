@@ -153,6 +153,7 @@ def test_key_and_use_are_of_both_packages(folder: Path) -> None:
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),
         ({"name": "other"}, {}),
+        ({"prune_um": 2.0}, {}),
         ({}, {"name": "other"}),
         ({}, {"guideline": "pham-2022"}),
         ({}, {"floor_percent": 2}),

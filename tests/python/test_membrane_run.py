@@ -20,12 +20,15 @@ from membrane_cases import arguments, box, files, region_file, write_case
 
 import her2fast
 from her2fast.cli import run as command
-from her2fast.errors import UsageError
+from her2fast.errors import SlideError, UsageError
 from her2fast.manifest import Entry
-from her2fast.membrane_run import MembraneOptions
+from her2fast.membrane_run import MembraneOptions, _score, stored_membranes
 from her2fast.membranes import MembraneResult, score_membranes
+from her2fast.record import Provenance
 from her2fast.run import run
 from her2fast.scoring import as_roi
+from her2fast.slide_job import Task
+from her2fast.store import ResultsFolder
 
 SCHEMAS = Path(__file__).parents[2] / "python/her2fast/data/schemas"
 #: Without the column of cells that stands beside the rings; and too small for a score.
@@ -222,6 +225,50 @@ def test_a_crash_in_the_membranes_costs_one_slide(
     summary = run(options, entries, on_event=killer)
     assert [o.work for o in summary.outcomes] == ["measured", "kept"]
     assert {stage for _, stage in killer.stages} == {"membranes"}
+
+
+class Failing:
+    """A scorer whose tumor is the stored one and whose membranes end badly."""
+
+    def __init__(self, scored: Path, with_cells: bool) -> None:
+        record = json.loads((scored / "results/lattice.json").read_bytes())
+        self.source = Provenance.from_record(record)
+        stored = stored_membranes(ResultsFolder(scored), "lattice", self.source)
+        assert stored is not None
+        assert stored.cells is not None
+        self.stored, self.with_cells = stored, with_cells
+
+    def provenance(self, slide: Any) -> Provenance:
+        return self.source
+
+    def measure_tumor(self, slide: Any, on_stage: Any) -> Any:
+        return self.stored.tumor
+
+    def finish(
+        self, slide: Any, measurement: Any, settings: Any, on_stage: Any, keep: Any
+    ) -> Any:
+        assert measurement.cells is None
+        if self.with_cells:
+            keep(self.stored.cells)
+        raise SlideError("the end", "GPU_OOM")
+
+
+@pytest.mark.parametrize("with_cells", [True, False])
+def test_measured_anew_nothing_old_is_left_and_nothing_measured_lost(
+    scored: Path, out: Path, with_cells: bool
+) -> None:
+    scorer: Any = Failing(scored, with_cells)
+    whole = files(out)
+    (out / "measurements/lattice.h2c").write_bytes(b"of other bytes")
+    nothing: Any = None
+    task = Task(ResultsFolder(out), "lattice", nothing, nothing, True, lambda now: None)
+    with pytest.raises(SlideError, match="the end"):
+        _score(scorer, task)
+    left = files(out)
+    name = "measurements/lattice.h2c"
+    assert left.get(name) == (whole[name] if with_cells else None)
+    assert left["measurements/lattice.h2m"] == whole["measurements/lattice.h2m"]
+    assert "measurements/lattice.patches.zip" not in left
 
 
 # --- deciding again ------------------------------------------------------------------

@@ -20,6 +20,7 @@ from her2fast import _core
 from her2fast.kernels import arrays
 from her2fast.kernels.arrays import AnyArray, as_bytes
 from her2fast.kernels.image import White
+from her2fast.kernels.membrane import prune_reach_px
 
 __all__ = [
     "CELLS_REACH_PX",
@@ -30,6 +31,7 @@ __all__ = [
     "Cells",
     "cell_stains",
     "cells",
+    "cells_reach_px",
     "classify_cells",
     "find_cells",
     "nuclei",
@@ -46,6 +48,12 @@ CELLS_REACH_PX: int = _core.CELLS_REACH_PX
 CELL_RAYS: int = _core.CELL_RAYS
 #: Where the classes of cells part (csrc/include/her2fast/cell_class.h).
 CELL_CUTS: dict[str, int] = dict(_core.CELL_CUTS)
+
+
+def cells_reach_px(step: int, prune_px: int) -> int:
+    """Pixels of the network's picture on which a cell and its pruned mask depend."""
+    reach = CELLS_REACH_PX * step
+    return reach + prune_reach_px(prune_px) if prune_px > 0 else reach
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from her2fast.kernels.cells import (
     Cells,
     cell_stains,
     cells,
+    cells_reach_px,
 )
 from her2fast.kernels.membrane import (
     Compartments,
@@ -101,12 +102,6 @@ class MembraneTotals:
         self.one_nucleus += int((sized == 1).sum())
         self.no_nucleus += int((sized == 0).sum())
         self.several_nuclei += int((sized > 1).sum())
-
-
-def cells_reach_px(step: int, prune_px: int) -> int:
-    """Pixels of the network's picture on which a cell and its pruned mask depend."""
-    reach = CELLS_REACH_PX * step
-    return reach + prune_reach_px(prune_px) if prune_px > 0 else reach
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ def describe(package: Package) -> dict[str, Any]:
 
 def _of_its_kind(package: Package) -> dict[str, Any]:
     if isinstance(package, MembranePackage):
-        return {"grid_um": package.spacing_um * package.step}
+        return {
+            "grid_um": package.spacing_um * package.step,
+            "prune_um": package.prune_um,
+            "prune_px": package.prune_px,
+        }
     return {
         "patch_px": package.patch_px,
         "halo_px": package.halo_px,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from her2fast.errors import UsageError
+from her2fast.kernels.cells import cells_reach_px
 from her2fast.models import trust
 from her2fast.models.config import ModelConfig, SidePx
 from her2fast.models.names import DEFAULT_MEMBRANE_MODEL
@@ -187,6 +188,17 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
         raise UsageError(
             f"{place}: need an even tile_px at {package.spacing_um:g} um/px, got "
             f"{package.tile_px}"
+        )
+    if package.prune_um > 0 and package.prune_px == 0:
+        raise UsageError(
+            f"{place}: need prune_um of 0 or of half a pixel "
+            f"({package.spacing_um / 2:g}) or more, got {package.prune_um:g}"
+        )
+    reach_px = cells_reach_px(package.step, package.prune_px)
+    if package.tile_px < reach_px:
+        raise UsageError(
+            f"{place}: need tile_px of {reach_px} or more, got {package.tile_px}: a "
+            "cell must not depend on more than the tiles beside its own"
         )
     return package
 
