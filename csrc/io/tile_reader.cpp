@@ -23,6 +23,8 @@ constexpr std::int64_t kBlockSourcePx = std::int64_t{1} << 21;
 // One grid pixel may cover this many source pixels a side; more means an overview of a
 // slide without a pyramid, which would decode gigabytes for a handful of pixels.
 constexpr std::int64_t kMaxSourcePxPerGridPx = 8192;
+// All threads together hold at most this part of the cache for averages in place.
+constexpr std::int64_t kHeldShare = 4;
 constexpr std::int64_t kMaxCoordinatePx = std::int64_t{1} << 40;
 constexpr std::int64_t kMaxSidePx = std::int64_t{1} << 20;
 
@@ -224,8 +226,13 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
 
   ImageView<std::uint8_t> window = out;
   // Averages are taken from the tiles where they lie, but for whole numbers of pixels:
-  // that way is quicker over one picture.
-  const bool in_place = inside && !is_box(scratch.x, scratch.y);
+  // that way is quicker over one picture. The tiles are held together, so they must be
+  // few beside the cache, which the threads share.
+  const Wide held_bytes =
+      Wide{3} * tile_width * tile_height * (column1 - column0 + 1) * (row1 - row0 + 1);
+  const bool in_place =
+      inside && !is_box(scratch.x, scratch.y) &&
+      kHeldShare * held_bytes * options.workers <= static_cast<Wide>(options.cache_bytes);
   const struct Letting {
     std::vector<TileCache::Held>& held;
     ~Letting() { held.clear(); }  // also where a tile cannot be read

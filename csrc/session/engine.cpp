@@ -65,8 +65,9 @@ void compute(Session& session, const EngineTable& engine) noexcept {
       }
       session.put(batch->id, output.data(), output.size());
     }
-  } catch (const Error&) {
-    // `put` and `next_batch` throw what the session has ended with already.
+  } catch (const Error& error) {
+    // Mostly what the session has ended with already: then this changes nothing.
+    session.fail(error.code(), error.what());
   } catch (const std::exception& error) {
     fail_or_cancel(session, Code::kCrash,
                    "internal error while computing models: ", error.what());

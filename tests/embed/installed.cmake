@@ -49,7 +49,7 @@ if(NOT output MATCHES "whole slide: score.* [1-9][0-9]* px of tumor.*left half: 
   message(FATAL_ERROR "score_slide printed:\n${output}")
 endif()
 
-run(${WORK}/examples/own_engine ${models}/constrained-tiny ${slides} ${models}/known.json)
+run(${EMULATOR} ${WORK}/examples/own_engine${EXE} ${models}/constrained-tiny ${slides} ${models}/known.json)
 if(NOT output MATCHES "outputs depend on the item alone.*status 0, score [0-3].* [1-9][0-9]* px")
   message(FATAL_ERROR "own_engine printed:\n${output}")
 endif()
