@@ -72,10 +72,11 @@ def test_superpixels_equal_reference(
 def test_sums_of_more_rows_than_fit_at_once_equal_reference(height: int) -> None:
     """The kernel empties its small sums into large ones after every 64 rows."""
     rng = np.random.default_rng(height)
-    rgb = rng.integers(0, 256, (height, 40, 3)).astype(np.uint8)
-    found, count = superpixels(rgb, size_px=16, compactness=10.0, iterations=3)
-    expected, expected_count = twin.superpixels(rgb, 16, 10.0, 3)
-    assert count == expected_count
+    # Faint enough that superpixels keep together: of wild noise all pieces join.
+    rgb = rng.integers(90, 130, (height, 40, 3)).astype(np.uint8)
+    found, count = superpixels(rgb, size_px=16, compactness=20.0, iterations=3)
+    expected, expected_count = twin.superpixels(rgb, 16, 20.0, 3)
+    assert count == expected_count >= height * 40 // 16**2 // 2
     np.testing.assert_array_equal(found, expected)
 
 
