@@ -174,7 +174,7 @@ def speed(
         ours, theirs = seconds["ours"], seconds["library"]
         spent, (labels, count) = fastest(lambda p=rgb: superpixels(p))
         ours["superpixels"] += spent
-        spent, other = fastest(lambda p=rgb: library_superpixels(p), 1)
+        spent, other = fastest(lambda p=rgb: library_superpixels(p))
         theirs["superpixels"] += spent
         own_edges, other_edges = boundaries(labels), boundaries(other)
         for k, (found, wanted) in enumerate(
@@ -190,7 +190,7 @@ def speed(
         )
         ours["features"] += spent
         spent, (expected, patterns) = fastest(
-            lambda p=rgb, at=labels, n=count: library_features(p, at, n), 1
+            lambda p=rgb, at=labels, n=count: library_features(p, at, n)
         )
         theirs["features"] += spent
         other_bin += int(np.abs(counted.astype(np.int64) - expected).sum()) // 2
@@ -202,7 +202,7 @@ def speed(
         )
         ours["decision"] += spent
         features = superpixel_roots(counted) * unit
-        spent, answer = fastest(lambda f=features: svc.decision_function(f), 1)
+        spent, answer = fastest(lambda f=features: svc.decision_function(f))
         theirs["decision"] += spent
         decision_error = max(decision_error, float(np.abs(decided - answer).max()))
 

@@ -40,12 +40,12 @@ from her2fast.kernels.cells import (
     nuclei,
 )
 from her2fast.kernels.membrane import MembraneMerge, membrane_label
+from her2fast.methods.membrane import CELL_UM2
 from her2fast.training.membrane_cuts import pairs
 
 CLASSES = ("0", "1+", "2+", "3+")
 FIRST_SEED = 9_420_000
 TILE_PX, STEP = 512, 2
-CELL_UM2 = (20.0, 600.0)
 MIXED = 4
 #: Longest spurs that are tried; 0 leaves the mask as it is.
 PRUNE_UM = (0.0, 1.0, 2.0, 4.0)

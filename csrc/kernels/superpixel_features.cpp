@@ -40,8 +40,8 @@ const std::array<std::uint8_t, 256>& pattern_table() {
 /// Whether bilinear interpolation at (0.70711, 0.70711) gives the pixel's own value or
 /// more. Of the four weights .29289^2, .29289 * .70711 (twice) and .70711^2 one falls on
 /// the pixel itself, so the sign is that of .29289 * (horizontal + vertical) + .70711 *
-/// diagonal, all less the pixel: products below 2^24, and a sum other than 0 is larger
-/// than what rounding can turn.
+/// diagonal, all less the pixel: products and sum are below 2^25, so floats are off by
+/// 2 at most, and of all whole arguments the least sum other than 0 is 71.
 inline bool as_light(float sides, float corner) {
   return 29289.0F * sides + 70711.0F * corner >= 0.0F;
 }

@@ -52,9 +52,11 @@ struct Totals {
   }
 };
 
-/// 64 rows of 4096 px: sums of color below 64 * 100 * 2^18 < 2^31.
+/// Of sRGB: L* 0 to 100, a* -86 to 98, b* -108 to 94, and what tables round.
+constexpr std::int64_t kLabMost = 112;
+/// 64 rows of 4096 px: sums of color below 112 * 64 * 2^18 < 2^31.
 constexpr std::int64_t kRowsInSums = 64;
-static_assert(kRowsInSums * kMaxSuperpixelSidePx * 100 * kLabOne <= INT32_MAX);
+static_assert(kRowsInSums * kMaxSuperpixelSidePx * kLabMost * kLabOne <= INT32_MAX);
 
 struct Pixel {
   std::int32_t l, a, b, one;

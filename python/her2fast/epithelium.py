@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image
 
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
-from her2fast.export.atomic import atomic_write
+from her2fast.export.atomic import Together
 from her2fast.export.dissolve import dissolve
 from her2fast.export.geojson import annotation
 from her2fast.export.patches import PatchGrid
@@ -43,6 +42,8 @@ Record = dict[str, Any]
 #: Folder of the results folder, and how its outlines are named and colored in QuPath.
 FOLDER = "epithelium"
 CLASS_NAME, CLASS_COLOR = "Epithelium", (160, 90, 160)
+#: What a measured slide has beside its record.
+MAPS = (".png", ".geojson")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def map_epithelium(
     spacing_um: float = 1.0,
     workers: int = 1,
     reading: str = "scaled",
+    record: Record | None = None,
 ) -> EpitheliumMap:
-    """Epithelium of an opened slide.
+    """Epithelium of an opened slide; `record` gets its `tiles` whatever they hold.
 
     Raises `SlideError`: NO_LEVEL, INPUT_CHANGED, MISSING_TILES, CORRUPT_TILES and what
     reading raises.
@@ -106,7 +108,15 @@ def map_epithelium(
         workers=workers,
     )
     check_unchanged(slide)
-    error = unreadable(found.tiles, float(_core.LIMITS["max_bad_tiles_percent"]))
+    if record is not None:
+        record["tiles"] = found.tiles
+    tiles = found.tiles
+    needed = tiles["tissue"] + tiles["missing"] + tiles["corrupt"]
+    error = unreadable(
+        {**tiles, "wanted": needed},
+        float(_core.LIMITS["max_bad_tiles_percent"]),
+        "blocks with tissue or unread",
+    )
     if error is not None:
         raise error
     return found
@@ -147,19 +157,19 @@ def run_epithelium(
 ) -> int:
     """Maps slides into `OUT/epithelium`; returns the exit code.
 
-    Raises `UsageError` and, of the package, `SlideError`. A bad slide is a record.
+    Raises `UsageError`, of the package `SlideError`, and `OSError` where the folder
+    cannot be made. A bad slide is a record.
     """
     package = load_epithelium_package(
         options.model, allow_unknown_model=options.allow_unknown_model
     )
     runner = SuperpixelRunner(package)
     folder = ResultsFolder(options.out)
-    names = folder.assign_names([entry.slide for entry in entries])
-    place = folder.root / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
+    folder.create()
+    names = folder.claim_names([entry.slide for entry in entries])
     statuses = []
     for entry, name in zip(entries, names, strict=True):
-        record = _one(options, runner, package, entry, place / name)
+        record = _one(options, runner, package, folder, entry, name)
         statuses.append("scored" if record["code"] is None else record["status"])
         if on_slide is not None:
             on_slide(record)
@@ -170,12 +180,12 @@ def _one(
     options: EpitheliumOptions,
     runner: SuperpixelRunner,
     package: ModelPackage,
+    folder: ResultsFolder,
     entry: Entry,
-    place: Path,
+    name: str,
 ) -> Record:
-    slide_record = empty_slide(display_name(entry.slide))
     record: Record = {
-        "slide": slide_record,
+        "slide": empty_slide(display_name(entry.slide)),
         "status": "measured",
         "code": None,
         "message": "",
@@ -185,33 +195,79 @@ def _one(
         "reading_mode": options.reading,
         "cell_px": CELL_PX,
     }
-    for suffix in (".png", ".geojson", ".json"):  # of an earlier run
-        place.with_name(place.name + suffix).unlink(missing_ok=True)
+    place = folder.root / FOLDER / name
     try:
-        with crash_as_code():
-            mpp = options.mpp if options.mpp is not None else entry.mpp
-            slide = open_input(entry.slide, mpp, slide_record)
-            found = map_epithelium(
-                slide,
-                runner,
-                spacing_um=package.config.spacing_um_px,
-                workers=options.workers or default_workers(),
-                reading=options.reading,
-            )
-            spacing_um = found.spacing_um
-            record["tissue_mm2"] = area_mm2(found.tissue_px, spacing_um)
-            record["epithelium_mm2"] = area_mm2(found.epithelium_px, spacing_um)
-            record["tiles"] = found.tiles
-            record["warnings"] = list(slide.warnings)
-            _write(place, ".png", probability_png(found))
-            _write(place, ".geojson", outlines_geojson(found, slide, package.sha256))
+        with crash_as_code(), folder.lock(name, entry.slide):
+            try:
+                with crash_as_code():
+                    return _measured(options, runner, package, entry, place, record)
+            except SlideError as error:
+                failed = _failed(record, error, entry)
+                _write(place, failed)
+                return failed
     except SlideError as error:
-        plain = nameless(error, entry.slide)
-        record.update(status=plain.status, code=plain.code, message=str(plain))
+        # No lock, or no room for the record: nothing of this is written.
+        return _failed(record, error, entry)
+
+
+def _measured(
+    options: EpitheliumOptions,
+    runner: SuperpixelRunner,
+    package: ModelPackage,
+    entry: Entry,
+    place: Path,
+    record: Record,
+) -> Record:
+    mpp = options.mpp if options.mpp is not None else entry.mpp
+    slide = open_input(entry.slide, mpp, record["slide"])
+    found = map_epithelium(
+        slide,
+        runner,
+        spacing_um=package.config.spacing_um_px,
+        workers=options.workers or default_workers(),
+        reading=options.reading,
+        record=record,
+    )
+    measured = {
+        **record,
+        "tissue_mm2": area_mm2(found.tissue_px, found.spacing_um),
+        "epithelium_mm2": area_mm2(found.epithelium_px, found.spacing_um),
+        "warnings": list(slide.warnings),
+    }
+    maps = (probability_png(found), outlines_geojson(found, slide, package.sha256))
+    _write(place, measured, dict(zip(MAPS, maps, strict=True)))
+    return measured
+
+
+def _failed(record: Record, error: SlideError, entry: Entry) -> Record:
+    plain = nameless(error, entry.slide)
+    return {
+        **record,
+        "status": plain.status,
+        "code": plain.code,
+        "message": str(plain),
+    }
+
+
+def _write(
+    place: Path,
+    record: Record,
+    maps: Mapping[str, bytes | Iterator[bytes]] | None = None,
+) -> None:
+    """All files of a slide at once; maps of an earlier result go if there are none."""
+    maps = maps or {}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    _write(place, ".json", (text + "\n").encode("utf-8", "backslashreplace"))
-    return record
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with Together() as files:
+        for suffix, data in maps.items():
+            files.add(_file(place, suffix), data)
+        files.add(
+            _file(place, ".json"), (text + "\n").encode("utf-8", "backslashreplace")
+        )
+        for suffix in MAPS:
+            if suffix not in maps:
+                _file(place, suffix).unlink(missing_ok=True)
 
 
-def _write(place: Path, suffix: str, data: bytes | Iterator[bytes]) -> None:
-    atomic_write(os.fspath(place.with_name(place.name + suffix)), data)
+def _file(place: Path, suffix: str) -> Path:
+    return place.with_name(place.name + suffix)

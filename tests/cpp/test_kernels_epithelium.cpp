@@ -62,16 +62,6 @@ TEST(Superpixels, FillPicturesOfAnyShape) {
   }
 }
 
-TEST(Superpixels, SumsOfALargePictureHold) {
-  // 4096 px wide, so that sums are flushed more than once.
-  const std::int64_t height = 160, width = kMaxSuperpixelSidePx;
-  const Rgbs rgb(height, width, 255);
-  std::vector<std::int32_t> labels(static_cast<std::size_t>(height * width));
-  const std::int32_t count =
-      superpixels(rgb.view(), {64, 10.0, 3}, {labels.data(), height, width});
-  EXPECT_EQ(count, 3 * 64);
-}
-
 TEST(Superpixels, RefuseWhatIsOutOfRange) {
   const Rgbs rgb(8, 8, 0);
   std::vector<std::int32_t> labels(64);

@@ -278,22 +278,33 @@ def test_a_slide_is_its_blocks(machine: Machine) -> None:
 
 
 class Torn(Picture):
-    """Lacks what lies right of the first block."""
+    """Has no sound pixels right of the first block."""
+
+    def __init__(self, rgb: Bytes, status: str) -> None:
+        super().__init__(rgb)
+        self._status = status
 
     def read(
         self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
     ) -> tuple[Bytes, str]:
         rgb, _ = super().read(x_px, y_px, width_px, height_px, spacing_um)
-        return rgb, "missing" if x_px > 0 else "ok"
+        return rgb, self._status if x_px > 0 else "ok"
 
 
-def test_a_block_that_cannot_be_read_is_counted(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("missing", "missing"), ("corrupt", "corrupt"), ("warned", "corrupt")],
+)
+def test_a_block_that_cannot_be_read_is_counted(
+    machine: Machine, status: str, kind: str
+) -> None:
     rgb = paint((512, 256), (3,), seed=3)
     given = {"size_px": (512, 256), "spacing_um": 1.0, "workers": 1}
     whole = find_epithelium(Picture(rgb), machine, **given)  # type: ignore[arg-type]
-    torn = find_epithelium(Torn(rgb), machine, **given)  # type: ignore[arg-type]
-    assert whole.tiles == {"wanted": 2, "missing": 0, "corrupt": 0}
-    assert torn.tiles == {"wanted": 2, "missing": 1, "corrupt": 0}
+    torn = find_epithelium(Torn(rgb, status), machine, **given)  # type: ignore[arg-type]
+    assert whole.tiles == {"wanted": 2, "tissue": 2, "missing": 0, "corrupt": 0}
+    counts = {"wanted": 2, "tissue": 1, "missing": 0, "corrupt": 0}
+    assert torn.tiles == {**counts, kind: 1}
     side = 256 // CELL_PX
     np.testing.assert_array_equal(torn.inside[:, :side], whole.inside[:, :side])
     assert whole.inside[:, side:].any()
@@ -312,7 +323,7 @@ def test_maps_and_outlines_of_a_slide(trained: Path, tmp_path: Path) -> None:
     record = json.loads((out / "epithelium" / "new.json").read_text())
     areas = f"{record['epithelium_mm2']:.2f} of {record['tissue_mm2']:.2f} mm2"
     assert f"new.svs  measured  {areas}" in result.output
-    assert record["tiles"] == {"wanted": 4, "missing": 0, "corrupt": 0}
+    assert record["tiles"] == {"wanted": 4, "tissue": 4, "missing": 0, "corrupt": 0}
     true_mm2 = 384 * 192 / 1e6
     assert abs(record["epithelium_mm2"] - true_mm2) < 0.1 * true_mm2
     chance = np.asarray(Image.open(out / "epithelium" / "new.png"))

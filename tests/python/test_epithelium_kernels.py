@@ -68,6 +68,18 @@ def test_superpixels_equal_reference(
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("height", [63, 64, 65, 128, 150])
+def test_sums_of_more_rows_than_fit_at_once_equal_reference(height: int) -> None:
+    """The kernel empties its small sums into large ones after every 64 rows."""
+    rng = np.random.default_rng(height)
+    # Faint enough that superpixels keep together: of wild noise all pieces join.
+    rgb = rng.integers(90, 130, (height, 40, 3)).astype(np.uint8)
+    found, count = superpixels(rgb, size_px=16, compactness=20.0, iterations=3)
+    expected, expected_count = twin.superpixels(rgb, 16, 20.0, 3)
+    assert count == expected_count >= height * 40 // 16**2 // 2
+    np.testing.assert_array_equal(found, expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(rgb=images(), size_px=st.integers(2, 20))
 def test_superpixels_are_connected_and_numbered_in_order(

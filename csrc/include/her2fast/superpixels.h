@@ -34,8 +34,10 @@ inline constexpr std::int32_t kMaxSuperpixelPx = 64;
 /// @return  the count.
 /// @throws std::invalid_argument  shapes or the rule are out of range.
 /// @throws DeviceError            this build or this machine lacks `device`.
-/// Thread-safe. Scratch: 36 bytes a pixel. No halo: the picture is all there is, so who
-/// cuts a slide fixes where (docs/design/epithelium.md).
+/// Thread-safe. Scratch: 32 bytes a pixel, up to 160 + 32 size_px a superpixel (with it
+/// 35 a pixel at 16 px, below 100 at 2 px), and 16 a pixel of the largest piece. No halo:
+/// the picture is all there is, so who cuts a slide fixes where
+/// (docs/design/epithelium.md).
 std::int32_t superpixels(ImageView<const std::uint8_t> rgb, const SuperpixelRule& rule,
                          ImageView<std::int32_t> labels, Device device = Device::kCpu);
 

@@ -44,7 +44,8 @@ class EpitheliumMap:
     tissue_px, epithelium_px : int
         Pixels at `spacing_um`; epithelium is tissue with a probability of 0.5 or more.
     tiles : dict
-        Blocks: wanted (all), missing, corrupt.
+        Blocks: wanted (all), tissue (read, with tissue), missing, corrupt (with a
+        decoder warning, too). The last two count as neither tissue nor epithelium.
     """
 
     probability: Bytes
@@ -94,7 +95,7 @@ def find_epithelium(
     probability = np.zeros((rows * side, columns * side), np.uint8)
     inside = np.zeros(probability.shape, np.bool_)
     tissue_px = epithelium_px = 0
-    tiles = {"wanted": rows * columns, "missing": 0, "corrupt": 0}
+    tiles = {"wanted": rows * columns, "tissue": 0, "missing": 0, "corrupt": 0}
 
     def work(place: tuple[int, int]) -> _Block:
         return _block(reader, machine, place, size_px, spacing_um)
@@ -109,6 +110,7 @@ def find_epithelium(
                 probability[at], inside[at] = block.probability, block.inside
                 tissue_px += block.tissue_px
                 epithelium_px += block.epithelium_px
+                tiles["tissue"] += block.tissue_px > 0
                 if block.status != "ok":
                     tiles[block.status] += 1
             if on_row is not None:
@@ -137,7 +139,7 @@ def _block(
     rgb, status = reader.read(x_px - halo, y_px - halo, side_px, side_px, spacing_um)
     cells = BLOCK_PX // CELL_PX
     nothing = np.zeros((cells, cells), np.uint8)
-    if status not in ("ok", "warned"):
+    if status != "ok":
         # Of the halo, too: the session does not believe such a tile either.
         kind = "missing" if status == "missing" else "corrupt"
         return _Block(nothing, nothing > 0, status=kind)

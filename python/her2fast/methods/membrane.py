@@ -413,13 +413,17 @@ def _overlap(step: int, side: int, halo: int) -> tuple[slice, slice]:
     return slice(halo, halo + side), slice(0, side)
 
 
-def unreadable(tiles: dict[str, int], max_bad_percent: float) -> SlideError | None:
-    """MISSING_TILES or CORRUPT_TILES above the limit, of the tiles with tumor."""
+def unreadable(
+    tiles: dict[str, int],
+    max_bad_percent: float,
+    of: str = "tiles of the membrane network with tumor",
+) -> SlideError | None:
+    """MISSING_TILES or CORRUPT_TILES above the limit, of the `wanted` tiles."""
     for name, code in (("missing", "MISSING_TILES"), ("corrupt", "CORRUPT_TILES")):
         if 100 * tiles[name] > max_bad_percent * max(tiles["wanted"], 1):
             return SlideError(
-                f"{tiles[name]} of {tiles['wanted']} tiles of the membrane network "
-                f"with tumor are {name}: more than {max_bad_percent:g} %",
+                f"{tiles[name]} of {tiles['wanted']} {of} are {name}: more than "
+                f"{max_bad_percent:g} %",
                 code,
             )
     return None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +66,10 @@ class Machine:
         return decisions
 
     def logits(self, rgb: Bytes) -> Floats:
-        """(H, W, 3) pixels, a whole block -> (H, W) logits of epithelium."""
+        """(H, W, 3) pixels, a whole block -> (H, W) logits of epithelium.
+
+        Raises `SlideError` NON_FINITE.
+        """
         rule = self.rule
         labels, count = superpixels(
             rgb,
@@ -74,7 +79,10 @@ class Machine:
         )
         features = superpixel_roots(superpixel_features(rgb, labels, count))
         decisions = self.decisions(features)
-        logits: Floats = (rule.slope * decisions + rule.offset).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits: Floats = (rule.slope * decisions + rule.offset).astype(np.float32)
+        if not np.isfinite(logits).all():
+            raise SlideError("the support vectors gave no numbers", "NON_FINITE")
         picture: Floats = logits[labels]
         return picture
 
@@ -92,34 +100,50 @@ class Machine:
 
 
 def read_machine(data: bytes, rule: SuperpixelSvm, place: object) -> Machine:
-    """The machine in a file of support vectors; raises `SlideError` MODEL_SHAPE."""
+    """The machine in a file of support vectors.
+
+    Raises `SlideError`: MODEL_SHAPE, and NON_FINITE of coefficients.
+    """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            vectors, coefficients = stored["vectors"], stored["coefficients"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            vectors = _array(archive, "vectors", np.int16, (SUPERPIXEL_FEATURES,))
+            coefficients = _array(archive, "coefficients", np.float64, ())
+        if len(vectors) != len(coefficients):
+            raise ValueError(f"{len(coefficients)} coefficients of {len(vectors)}")
+    except Exception as error:  # zipfile, zlib and the header's parser raise anything
         raise SlideError(
-            f"{place}: holds no support vectors: {error}", "MODEL_SHAPE"
-        ) from error
-    fits = (
-        vectors.dtype == np.int16
-        and coefficients.dtype == np.float64
-        and vectors.ndim == 2
-        and vectors.shape[1] == SUPERPIXEL_FEATURES
-        and coefficients.shape == (len(vectors),)
-        and 1 <= len(vectors) <= MAX_VECTORS
-    )
-    if not fits:
-        raise SlideError(
-            f"{place}: need int16 vectors of (m, {SUPERPIXEL_FEATURES}) and m float64 "
-            f"coefficients, m up to {MAX_VECTORS}, got {vectors.dtype} {vectors.shape} "
-            f"and {coefficients.dtype} {coefficients.shape}",
+            f"{place}: holds no support vectors: {type(error).__name__}: {error}",
             "MODEL_SHAPE",
-        )
+        ) from error
     if not np.isfinite(coefficients).all():
         raise SlideError(f"{place}: coefficients are no numbers", "NON_FINITE")
     if vectors.min() < 0 or vectors.max() > FEATURE_ONE:
         raise SlideError(f"{place}: need vectors of 0 to {FEATURE_ONE}", "MODEL_SHAPE")
     return Machine(rule, vectors, coefficients)
+
+
+def _array(
+    archive: zipfile.ZipFile, name: str, dtype: npt.DTypeLike, row: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """An array of 1 to `MAX_VECTORS` rows; its header is asked before it is read."""
+    item = np.dtype(dtype)
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{name}: NumPy format {version}")
+        shape, by_column, found = np.lib.format.read_array_header_1_0(file)
+        fits = len(shape) == 1 + len(row) and shape[1:] == row and found == item
+        if not (fits and 1 <= shape[0] <= MAX_VECTORS):
+            raise ValueError(
+                f"need {name} as {item} of {('m', *row)}, m up to {MAX_VECTORS}, got "
+                f"{found} {shape}"
+            )
+        size = math.prod(shape) * item.itemsize
+        content = file.read(size + 1)
+    if len(content) != size:
+        raise ValueError(f"{name}: other than the {size} bytes of its header")
+    order: Literal["C", "F"] = "F" if by_column else "C"
+    return np.array(np.frombuffer(content, item).reshape(shape, order=order), order="C")
 
 
 class SuperpixelRunner:

@@ -299,8 +299,7 @@ def fit_membranes(
 def _epithelium(
     fabric: Any, run: RunFolder, config: EpitheliumConfig, resume: bool, say: Say
 ) -> dict[str, Any]:
-    if (run.root / PACKAGE).exists():
-        raise UsageError(f"{run.root / PACKAGE}: exists already; remove it")
+    _check_no_package(run)
     cohort, dataset, pieces = _data(fabric, config, "tiles", PARTS, say)
     if not fabric.is_global_zero:
         return {}
