@@ -57,12 +57,17 @@ inline std::int32_t status_of(cudaError_t result, Her2CudaError* error) {
       status = HER2_CUDA_OUT_OF_MEMORY;
       break;
     case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorLaunchOutOfResources:
       status = HER2_CUDA_BAD_ARGUMENT;
       break;
+    case cudaErrorInitializationError:
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
     case cudaErrorStubLibrary:
     case cudaErrorCompatNotSupportedOnDevice:
       status = HER2_CUDA_NO_DEVICE;

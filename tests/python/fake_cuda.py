@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class FakeCuda(types.SimpleNamespace):
         return [call[1:] for call in self.calls if call[0] == name]
 
     def devices(self) -> list[dict[str, Any]]:
+        self.calls.append(("devices",))
         return [{"name": "a stand-in"}] * self.count
 
     def use_device(self, device: int) -> None:
@@ -222,7 +223,9 @@ def fake_torch(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
 
 
 class FakeCupyArray:
-    """A CuPy array."""
+    """A CuPy array; `current` is the device that `fake_cupy` has set."""
+
+    current: Sequence[int] = (0,)
 
     def __init__(self, array: np.ndarray, device: int = 0) -> None:
         self.array = array
@@ -241,6 +244,7 @@ class FakeCupyArray:
         return FakeCupyArray(self.array[key], self.device.id)
 
     def __setitem__(self, key: Any, values: Any) -> None:
+        assert self.current[0] == self.device.id
         self.array[key] = getattr(values, "array", values)
 
 
@@ -248,6 +252,7 @@ def fake_cupy(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
     """A module with what her2fast asks of CuPy; streams and memory of the device."""
     cupy: Any = types.ModuleType("cupy")
     current = [0]
+    FakeCupyArray.current = current
 
     @contextlib.contextmanager
     def device(index: int) -> Iterator[None]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fake_cuda
@@ -21,6 +21,7 @@ from her2fast import _core
 from her2fast.errors import ArrayError, DeviceError
 from her2fast.kernels import (
     constraint_select,
+    device_arrays,
     focus,
     stain_unmix,
     tissue_mask,
@@ -56,12 +57,14 @@ RGB = np.random.default_rng(6).integers(0, 256, (40, 50, 3), np.uint8)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     cuda = FakeCuda(count=2)
+    device_arrays._device_count.cache_clear()
     monkeypatch.setattr(_core, "cuda", cuda)
     monkeypatch.setitem(sys.modules, "torch", fake_cuda.fake_torch({0: 0, 1: 7001}))
     monkeypatch.setitem(sys.modules, "cupy", fake_cuda.fake_cupy({0: 0, 1: 7002}))
-    return cuda
+    yield cuda
+    device_arrays._device_count.cache_clear()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -162,7 +165,7 @@ def test_tiles_of_masks_on_a_gpu(gpu: FakeCuda, kind: str, seed: int) -> None:
         with pytest.raises(ArrayError, match="array of torch or CuPy"):
             call.run(**{name: hold(array) for name, array in given_.items()})
         given_["nuclei"] = None
-    held = {k: None if v is None else hold(v) for k, v in given_.items()}
+    held = {k: None if v is None else hold(v, device=1) for k, v in given_.items()}
     gpu.calls.clear()
     got = call.run(**held)
     assert gpu.named("membrane_label")[0][0] == given_["mask"].ctypes.data
@@ -382,6 +385,17 @@ def test_a_device_array_frees_its_memory_once_and_keeps_what_it_reads(
     assert gpu.named("release") == [(pointer,)]
 
 
+def test_outputs_of_one_call_do_not_hold_each_other(gpu: FakeCuda) -> None:
+    call = DeviceCall("tumor_count", None, Described(MASK))
+    first, pointer = call.empty((4,), np.uint8)
+    second, _ = call.empty((4,), np.uint8)
+    assert first.__cuda_array_interface__["data"][0] == pointer
+    del first
+    gc.collect()
+    assert gpu.named("release") == [(pointer,)]
+    del second
+
+
 def owners(mask: Exported) -> int:
     gc.collect()  # `ndarray.ctypes` leaves a cycle
     return sys.getrefcount(mask.array)
@@ -433,7 +447,9 @@ def test_outputs_go_into_the_next_kernel(gpu: FakeCuda) -> None:
 
 def test_one_gpu_needs_no_name(gpu: FakeCuda) -> None:
     gpu.count = 1
-    assert fake_cuda.host(count(NoDevice())).tobytes() == count(MASK).tobytes()
+    for _ in range(3):
+        assert fake_cuda.host(count(NoDevice())).tobytes() == count(MASK).tobytes()
+    assert len(gpu.named("devices")) == 1
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i4", "f4", "f8", "b1"])

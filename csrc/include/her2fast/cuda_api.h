@@ -5,8 +5,9 @@
  * is contiguous, in C order, and need not be aligned beyond its element. Work is queued
  * on `stream` (a cudaStream_t; null is the default stream) of the GPU that holds the
  * pointers and nothing here waits for it, but for `synchronize`, `copy` from or to
- * pageable host memory, and what allocates or frees. Arguments in host memory may be
- * reused as soon as a call returns; device memory must live until the stream has passed.
+ * pageable host memory, and what allocates or frees. Arguments in pageable host memory
+ * may be reused as soon as a call returns; pinned host memory (`allocate_pinned`, or that
+ * of other libraries) and device memory must stay as they are until the stream has passed.
  * Scratch is the caller's: any content, not kept between calls, aligned to 256 bytes.
  *
  * Every function returns a HER2_CUDA_ status and, where it is not HER2_CUDA_OK, fills

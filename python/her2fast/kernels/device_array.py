@@ -50,6 +50,8 @@ class DeviceArray:
     dtype : numpy.dtype
     device : int
         Number of the GPU.
+    pointer : int
+        Address on the GPU; 0 of an array without elements.
     stream : int
         Where the kernel that writes it was queued.
     """
@@ -70,14 +72,14 @@ class DeviceArray:
         self.device = device
         self.stream = stream
         self._memory = memory
-        self._pointer = pointer
+        self.pointer = pointer
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self._pointer, False),
+            "data": (self.pointer, False),
             "strides": self.strides,
             "version": 3,
             "stream": self.stream,
@@ -103,7 +105,7 @@ class DeviceArray:
         if consumer not in (NO_SYNC, self.stream):
             _core.cuda.synchronize(self.stream)
         return _core.make_dlpack(
-            self._pointer,
+            self.pointer,
             self.shape,
             [step // self.dtype.itemsize for step in self.strides],
             self.dtype.str,
@@ -118,7 +120,7 @@ class DeviceArray:
         last = self.shape[-1] * self.dtype.itemsize // kind.itemsize
         return DeviceArray(
             self._memory,
-            self._pointer,
+            self.pointer,
             (*self.shape[:-1], last),
             kind,
             self.device,
@@ -131,7 +133,7 @@ class DeviceArray:
         shape = (self.shape[0], count or 0)[:axes]
         return DeviceArray(
             self._memory,
-            self._pointer + first * self.strides[1] if self._pointer else 0,
+            self.pointer + first * self.strides[1] if self.pointer else 0,
             shape,
             self.dtype,
             self.device,
