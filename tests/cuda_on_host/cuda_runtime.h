@@ -7,7 +7,7 @@
 /// indexing, bounds (with AddressSanitizer) and most missing barriers show; races between
 /// warps that need true concurrency, memory order and speed do not. Device memory and
 /// shared arrays start as 0xA5 bytes; a pointer that `cudaMalloc` did not give is host
-/// memory.
+/// memory. There are two GPUs, and memory of one is refused where the other is current.
 #pragma once
 
 #include <algorithm>

@@ -56,21 +56,18 @@ class FakeCuda(types.SimpleNamespace):
         self.calls.append(("devices",))
         return [{"name": "a stand-in"}] * self.count
 
-    def use_device(self, device: int) -> None:
-        self.calls.append(("use_device", device))
-
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int, device: int) -> int:
         block = np.full(size, 0x5A, np.uint8)
         self.memory[block.ctypes.data] = block
-        self.calls.append(("allocate", size))
+        self.calls.append(("allocate", size, device))
         return block.ctypes.data
 
     def release(self, pointer: int) -> None:
         del self.memory[pointer]
         self.calls.append(("release", pointer))
 
-    def synchronize(self, stream: int = 0) -> None:
-        self.calls.append(("synchronize", stream))
+    def synchronize(self, stream: int, device: int) -> None:
+        self.calls.append(("synchronize", stream, device))
 
     def tumor_count(self, mask, n, height, width, patch, stride, out, stream) -> None:
         self.calls.append(("tumor_count", mask, out, stream))
@@ -96,7 +93,10 @@ class FakeCuda(types.SimpleNamespace):
         self.calls.append(("copy", from_, stream))
         ctypes.memmove(to, from_, size)
 
-    def constraint_select_scratch_bytes(self, patches: int, slides: int) -> int:
+    def constraint_select_scratch_bytes(
+        self, patches: int, slides: int, device: int
+    ) -> int:
+        self.calls.append(("scratch_bytes", device))
         return 1000 + patches
 
     def constraint_select(
@@ -145,7 +145,10 @@ class FakeCuda(types.SimpleNamespace):
             ]
         )
 
-    def membrane_label_scratch_bytes(self, n: int, height: int, width: int) -> int:
+    def membrane_label_scratch_bytes(
+        self, n: int, height: int, width: int, device: int
+    ) -> int:
+        self.calls.append(("scratch_bytes", device))
         return 64 + n * height * width
 
     def membrane_label(
@@ -170,7 +173,12 @@ class FakeCuda(types.SimpleNamespace):
             at(density, (height, width), np.uint8) if density else None,
             None if points is None else points[:, 1:].copy(),
         )
-        return types.SimpleNamespace(tiles=lambda: [tile])
+
+        def tiles(device: int) -> list[Any]:
+            self.calls.append(("tiles", device))
+            return [tile]
+
+        return types.SimpleNamespace(tiles=tiles)
 
 
 class FakeTensor:

@@ -29,8 +29,7 @@ class DeviceMemory:
         # A GPU gives no memory of no bytes, and the interface wants 0 for its address.
         self.pointer = 0
         if size:
-            _core.cuda.use_device(device)
-            self.pointer = _core.cuda.allocate(size)
+            self.pointer = _core.cuda.allocate(size, device)
             freed = weakref.finalize(self, _core.cuda.release, self.pointer)
             freed.atexit = False  # the process ends, and with it its memory
 
@@ -103,7 +102,7 @@ class DeviceArray:
             raise BufferError("need a stream other than 0, which may mean two of them")
         consumer = LEGACY_STREAM if stream is None else stream
         if consumer not in (NO_SYNC, self.stream):
-            _core.cuda.synchronize(self.stream)
+            _core.cuda.synchronize(self.stream, self.device)
         return _core.make_dlpack(
             self.pointer,
             self.shape,

@@ -269,7 +269,7 @@ class _Foreign:
         # None asks for nothing; another stream than ours has to be waited for.
         other = told.get("stream")
         if other is not None and other != self._stream:
-            _core.cuda.synchronize(other)
+            _core.cuda.synchronize(other, self.device)
         dtype = np.dtype(told["typestr"])
         shape = tuple(told["shape"])
         _check_layout(_is_contiguous(shape, told.get("strides"), dtype), name)
