@@ -69,10 +69,11 @@ void tissue_mask(Address rgb, std::int64_t n, std::int64_t height, std::int64_t 
             height, width, white.data(), at<std::uint8_t>(out), at<void>(stream));
 }
 
-std::uint64_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t slides) {
+std::uint64_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t slides,
+                                              std::int32_t device) {
   std::uint64_t bytes = 0;
-  call_cuda("constraint_select", cuda_table().constraint_select_scratch_bytes, patches,
-            slides, &bytes);
+  call_cuda("constraint_select", cuda_table().constraint_select_scratch_bytes, device,
+            patches, slides, &bytes);
   return bytes;
 }
 
@@ -112,10 +113,10 @@ struct MembraneBatch {
 };
 
 std::uint64_t membrane_label_scratch_bytes(std::int64_t n, std::int64_t height,
-                                           std::int64_t width) {
+                                           std::int64_t width, std::int32_t device) {
   std::uint64_t bytes = 0;
-  call_cuda("membrane_label", cuda_table().membrane_label_scratch_bytes, n, height, width,
-            &bytes);
+  call_cuda("membrane_label", cuda_table().membrane_label_scratch_bytes, device, n,
+            height, width, &bytes);
   return bytes;
 }
 
@@ -131,9 +132,9 @@ MembraneBatch membrane_label(Address mask, Address density, std::int64_t n,
   return out;
 }
 
-std::vector<MembraneTile> tiles(const MembraneBatch& batch) {
+std::vector<MembraneTile> tiles(const MembraneBatch& batch, std::int32_t device) {
   return membrane_tiles(cuda_table(), batch.results, batch.n, batch.height, batch.width,
-                        batch.has_density, at<void>(batch.stream));
+                        batch.has_density, device, at<void>(batch.stream));
 }
 
 }  // namespace
@@ -144,19 +145,13 @@ void bind_cuda(py::module_& parent) {
   m.def("set_library", &set_cuda_library, "path"_a);
   m.def("devices", &devices);
   m.def(
-      "use_device",
-      [](std::int32_t device) {
-        call_cuda("use_device", cuda_table().use_device, device);
-      },
-      "device"_a);
-  m.def(
       "allocate",
-      [](std::uint64_t bytes) {
+      [](std::uint64_t bytes, std::int32_t device) {
         void* memory = nullptr;
-        call_cuda("allocate", cuda_table().allocate, bytes, &memory);
+        call_cuda("allocate", cuda_table().allocate, device, bytes, &memory);
         return reinterpret_cast<Address>(memory);
       },
-      "bytes"_a, unlocked);
+      "bytes"_a, "device"_a = 0, unlocked);
   m.def(
       "release",
       [](Address memory) {
@@ -176,10 +171,10 @@ void bind_cuda(py::module_& parent) {
   m.attr("WITHIN") = static_cast<int>(HER2_CUDA_WITHIN);
   m.def(
       "synchronize",
-      [](Address stream) {
-        call_cuda("synchronize", cuda_table().synchronize, at<void>(stream));
+      [](Address stream, std::int32_t device) {
+        call_cuda("synchronize", cuda_table().synchronize, device, at<void>(stream));
       },
-      "stream"_a = 0, unlocked);
+      "stream"_a = 0, "device"_a = 0, unlocked);
   m.def("normalize_batch", &normalize_batch, "rgb"_a, "n"_a, "height"_a, "width"_a,
         "mean"_a, "std"_a, "half"_a, "out"_a, "stream"_a, unlocked);
   m.def("tumor_count", &tumor_count, "mask"_a, "n"_a, "height"_a, "width"_a, "patch_px"_a,
@@ -190,14 +185,15 @@ void bind_cuda(py::module_& parent) {
         "out"_a, "stream"_a, unlocked);
   m.attr("SLIDE_WORDS") = sizeof(Her2SlideConstraints) / sizeof(std::int64_t);
   m.def("constraint_select_scratch_bytes", &constraint_select_scratch_bytes, "patches"_a,
-        "slides"_a);
+        "slides"_a, "device"_a = 0);
   m.def("constraint_select", &constraint_select, "logits"_a, "tumor_px"_a,
         "offsets"_a.noconvert(), "labels"_a.noconvert(), "limits"_a, "neighbors"_a,
         "action"_a, "class_id"_a, "admissible"_a, "slides"_a, "fault"_a, "scratch"_a,
         "scratch_bytes"_a, "stream"_a);
-  py::class_<MembraneBatch>(m, "MembraneBatch").def("tiles", &tiles, unlocked);
+  py::class_<MembraneBatch>(m, "MembraneBatch")
+      .def("tiles", &tiles, "device"_a = 0, unlocked);
   m.def("membrane_label_scratch_bytes", &membrane_label_scratch_bytes, "n"_a, "height"_a,
-        "width"_a);
+        "width"_a, "device"_a = 0);
   m.def("membrane_label", &membrane_label, "mask"_a, "density"_a, "n"_a, "height"_a,
         "width"_a, "nuclei"_a, "nuclei_count"_a, "scratch"_a, "scratch_bytes"_a,
         "stream"_a, unlocked);

@@ -156,11 +156,12 @@ py::object export_as(const char* name, std::uintptr_t pointer,
   return py::reinterpret_steal<py::object>(capsule);
 }
 
-/// `strides` in elements, as DLPack has them.
-py::object make_capsule(std::uintptr_t pointer, std::vector<std::int64_t> shape,
-                        std::vector<std::int64_t> strides, const std::string& typestr,
-                        std::pair<int, int> device, const py::object& owner,
-                        bool versioned) {
+}  // namespace
+
+py::object make_dlpack(std::uintptr_t pointer, std::vector<std::int64_t> shape,
+                       std::vector<std::int64_t> strides, const std::string& typestr,
+                       std::pair<int, int> device, const py::object& owner,
+                       bool versioned) {
   if (shape.size() != strides.size()) {
     throw std::invalid_argument("need a stride for each of " +
                                 std::to_string(shape.size()) + " dimensions, got " +
@@ -178,8 +179,6 @@ py::object make_capsule(std::uintptr_t pointer, std::vector<std::int64_t> shape,
   }
   throw std::invalid_argument("need integers, floats or bool, got " + typestr);
 }
-
-}  // namespace
 
 void bind_dlpack(py::module_& m) {
   py::class_<DlpackView>(m, "DlpackView")
@@ -217,7 +216,7 @@ void bind_dlpack(py::module_& m) {
         return self.versioned && (self.versioned->flags & kReadOnly) != 0;
       });
   m.def("read_dlpack", &read_capsule, "capsule"_a);
-  m.def("make_dlpack", &make_capsule, "pointer"_a, "shape"_a, "strides"_a, "typestr"_a,
+  m.def("make_dlpack", &make_dlpack, "pointer"_a, "shape"_a, "strides"_a, "typestr"_a,
         "device"_a, "owner"_a, "versioned"_a);
 }
 

@@ -150,6 +150,20 @@ py::array batch_rgb(const std::shared_ptr<Session>& session, const Batch& batch)
   return array;
 }
 
+/// NumPy exports read-only pixels only to consumers that pass `max_version`. Older ones
+/// (torch) do not, and the capsule that they know cannot say so.
+py::object batch_dlpack(const py::array& rgb, const py::kwargs& options) {
+  for (const auto& option : options) {
+    if (!option.second.is_none()) return rgb.attr("__dlpack__")(**options);
+  }
+  const std::vector<std::int64_t> shape(rgb.shape(), rgb.shape() + rgb.ndim());
+  std::vector<std::int64_t> strides(rgb.strides(), rgb.strides() + rgb.ndim());
+  for (std::int64_t& step : strides) step /= rgb.itemsize();
+  constexpr std::pair<int, int> kHost{1, 0};
+  return make_dlpack(reinterpret_cast<std::uintptr_t>(rgb.data()), shape, strides, "|u1",
+                     kHost, rgb, false);
+}
+
 struct PyBatch {
   Batch batch;
   py::array rgb;
@@ -316,7 +330,7 @@ void bind_patch_session(py::module_& m) {
       .def_readonly("rgb", &PyBatch::rgb)
       .def("__dlpack__",
            [](const PyBatch& self, const py::kwargs& options) -> py::object {
-             return self.rgb.attr("__dlpack__")(**options);
+             return batch_dlpack(self.rgb, options);
            })
       .def("__dlpack_device__", [](const PyBatch& self) -> py::object {
         return self.rgb.attr("__dlpack_device__")();
@@ -387,8 +401,10 @@ void bind_patch_session(py::module_& m) {
           [](PatchSession& self, std::int64_t id, const Array<float>& output) {
             const float* data = output.data();
             const auto count = static_cast<std::size_t>(output.size());
+            std::optional<std::size_t> rows;  // a flat output has none
+            if (output.ndim() > 1) rows = static_cast<std::size_t>(output.shape(0));
             py::gil_scoped_release unlocked;
-            self.session->put(id, data, count);
+            self.session->put(id, data, count, rows);
           },
           "id"_a, "output"_a.noconvert())
       .def("progress",

@@ -6,9 +6,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "her2fast/bootstrap.h"
 #include "her2fast/flip.h"
@@ -66,6 +69,13 @@ pybind11::dict guideline_to_dict(const GuidelineDecision& decision);
 pybind11::dict flip_to_dict(const FlipCertificate& flip);
 pybind11::dict bootstrap_to_dict(const Bootstrap& bootstrap);
 pybind11::dict islands_to_dict(const IslandFinding& finding);
+
+/// A DLPack capsule of memory that `owner` keeps; `strides` in elements, `device` as
+/// DLPack's (type, number).
+pybind11::object make_dlpack(std::uintptr_t pointer, std::vector<std::int64_t> shape,
+                             std::vector<std::int64_t> strides,
+                             const std::string& typestr, std::pair<int, int> device,
+                             const pybind11::object& owner, bool versioned);
 
 void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);

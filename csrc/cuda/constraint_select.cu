@@ -323,11 +323,14 @@ std::int32_t check_tables(std::int64_t patches, std::int64_t slides,
 
 }  // namespace
 
-std::int32_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t slides,
-                                             std::uint64_t* bytes, Her2CudaError* error) {
+std::int32_t constraint_select_scratch_bytes(std::int32_t device, std::int64_t patches,
+                                             std::int64_t slides, std::uint64_t* bytes,
+                                             Her2CudaError* error) {
   if (patches < 0 || slides < 0) {
     return fail(error, HER2_CUDA_BAD_ARGUMENT, "need patches and slides of at least 0");
   }
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   const Scratch s(nullptr, patches, slides);
   *bytes = s.bytes;
   return status_of(s.result, error);
@@ -349,6 +352,8 @@ std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_p
     return fail(error, HER2_CUDA_BAD_ARGUMENT, "need admissible of 0 to 2, got %d",
                 static_cast<int>(admissible));
   }
+  const OnDevice device({fault, scratch}, error);
+  if (device.status() != HER2_CUDA_OK) return device.status();
   const Scratch s(scratch, patches, slides);
   if (s.result != cudaSuccess) return status_of(s.result, error);
   if (scratch_bytes < s.bytes) {
@@ -356,8 +361,6 @@ std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_p
                 static_cast<unsigned long long>(s.bytes),
                 static_cast<unsigned long long>(scratch_bytes));
   }
-  const OnDevice device({fault, scratch}, error);
-  if (device.status() != HER2_CUDA_OK) return device.status();
   auto* const queue = static_cast<cudaStream_t>(stream);
   cudaError_t result = cudaMemsetAsync(fault, 0xff, sizeof *fault, queue);
   if (result == cudaSuccess && slides > 0) {

@@ -26,8 +26,9 @@ std::int32_t tissue_mask(const std::uint8_t* rgb, std::int64_t n, std::int64_t h
                          std::int64_t width, const std::uint8_t* white, std::uint8_t* out,
                          void* stream, Her2CudaError* error);
 
-std::int32_t constraint_select_scratch_bytes(std::int64_t patches, std::int64_t slides,
-                                             std::uint64_t* bytes, Her2CudaError* error);
+std::int32_t constraint_select_scratch_bytes(std::int32_t device, std::int64_t patches,
+                                             std::int64_t slides, std::uint64_t* bytes,
+                                             Her2CudaError* error);
 
 std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_px,
                                std::int64_t patches, const std::int64_t* offsets,
@@ -39,9 +40,9 @@ std::int32_t constraint_select(const float* logits, const std::uint32_t* tumor_p
                                void* scratch, std::uint64_t scratch_bytes, void* stream,
                                Her2CudaError* error);
 
-std::int32_t membrane_label_scratch_bytes(std::int64_t n, std::int64_t height,
-                                          std::int64_t width, std::uint64_t* bytes,
-                                          Her2CudaError* error);
+std::int32_t membrane_label_scratch_bytes(std::int32_t device, std::int64_t n,
+                                          std::int64_t height, std::int64_t width,
+                                          std::uint64_t* bytes, Her2CudaError* error);
 
 std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* density,
                             std::int64_t n, std::int64_t height, std::int64_t width,

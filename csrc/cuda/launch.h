@@ -57,12 +57,17 @@ inline std::int32_t status_of(cudaError_t result, Her2CudaError* error) {
       status = HER2_CUDA_OUT_OF_MEMORY;
       break;
     case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorLaunchOutOfResources:
       status = HER2_CUDA_BAD_ARGUMENT;
       break;
+    case cudaErrorInitializationError:
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
     case cudaErrorStubLibrary:
     case cudaErrorCompatNotSupportedOnDevice:
       status = HER2_CUDA_NO_DEVICE;
@@ -76,10 +81,12 @@ inline std::int32_t status_of(cudaError_t result, Her2CudaError* error) {
               cudaGetErrorName(result));
 }
 
-/// Makes the GPU of the pointers the calling thread's for one call. All must lie in
-/// device memory of the same GPU: a host pointer would be a fault that ends the context.
+/// Makes a GPU the calling thread's for one call: the one named, or that of the pointers.
+/// All must lie in device memory of the same GPU: a host pointer would be a fault that
+/// ends the context.
 class OnDevice {
  public:
+  OnDevice(std::int32_t device, Her2CudaError* error) { use(device, error); }
   OnDevice(std::initializer_list<const void*> pointers, Her2CudaError* error) {
     int device = -1;
     for (const void* pointer : pointers) {
@@ -96,10 +103,7 @@ class OnDevice {
       }
       device = attributes.device;
     }
-    status_ = status_of(cudaGetDevice(&before_), error);
-    if (status_ != HER2_CUDA_OK || before_ == device) return;
-    status_ = status_of(cudaSetDevice(device), error);
-    changed_ = status_ == HER2_CUDA_OK;
+    use(device, error);
   }
   ~OnDevice() {
     if (changed_) static_cast<void>(cudaSetDevice(before_));
@@ -110,6 +114,13 @@ class OnDevice {
   std::int32_t status() const { return status_; }
 
  private:
+  void use(int device, Her2CudaError* error) {
+    status_ = status_of(cudaGetDevice(&before_), error);
+    if (status_ != HER2_CUDA_OK || before_ == device) return;
+    status_ = status_of(cudaSetDevice(device), error);
+    changed_ = status_ == HER2_CUDA_OK;
+  }
+
   int before_ = 0;
   bool changed_ = false;
   std::int32_t status_ = HER2_CUDA_OK;

@@ -30,28 +30,26 @@ std::int32_t describe_device(std::int32_t device, Her2CudaDevice* out,
   out->memory_bytes = properties.totalGlobalMem;
   static_cast<void>(cudaDriverGetVersion(&out->driver));
   static_cast<void>(cudaRuntimeGetVersion(&out->runtime));
-  int before = 0;
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   std::size_t free = 0, total = 0;
-  status = status_of(cudaGetDevice(&before), error);
-  if (status != HER2_CUDA_OK) return status;
-  status = status_of(cudaSetDevice(device), error);
-  if (status != HER2_CUDA_OK) return status;
   status = status_of(cudaMemGetInfo(&free, &total), error);
-  static_cast<void>(cudaSetDevice(before));
   out->free_bytes = free;
   return status;
 }
 
-std::int32_t use_device(std::int32_t device, Her2CudaError* error) {
-  return status_of(cudaSetDevice(device), error);
-}
-
-std::int32_t allocate(std::uint64_t bytes, void** out, Her2CudaError* error) {
+std::int32_t allocate(std::int32_t device, std::uint64_t bytes, void** out,
+                      Her2CudaError* error) {
   *out = nullptr;
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   return status_of(cudaMalloc(out, std::max<std::uint64_t>(bytes, 1)), error);
 }
 
 std::int32_t release(void* memory, Her2CudaError* error) {
+  if (memory == nullptr) return HER2_CUDA_OK;
+  const OnDevice on({memory}, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   return status_of(cudaFree(memory), error);
 }
 
@@ -82,11 +80,19 @@ std::int32_t copy(void* to, const void* from, std::uint64_t bytes, std::int32_t 
                   static_cast<int>(kind));
   }
   if (bytes == 0) return HER2_CUDA_OK;
+  // A default stream is that of the current GPU, so the GPU of the memory has to be it.
+  const OnDevice on(
+      {kind == HER2_CUDA_TO_HOST ? from : to, kind == HER2_CUDA_TO_DEVICE ? to : from},
+      error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   return status_of(
       cudaMemcpyAsync(to, from, bytes, way, static_cast<cudaStream_t>(stream)), error);
 }
 
-std::int32_t create_stream(void** out, Her2CudaError* error) {
+std::int32_t create_stream(std::int32_t device, void** out, Her2CudaError* error) {
+  *out = nullptr;
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   cudaStream_t stream = nullptr;
   const std::int32_t status =
       status_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), error);
@@ -98,7 +104,9 @@ std::int32_t destroy_stream(void* stream, Her2CudaError* error) {
   return status_of(cudaStreamDestroy(static_cast<cudaStream_t>(stream)), error);
 }
 
-std::int32_t synchronize(void* stream, Her2CudaError* error) {
+std::int32_t synchronize(std::int32_t device, void* stream, Her2CudaError* error) {
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   return status_of(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), error);
 }
 
@@ -108,7 +116,6 @@ constexpr Her2CudaTable kTable{
     0,
     count_devices,
     describe_device,
-    use_device,
     allocate,
     release,
     allocate_pinned,

@@ -333,11 +333,13 @@ std::int32_t check_sizes(std::int64_t n, std::int64_t height, std::int64_t width
 
 }  // namespace
 
-std::int32_t membrane_label_scratch_bytes(std::int64_t n, std::int64_t height,
-                                          std::int64_t width, std::uint64_t* bytes,
-                                          Her2CudaError* error) {
+std::int32_t membrane_label_scratch_bytes(std::int32_t device, std::int64_t n,
+                                          std::int64_t height, std::int64_t width,
+                                          std::uint64_t* bytes, Her2CudaError* error) {
   const std::int32_t sizes = check_sizes(n, height, width, error);
   if (sizes != HER2_CUDA_OK) return sizes;
+  const OnDevice on(device, error);
+  if (on.status() != HER2_CUDA_OK) return on.status();
   const Scratch s(nullptr, n, height, width);
   *bytes = s.bytes;
   return status_of(s.result, error);
@@ -351,6 +353,12 @@ std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* densit
                             Her2CudaError* error) {
   const std::int32_t sizes = check_sizes(n, height, width, error);
   if (sizes != HER2_CUDA_OK) return sizes;
+  const OnDevice device(
+      {mask, density == nullptr ? mask : density,
+       nuclei_count <= 0 || nuclei == nullptr ? static_cast<const void*>(mask) : nuclei,
+       scratch},
+      error);
+  if (device.status() != HER2_CUDA_OK) return device.status();
   const Scratch s(scratch, n, height, width);
   if (s.result != cudaSuccess) return status_of(s.result, error);
   if (scratch_bytes < s.bytes || nuclei_count < 0 ||
@@ -361,11 +369,6 @@ std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* densit
                 static_cast<unsigned long long>(scratch_bytes),
                 static_cast<long long>(nuclei_count));
   }
-  const OnDevice device(
-      {mask, density == nullptr ? mask : density,
-       nuclei_count == 0 ? static_cast<const void*>(mask) : nuclei, scratch},
-      error);
-  if (device.status() != HER2_CUDA_OK) return device.status();
   const Batch b{mask,
                 density,
                 n,

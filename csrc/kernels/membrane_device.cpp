@@ -151,14 +151,14 @@ std::vector<MembraneTile> membrane_tiles(const Her2CudaTable& cuda,
                                          const Her2MembraneResults& results,
                                          std::int64_t n, std::int64_t height,
                                          std::int64_t width, bool has_density,
-                                         void* stream) {
+                                         std::int32_t device, void* stream) {
   HostResults host;
   std::vector<std::int32_t> counts;
   const std::int64_t around = 2 * (height + width);
   fetch(cuda, results.first_component, n + 1, host.first_component, stream);
   fetch(cuda, results.sides, n * around, host.sides, stream);
   fetch(cuda, results.counts, 2, counts, stream);
-  call_cuda("membrane_label", cuda.synchronize, stream);
+  call_cuda("membrane_label", cuda.synchronize, device, stream);
   if (counts[1] != 0) {
     throw std::invalid_argument("need nuclei within tiles of " + std::to_string(width) +
                                 " x " + std::to_string(height) + " pixels, got " +
@@ -166,7 +166,7 @@ std::vector<MembraneTile> membrane_tiles(const Her2CudaTable& cuda,
   }
   fetch(cuda, results.components, host.first_component.back(), host.components, stream);
   if (has_density) fetch(cuda, results.densities, counts[0], host.densities, stream);
-  call_cuda("membrane_label", cuda.synchronize, stream);
+  call_cuda("membrane_label", cuda.synchronize, device, stream);
   std::vector<MembraneTile> out;
   for (std::int64_t t = 0; t < n; ++t) {
     const auto tile = static_cast<std::size_t>(t);

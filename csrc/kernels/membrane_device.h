@@ -9,13 +9,13 @@
 
 namespace her2fast {
 
-/// Copies the results of a batch, waits for the stream and makes one tile of each mask:
-/// those of membrane_label on the CPU.
+/// Copies the results of a batch, waits for the device's stream and makes one tile of
+/// each mask: those of membrane_label on the CPU.
 /// @throws std::invalid_argument  a nucleus lay outside. What check_cuda throws.
 std::vector<MembraneTile> membrane_tiles(const Her2CudaTable& cuda,
                                          const Her2MembraneResults& results,
                                          std::int64_t n, std::int64_t height,
                                          std::int64_t width, bool has_density,
-                                         void* stream);
+                                         std::int32_t device, void* stream);
 
 }  // namespace her2fast

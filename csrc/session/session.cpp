@@ -355,7 +355,8 @@ std::optional<Batch> Session::next_batch(bool wait) {
   return batch;
 }
 
-void Session::put(std::int64_t batch_id, const float* output, std::size_t count) {
+void Session::put(std::int64_t batch_id, const float* output, std::size_t count,
+                  std::optional<std::size_t> rows) {
   Impl& s = *impl_;
   std::unique_lock<std::mutex> lock(s.mutex);
   s.throw_if_failed();
@@ -367,11 +368,13 @@ void Session::put(std::int64_t batch_id, const float* output, std::size_t count)
   }
   Impl::Lane& lane = s.lanes[model];
   const auto outputs = static_cast<std::size_t>(lane.slot.outputs);
-  if (count != outputs * static_cast<std::size_t>(lane.slot.batch)) {
-    s.set_error(Code::kModelShape, "model " + lane.slot.name + ": need " +
-                                       std::to_string(lane.slot.batch) + " x " +
-                                       std::to_string(outputs) + " outputs, got " +
-                                       std::to_string(count) + " in all");
+  const auto batch = static_cast<std::size_t>(lane.slot.batch);
+  if (count != outputs * batch || rows.value_or(batch) != batch) {
+    s.set_error(Code::kModelShape,
+                "model " + lane.slot.name + ": need " + std::to_string(lane.slot.batch) +
+                    " x " + std::to_string(outputs) + " outputs, got " +
+                    std::to_string(count) + " in all" +
+                    (rows ? ", " + std::to_string(*rows) + " along the first axis" : ""));
     throw *s.error;
   }
   const std::shared_ptr<BatchBuffer> buffer = std::move(lane.out.at(batch_id));

@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -29,22 +30,29 @@ const Her2CudaTable& table() {
   return cuda_table();
 }
 
-void set_order(int order) {
+/// A function of the stand-in itself.
+template <typename Function>
+Function* on_host(const char* name) {
   static_cast<void>(table());
   void* handle = dlopen(CUDA_ON_HOST, RTLD_NOW | RTLD_NOLOAD);
-  ASSERT_NE(handle, nullptr);
-  reinterpret_cast<void (*)(int)>(dlsym(handle, "her2_cuda_on_host_order"))(order);
+  if (handle == nullptr) throw std::runtime_error("the stand-in is not open");
+  auto* const found = reinterpret_cast<Function*>(dlsym(handle, name));
   dlclose(handle);
+  return found;
 }
+
+void set_order(int order) { on_host<void(int)>("her2_cuda_on_host_order")(order); }
 
 /// An array on the "device"; as long as asked, so that a sanitizer sees its ends.
 template <typename T>
 class OnDevice {
  public:
-  explicit OnDevice(std::size_t count) : count_(count) {
-    call_cuda("allocate", table().allocate, std::uint64_t{count * sizeof(T)}, &memory_);
+  explicit OnDevice(std::size_t count, std::int32_t device = 0) : count_(count) {
+    call_cuda("allocate", table().allocate, device, std::uint64_t{count * sizeof(T)},
+              &memory_);
   }
-  explicit OnDevice(const std::vector<T>& values) : OnDevice(values.size()) {
+  explicit OnDevice(const std::vector<T>& values, std::int32_t device = 0)
+      : OnDevice(values.size(), device) {
     call_cuda("copy", table().copy, memory_, static_cast<const void*>(values.data()),
               std::uint64_t{count_ * sizeof(T)}, std::int32_t{HER2_CUDA_TO_DEVICE},
               static_cast<void*>(nullptr));
@@ -77,6 +85,7 @@ Bytes random_bytes(std::size_t count, std::mt19937& random, double share = 1) {
 }
 
 void* const kStream = nullptr;
+constexpr std::int32_t kDevice = 0;
 
 class Cuda : public testing::TestWithParam<int> {
  protected:
@@ -234,23 +243,24 @@ struct Selection {
 };
 
 Selection select_on_device(const SlideTable& from, const FractionLimits& limits,
-                           Admissible admissible) {
+                           Admissible admissible, std::int32_t device = kDevice) {
   const auto patches = static_cast<std::size_t>(from.patches());
   const auto slides = static_cast<std::size_t>(from.slides());
   Her2FractionLimits plain;
   std::copy_n(limits.lower_permille.data(), 4, plain.lower_permille);
   std::copy_n(limits.upper_permille[0].data(), 16, &plain.upper_permille[0][0]);
   std::uint64_t bytes = 0;
-  call_cuda("scratch", table().constraint_select_scratch_bytes, from.patches(),
+  call_cuda("scratch", table().constraint_select_scratch_bytes, device, from.patches(),
             from.slides(), &bytes);
-  const OnDevice<float> logits(
-      std::vector<float>(from.logits.begin(), from.logits.end()));
+  const OnDevice<float> logits(std::vector<float>(from.logits.begin(), from.logits.end()),
+                               device);
   const OnDevice<std::uint32_t> px(
-      std::vector<std::uint32_t>(from.tumor_px.begin(), from.tumor_px.end()));
-  const OnDevice<std::uint8_t> action(patches), bits(patches), scratch(bytes);
-  const OnDevice<std::int8_t> class_id(patches);
-  const OnDevice<Her2SlideConstraints> out(slides);
-  const OnDevice<std::int64_t> fault(1);
+      std::vector<std::uint32_t>(from.tumor_px.begin(), from.tumor_px.end()), device);
+  const OnDevice<std::uint8_t> action(patches, device), bits(patches, device),
+      scratch(bytes, device);
+  const OnDevice<std::int8_t> class_id(patches, device);
+  const OnDevice<Her2SlideConstraints> out(slides, device);
+  const OnDevice<std::int64_t> fault(1, device);
   call_cuda("constraint_select", table().constraint_select, logits.get(), px.get(),
             from.patches(), from.offsets.data(), from.labels.data(), from.slides(),
             &plain, static_cast<std::int32_t>(admissible), action.get(), class_id.get(),
@@ -395,7 +405,8 @@ TEST_P(Cuda, MembraneLabelIsTheCpus) {
       of_tile[t].push_back(at);
     }
     std::uint64_t bytes = 0;
-    call_cuda("scratch", table().membrane_label_scratch_bytes, n, height, width, &bytes);
+    call_cuda("scratch", table().membrane_label_scratch_bytes, kDevice, n, height, width,
+              &bytes);
     const OnDevice<std::uint8_t> in(mask), densities(density), scratch(bytes);
     const OnDevice<std::int32_t> points(nuclei);
     Her2MembraneResults results;
@@ -403,8 +414,8 @@ TEST_P(Cuda, MembraneLabelIsTheCpus) {
               with_density ? densities.get() : nullptr, n, height, width, points.get(),
               static_cast<std::int64_t>(nuclei.size() / 3),
               static_cast<void*>(scratch.get()), bytes, &results, kStream);
-    const auto tiles =
-        membrane_tiles(table(), results, n, height, width, with_density, nullptr);
+    const auto tiles = membrane_tiles(table(), results, n, height, width, with_density,
+                                      kDevice, nullptr);
     ASSERT_EQ(tiles.size(), 3u);
     for (std::size_t t = 0; t < 3; ++t) {
       const MembraneTile expected = membrane_label(
@@ -455,7 +466,7 @@ TEST(CudaFaults, BadInputIsRefusedBeforeAnythingRuns) {
                                     &error));
   std::uint64_t bytes = 0;
   EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT,
-            table().membrane_label_scratch_bytes(1, 9000, 2, &bytes, &error));
+            table().membrane_label_scratch_bytes(0, 1, 9000, 2, &bytes, &error));
   EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().copy(host, in.get(), 4, 9, nullptr, &error));
 }
 
@@ -465,17 +476,79 @@ TEST(CudaFaults, ANucleusOutsideIsNamed) {
   const OnDevice<std::int32_t> nuclei(std::vector<std::int32_t>{0, 4, 0});
   std::uint64_t bytes = 0;
   const std::int64_t one = 1, side = 4;
-  call_cuda("scratch", table().membrane_label_scratch_bytes, one, side, side, &bytes);
+  call_cuda("scratch", table().membrane_label_scratch_bytes, kDevice, one, side, side,
+            &bytes);
   const OnDevice<std::uint8_t> scratch(bytes);
   Her2MembraneResults results;
   call_cuda("membrane_label", table().membrane_label, mask.get(),
             static_cast<const std::uint8_t*>(nullptr), one, side, side, nuclei.get(), one,
             static_cast<void*>(scratch.get()), bytes, &results, kStream);
-  EXPECT_THROW(membrane_tiles(table(), results, 1, 4, 4, false, nullptr),
+  EXPECT_THROW(membrane_tiles(table(), results, 1, 4, 4, false, kDevice, nullptr),
                std::invalid_argument);
   EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT,
             table().membrane_label(mask.get(), nullptr, 1, 4, 4, nullptr, 0,
                                    scratch.get(), bytes - 1, &results, nullptr, nullptr));
+}
+
+/// Everything on the second GPU while the first is the thread's, or the other way round.
+TEST_P(Cuda, TheCurrentGpuPlaysNoPart) {
+  const auto use = on_host<int(int)>("her2_cuda_on_host_use");
+  const auto waits = on_host<int(int)>("her2_cuda_on_host_waits");
+  for (const std::int32_t device : {0, 1}) {
+    const int other = 1 - device;
+    ASSERT_EQ(use(other), 0);
+    const std::int64_t one = 1, side = 16;
+    const Bytes mask = random_bytes(256, random, 0.5);
+    std::uint64_t bytes = 0;
+    call_cuda("scratch", table().membrane_label_scratch_bytes, device, one, side, side,
+              &bytes);
+    const OnDevice<std::uint8_t> in(mask, device), copy(256, device),
+        scratch(bytes, device);
+    call_cuda("copy", table().copy, static_cast<void*>(copy.get()),
+              static_cast<const void*>(in.get()), std::uint64_t{256},
+              std::int32_t{HER2_CUDA_WITHIN}, kStream);
+    EXPECT_EQ(copy.read(), mask);
+    Her2MembraneResults results;
+    call_cuda("membrane_label", table().membrane_label, in.get(),
+              static_cast<const std::uint8_t*>(nullptr), one, side, side,
+              static_cast<const std::int32_t*>(nullptr), std::int64_t{0},
+              static_cast<void*>(scratch.get()), bytes, &results, kStream);
+    const int before = waits(device), before_other = waits(other);
+    const auto tiles =
+        membrane_tiles(table(), results, 1, side, side, false, device, kStream);
+    EXPECT_EQ(waits(device), before + 2);
+    EXPECT_EQ(waits(other), before_other);
+    expect_same(membrane_label({mask.data(), side, side}, {}, {}).labels(),
+                tiles.at(0).labels());
+    const std::vector<float> logits(12, 1.0f);
+    const std::vector<std::uint32_t> px{1, 2, 3};
+    const std::vector<std::int64_t> offsets{0, 3}, labels{2};
+    const SlideTable slide{logits, px, offsets, labels};
+    const auto limits = FractionLimits::pham();
+    const Selection here = select_on_device(slide, limits, Admissible::kLower, device);
+    EXPECT_EQ(here.fault, -1);
+    Her2CudaDevice described;
+    call_cuda("devices", table().describe_device, device, &described);
+    const OnDevice<std::uint8_t> elsewhere(1, other);
+    EXPECT_EQ(
+        HER2_CUDA_BAD_ARGUMENT,  // between two GPUs, no stream orders it for both
+        table().copy(copy.get(), elsewhere.get(), 1, HER2_CUDA_WITHIN, kStream, nullptr));
+    EXPECT_EQ(use(0), other);
+  }
+}
+
+TEST(CudaFaults, ABadCallIsNoLostGpu) {
+  Her2CudaError error;
+  void* const no_stream = reinterpret_cast<void*>(std::uintptr_t{4711});
+  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().synchronize(0, no_stream, &error));
+  EXPECT_NE(std::string(error.text).find("not a stream"), std::string::npos);
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(2, kStream, &error));
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(-1, kStream, &error));
+  void* memory = &error;
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().allocate(2, 8, &memory, &error));
+  EXPECT_EQ(memory, nullptr);
+  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().release(&error, &error));
+  EXPECT_EQ(HER2_CUDA_OK, table().release(nullptr, &error));
 }
 
 TEST(CudaFaults, ALibraryThatIsNotThereIsADeviceError) {

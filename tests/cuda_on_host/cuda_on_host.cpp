@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ucontext.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -30,6 +31,7 @@ namespace {
 constexpr std::size_t kStackBytes = std::size_t{128} << 10;
 constexpr std::size_t kSharedBytes = std::size_t{48} << 10;
 constexpr unsigned kMaxThreads = 1024;
+constexpr int kDevices = 2, kHost = -1;
 
 std::mutex launch_mutex;
 std::uint64_t serial = 0;
@@ -172,19 +174,33 @@ bool run_block(const std::vector<unsigned>& turns) {
   }
 }
 
-std::map<const char*, std::size_t>& allocations() {
-  static std::map<const char*, std::size_t> all;
+struct Allocation {
+  std::size_t bytes;
+  int device;
+};
+
+std::map<const char*, Allocation>& allocations() {
+  static std::map<const char*, Allocation> all;
   return all;
 }
 std::mutex memory_mutex;
 
-bool is_device(const void* pointer) {
+thread_local int current_device = 0;
+std::atomic<int> waits[kDevices];
+
+/// The GPU that holds it, or kHost.
+int device_of(const void* pointer) {
   const auto* at = static_cast<const char*>(pointer);
   const std::lock_guard lock(memory_mutex);
   auto next = allocations().upper_bound(at);
-  if (next == allocations().begin()) return false;
+  if (next == allocations().begin()) return kHost;
   --next;
-  return at < next->first + next->second;
+  return at < next->first + next->second.bytes ? next->second.device : kHost;
+}
+
+/// No stream is ever made here: what counts is the default ones, of the current GPU.
+bool is_stream(cudaStream_t stream) {
+  return reinterpret_cast<std::uintptr_t>(stream) <= 2;
 }
 
 cudaError_t fail(cudaError_t error, const std::string& text) {
@@ -242,7 +258,7 @@ void run(dim3 grid, dim3 block, const std::function<void()>& thread) {
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || grid.x == 0 || grid.y == 0 ||
       grid.z == 0 || grid.y > 65535 || grid.z > 65535) {
-    fail(cudaErrorInvalidValue, "a grid or block that CUDA would refuse");
+    fail(cudaErrorInvalidConfiguration, "a grid or block that CUDA would refuse");
     return;
   }
   block_size = block;
@@ -278,6 +294,15 @@ extern "C" __attribute__((visibility("default"))) void her2_cuda_on_host_order(
     int which) {
   order = which;
 }
+/// How often somebody waited for a stream of the GPU.
+extern "C" __attribute__((visibility("default"))) int her2_cuda_on_host_waits(
+    int device) {
+  return waits[device];
+}
+/// The calling thread's current GPU becomes `device`; returns what it was.
+extern "C" __attribute__((visibility("default"))) int her2_cuda_on_host_use(int device) {
+  return std::exchange(current_device, device);
+}
 
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t error) {
@@ -285,11 +310,13 @@ const char* cudaGetErrorString(cudaError_t error) {
 }
 const char* cudaGetErrorName(cudaError_t) { return "on the host"; }
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = kDevices;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
-  if (device != 0) return fail(cudaErrorInvalidDevice, "invalid device ordinal");
+  if (device < 0 || device >= kDevices) {
+    return fail(cudaErrorInvalidDevice, "invalid device ordinal");
+  }
   *out = {};
   std::snprintf(out->name, sizeof out->name, "CUDA on the host");
   out->multiProcessorCount = 2;
@@ -305,12 +332,15 @@ cudaError_t cudaDriverGetVersion(int* out) {
 }
 cudaError_t cudaRuntimeGetVersion(int* out) { return cudaDriverGetVersion(out); }
 cudaError_t cudaGetDevice(int* out) {
-  *out = 0;
+  *out = current_device;
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess
-                     : fail(cudaErrorInvalidDevice, "invalid device ordinal");
+  if (device < 0 || device >= kDevices) {
+    return fail(cudaErrorInvalidDevice, "invalid device ordinal");
+  }
+  current_device = device;
+  return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = 0;
@@ -322,7 +352,7 @@ cudaError_t cudaMalloc(void** out, std::size_t bytes) {
   if (memory == nullptr) return fail(cudaErrorMemoryAllocation, "out of memory");
   std::memset(memory, 0xA5, bytes);
   const std::lock_guard lock(memory_mutex);
-  allocations()[static_cast<char*>(memory)] = bytes;
+  allocations()[static_cast<char*>(memory)] = {bytes, current_device};
   *out = memory;
   return cudaSuccess;
 }
@@ -346,17 +376,21 @@ cudaError_t cudaFreeHost(void* memory) {
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,
-                            cudaMemcpyKind kind, cudaStream_t) {
-  const bool to_device = kind != cudaMemcpyDeviceToHost;
-  const bool from_device = kind != cudaMemcpyHostToDevice;
-  if (is_device(to) != to_device || is_device(from) != from_device) {
+                            cudaMemcpyKind kind, cudaStream_t stream) {
+  // Stricter than CUDA, where a copy on the stream of another GPU is in no order.
+  const int to_device = kind == cudaMemcpyDeviceToHost ? kHost : current_device;
+  const int from_device = kind == cudaMemcpyHostToDevice ? kHost : current_device;
+  if (device_of(to) != to_device || device_of(from) != from_device) {
     return fail(cudaErrorInvalidValue, "memory is not where the kind of copy says");
   }
+  if (!is_stream(stream)) return fail(cudaErrorInvalidResourceHandle, "not a stream");
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* at, int value, std::size_t bytes, cudaStream_t) {
-  if (!is_device(at)) return fail(cudaErrorInvalidValue, "not device memory");
+  if (device_of(at) != current_device) {
+    return fail(cudaErrorInvalidValue, "not memory of the current GPU");
+  }
   std::memset(at, value, bytes);
   return cudaSuccess;
 }
@@ -365,8 +399,14 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (!is_stream(stream)) return fail(cudaErrorInvalidResourceHandle, "not a stream");
+  ++waits[current_device];
+  return cudaSuccess;
+}
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* pointer) {
-  *out = {is_device(pointer) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered, 0};
+  const int device = device_of(pointer);
+  *out = {device == kHost ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice,
+          std::max(device, 0)};
   return cudaSuccess;
 }

@@ -7,7 +7,7 @@
 /// indexing, bounds (with AddressSanitizer) and most missing barriers show; races between
 /// warps that need true concurrency, memory order and speed do not. Device memory and
 /// shared arrays start as 0xA5 bytes; a pointer that `cudaMalloc` did not give is host
-/// memory.
+/// memory. There are two GPUs, and memory of one is refused where the other is current.
 #pragma once
 
 #include <algorithm>
@@ -37,11 +37,16 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInitializationError = 3,
+  cudaErrorInvalidConfiguration = 9,
   cudaErrorStubLibrary = 34,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorUnsupportedPtxVersion = 222,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorCompatNotSupportedOnDevice = 804,
 };

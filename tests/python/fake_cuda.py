@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,23 +53,21 @@ class FakeCuda(types.SimpleNamespace):
         return [call[1:] for call in self.calls if call[0] == name]
 
     def devices(self) -> list[dict[str, Any]]:
+        self.calls.append(("devices",))
         return [{"name": "a stand-in"}] * self.count
 
-    def use_device(self, device: int) -> None:
-        self.calls.append(("use_device", device))
-
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int, device: int) -> int:
         block = np.full(size, 0x5A, np.uint8)
         self.memory[block.ctypes.data] = block
-        self.calls.append(("allocate", size))
+        self.calls.append(("allocate", size, device))
         return block.ctypes.data
 
     def release(self, pointer: int) -> None:
         del self.memory[pointer]
         self.calls.append(("release", pointer))
 
-    def synchronize(self, stream: int = 0) -> None:
-        self.calls.append(("synchronize", stream))
+    def synchronize(self, stream: int, device: int) -> None:
+        self.calls.append(("synchronize", stream, device))
 
     def tumor_count(self, mask, n, height, width, patch, stride, out, stream) -> None:
         self.calls.append(("tumor_count", mask, out, stream))
@@ -95,7 +93,10 @@ class FakeCuda(types.SimpleNamespace):
         self.calls.append(("copy", from_, stream))
         ctypes.memmove(to, from_, size)
 
-    def constraint_select_scratch_bytes(self, patches: int, slides: int) -> int:
+    def constraint_select_scratch_bytes(
+        self, patches: int, slides: int, device: int
+    ) -> int:
+        self.calls.append(("scratch_bytes", device))
         return 1000 + patches
 
     def constraint_select(
@@ -144,7 +145,10 @@ class FakeCuda(types.SimpleNamespace):
             ]
         )
 
-    def membrane_label_scratch_bytes(self, n: int, height: int, width: int) -> int:
+    def membrane_label_scratch_bytes(
+        self, n: int, height: int, width: int, device: int
+    ) -> int:
+        self.calls.append(("scratch_bytes", device))
         return 64 + n * height * width
 
     def membrane_label(
@@ -169,7 +173,12 @@ class FakeCuda(types.SimpleNamespace):
             at(density, (height, width), np.uint8) if density else None,
             None if points is None else points[:, 1:].copy(),
         )
-        return types.SimpleNamespace(tiles=lambda: [tile])
+
+        def tiles(device: int) -> list[Any]:
+            self.calls.append(("tiles", device))
+            return [tile]
+
+        return types.SimpleNamespace(tiles=tiles)
 
 
 class FakeTensor:
@@ -222,7 +231,9 @@ def fake_torch(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
 
 
 class FakeCupyArray:
-    """A CuPy array."""
+    """A CuPy array; `current` is the device that `fake_cupy` has set."""
+
+    current: Sequence[int] = (0,)
 
     def __init__(self, array: np.ndarray, device: int = 0) -> None:
         self.array = array
@@ -241,6 +252,7 @@ class FakeCupyArray:
         return FakeCupyArray(self.array[key], self.device.id)
 
     def __setitem__(self, key: Any, values: Any) -> None:
+        assert self.current[0] == self.device.id
         self.array[key] = getattr(values, "array", values)
 
 
@@ -248,6 +260,7 @@ def fake_cupy(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
     """A module with what her2fast asks of CuPy; streams and memory of the device."""
     cupy: Any = types.ModuleType("cupy")
     current = [0]
+    FakeCupyArray.current = current
 
     @contextlib.contextmanager
     def device(index: int) -> Iterator[None]:

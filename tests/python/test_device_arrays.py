@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fake_cuda
@@ -21,6 +21,7 @@ from her2fast import _core
 from her2fast.errors import ArrayError, DeviceError
 from her2fast.kernels import (
     constraint_select,
+    device_arrays,
     focus,
     stain_unmix,
     tissue_mask,
@@ -56,12 +57,14 @@ RGB = np.random.default_rng(6).integers(0, 256, (40, 50, 3), np.uint8)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     cuda = FakeCuda(count=2)
+    device_arrays._device_count.cache_clear()
     monkeypatch.setattr(_core, "cuda", cuda)
     monkeypatch.setitem(sys.modules, "torch", fake_cuda.fake_torch({0: 0, 1: 7001}))
     monkeypatch.setitem(sys.modules, "cupy", fake_cuda.fake_cupy({0: 0, 1: 7002}))
-    return cuda
+    yield cuda
+    device_arrays._device_count.cache_clear()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -127,7 +130,9 @@ def test_selections_come_back_in_kind(gpu: FakeCuda, kind: str, seed: int) -> No
     got = constraint_select(**{**table, **big})
     ((logits, _, stream),) = gpu.named("constraint_select")
     assert logits == table["logits"].ctypes.data
-    assert gpu.named("synchronize") == [(stream,)]
+    assert gpu.named("synchronize") == [(stream, 1)]
+    assert gpu.named("scratch_bytes") == [(1,)]
+    assert {device for _, device in gpu.named("allocate")} <= {1}
     want = constraint_select(**table)
     for name, array in vars(want).items():
         out = getattr(got, name)
@@ -162,10 +167,11 @@ def test_tiles_of_masks_on_a_gpu(gpu: FakeCuda, kind: str, seed: int) -> None:
         with pytest.raises(ArrayError, match="array of torch or CuPy"):
             call.run(**{name: hold(array) for name, array in given_.items()})
         given_["nuclei"] = None
-    held = {k: None if v is None else hold(v) for k, v in given_.items()}
+    held = {k: None if v is None else hold(v, device=1) for k, v in given_.items()}
     gpu.calls.clear()
     got = call.run(**held)
     assert gpu.named("membrane_label")[0][0] == given_["mask"].ctypes.data
+    assert gpu.named("scratch_bytes") == gpu.named("tiles") == [(1,)]
     for one, other in zip(parts(got), parts(call.run(**given_)), strict=True):
         assert one.tobytes() == other.tobytes()
     bare = membrane_label(held["mask"])
@@ -194,6 +200,35 @@ def test_a_white_point_out_of_range(gpu: FakeCuda) -> None:
             run(FakeTensor(RGB), white_rgb=(255, 256, 255))
 
 
+@pytest.mark.parametrize("device", [0, 1])
+def test_a_default_stream_is_that_of_the_arrays_gpu(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, device: int
+) -> None:
+    """Each GPU's default stream has the number 1: the device tells them apart."""
+    monkeypatch.setitem(sys.modules, "torch", fake_cuda.fake_torch({0: 0, 1: 0}))
+    table = CALLS["constraint_select"].make(np.random.default_rng(3))
+    for hold in (FakeTensor, Described):
+        gpu.calls.clear()
+        big = {
+            name: hold(table[name], device=device) for name in ("logits", "tumor_px")
+        }
+        constraint_select(**{**table, **big})
+        assert gpu.named("constraint_select")[0][2] == 1
+        assert gpu.named("synchronize") == [(1, device)]
+        assert gpu.named("scratch_bytes") == [(device,)]
+    assert {place for _, place in gpu.named("allocate")} == {device}
+    gpu.calls.clear()
+    membrane_label(FakeTensor(MASK, device))
+    assert gpu.named("scratch_bytes") == gpu.named("tiles") == [(device,)]
+    out = count(Described(MASK, device=device))
+    out.__dlpack__(stream=9)
+    first = Described(MASK, 11, device)
+    other = Described(MASK, 1, device)
+    call = DeviceCall("tumor_count", None, first, other)
+    call.take(other, np.uint8, "mask")
+    assert gpu.named("synchronize") == [(1, device)] * 2
+
+
 @pytest.mark.parametrize("stream", [1, 2, 4711])
 def test_an_array_that_names_its_stream_is_worked_on_there(
     gpu: FakeCuda, stream: int
@@ -210,7 +245,7 @@ def test_an_array_on_another_stream_is_waited_for(gpu: FakeCuda) -> None:
     for array in (first, second, third):
         call.take(array, np.uint8, "array")
     assert call.stream == 11
-    assert gpu.named("synchronize") == [(12,)]
+    assert gpu.named("synchronize") == [(12, 0)]
     exported = Exported(MASK)
     DeviceCall("tumor_count", None, first, exported).take(exported, np.uint8, "mask")
     assert exported.asked == [11]
@@ -382,6 +417,17 @@ def test_a_device_array_frees_its_memory_once_and_keeps_what_it_reads(
     assert gpu.named("release") == [(pointer,)]
 
 
+def test_outputs_of_one_call_do_not_hold_each_other(gpu: FakeCuda) -> None:
+    call = DeviceCall("tumor_count", None, Described(MASK))
+    first, pointer = call.empty((4,), np.uint8)
+    second, _ = call.empty((4,), np.uint8)
+    assert first.__cuda_array_interface__["data"][0] == pointer
+    del first
+    gc.collect()
+    assert gpu.named("release") == [(pointer,)]
+    del second
+
+
 def owners(mask: Exported) -> int:
     gc.collect()  # `ndarray.ctypes` leaves a cycle
     return sys.getrefcount(mask.array)
@@ -414,7 +460,7 @@ def test_dlpack_of_a_device_array_orders_the_streams(gpu: FakeCuda) -> None:
     for stream, waits in ((5, 0), (-1, 0), (None, 1), (1, 1), (9, 1)):
         gpu.calls.clear()
         out.__dlpack__(stream=stream)
-        assert gpu.named("synchronize") == [(5,)] * waits
+        assert gpu.named("synchronize") == [(5, 0)] * waits
     with pytest.raises(BufferError, match="0"):
         out.__dlpack__(stream=0)
     with pytest.raises(BufferError, match="copy"):
@@ -433,58 +479,6 @@ def test_outputs_go_into_the_next_kernel(gpu: FakeCuda) -> None:
 
 def test_one_gpu_needs_no_name(gpu: FakeCuda) -> None:
     gpu.count = 1
-    assert fake_cuda.host(count(NoDevice())).tobytes() == count(MASK).tobytes()
-
-
-@pytest.mark.parametrize("dtype", ["u1", "i4", "f4", "f8", "b1"])
-@pytest.mark.parametrize("versioned", [False, True])
-def test_capsules_of_numpy_are_read_right(dtype: str, versioned: bool) -> None:
-    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    for part in (array, array[:, 1:, ::2], array[:0]):
-        options = {"max_version": (1, 0)} if versioned else {}
-        view = _core.read_dlpack(part.__dlpack__(**options))
-        assert view.shape == part.shape
-        assert np.dtype(view.typestr) == part.dtype
-        assert view.device == (1, 0)
-        assert not view.read_only
-        if part.size:
-            assert view.pointer == part.ctypes.data
-            assert view.strides in (None, part.strides)
-    array.flags.writeable = False
-    assert _core.read_dlpack(array.__dlpack__(max_version=(1, 0))).read_only
-
-
-@pytest.mark.parametrize("versioned", [False, True])
-def test_capsules_are_read_right_by_numpy(versioned: bool) -> None:
-    array = np.arange(6, dtype=np.uint16).reshape(2, 3)
-
-    class Holder:
-        def __dlpack__(self, **_: object) -> Any:
-            return _core.make_dlpack(
-                array.ctypes.data, [2, 2], [3, 2], "<u2", (1, 0), array, versioned
-            )
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return 1, 0
-
-    before = sys.getrefcount(array)
-    got = np.from_dlpack(Holder())
-    assert got.ctypes.data == array.ctypes.data
-    np.testing.assert_array_equal(got, array[:, ::2])
-    during = sys.getrefcount(array)
-    del got
-    assert (during, sys.getrefcount(array)) == (before + 1, before)
-
-
-def test_a_capsule_is_used_once() -> None:
-    capsule = np.zeros(3).__dlpack__()
-    _core.read_dlpack(capsule)
-    for bad in (capsule, None, 3):
-        with pytest.raises(ValueError, match="nobody has used"):
-            _core.read_dlpack(bad)
-    with pytest.raises(ValueError, match="128 bits"):
-        _core.read_dlpack(np.zeros(3, np.complex128).__dlpack__()).typestr  # noqa: B018
-    with pytest.raises(ValueError, match="integers, floats or bool"):
-        _core.make_dlpack(0, [0], [1], "S3", (1, 0), None, False)
-    with pytest.raises(ValueError, match="a stride for each of 2 dimensions, got 1"):
-        _core.make_dlpack(0, [2, 2], [1], "<u2", (1, 0), None, False)
+    for _ in range(3):
+        assert fake_cuda.host(count(NoDevice())).tobytes() == count(MASK).tobytes()
+    assert len(gpu.named("devices")) == 1

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from her2fast import _core
+from her2fast.errors import SlideError
 from reference import patch_session as reference
 
 CLASSES = ["0", "1+", "2+", "3+"]
@@ -200,7 +203,8 @@ def test_types_are_checked_at_the_border():
         _core.decide(measurement, ish="maybe")
 
 
-def test_pixels_of_a_batch_cannot_be_written() -> None:
+def one_batch() -> tuple[_core.PatchSession, _core.Batch]:
+    """A session of one tile, its pixels 120, and the segmenter's batch."""
     session = _core.PatchSession(
         (256, 256),
         (1.0, 1.0),
@@ -219,8 +223,64 @@ def test_pixels_of_a_batch_cannot_be_written() -> None:
     session.push(request.id, rgb, "ok")
     batch = session.next_batch()
     assert batch is not None
+    return session, batch
+
+
+def test_pixels_of_a_batch_cannot_be_written() -> None:
+    session, batch = one_batch()
     with pytest.raises(ValueError, match="read-only"):
         batch.rgb[0, 0, 0] = 0
     pixels = batch.rgb
     del session, batch
     assert (pixels == 120).all()  # they outlive the session
+
+
+class Unversioned:
+    """A batch for consumers that pass no version: NumPy drops what is not known."""
+
+    def __init__(self, batch: _core.Batch) -> None:
+        self.batch = batch
+
+    def __dlpack__(self) -> object:
+        return self.batch.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.batch.__dlpack_device__()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_version": None, "copy": None}])
+def test_a_consumer_without_versions_gets_the_pixels(options: dict[str, None]) -> None:
+    session, batch = one_batch()
+    view = _core.read_dlpack(batch.__dlpack__(**options))
+    assert (view.pointer, view.shape) == (batch.rgb.ctypes.data, batch.rgb.shape)
+    assert (view.strides, view.typestr) == (batch.rgb.strides, "|u1")
+    assert view.device == batch.__dlpack_device__() == (1, 0)
+
+    pixels = np.from_dlpack(Unversioned(batch))
+    assert pixels.ctypes.data == batch.rgb.ctypes.data
+    assert _core.read_dlpack(batch.__dlpack__(max_version=(1, 0))).read_only
+    del session, batch, view
+    gc.collect()
+    assert (pixels == 120).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 20), (2, 2, 5), (4, 4)])
+def test_an_output_of_another_batch_is_refused(shape: tuple[int, ...]) -> None:
+    slide = draw_slide(300, 300, 1)
+    session = open_session(
+        slide, has_segmenter=False, classify_batch=5, max_open_bytes=1 << 28
+    )
+    for r in session.wanted(10):
+        session.push(r.id, crop(slide, r.x_px, r.y_px, r.width_px, r.height_px), "ok")
+    batch = session.next_batch()
+    assert batch is not None
+    count = np.prod(shape)
+    words = f"need 5 x 4 outputs, got {count} in all, {shape[0]} along the first axis"
+    with pytest.raises(SlideError, match=words) as caught:
+        session.put(batch.id, np.zeros(shape, np.float32))
+    assert caught.value.code == "MODEL_SHAPE"
+
+
+def test_a_flat_output_has_no_axis_to_check() -> None:
+    session, batch = one_batch()
+    session.put(batch.id, np.zeros(batch.rgb[..., 0].size, np.float32))

@@ -4,10 +4,13 @@
  * Memory: every pointer is to device memory of one GPU unless it says "host"; every array
  * is contiguous, in C order, and need not be aligned beyond its element. Work is queued
  * on `stream` (a cudaStream_t; null is the default stream) of the GPU that holds the
- * pointers and nothing here waits for it, but for `synchronize`, `copy` from or to
- * pageable host memory, and what allocates or frees. Arguments in host memory may be
- * reused as soon as a call returns; device memory must live until the stream has passed.
- * Scratch is the caller's: any content, not kept between calls, aligned to 256 bytes.
+ * pointers, or of `device` where there are none; the calling thread's current GPU plays
+ * no part and stays what it was. Nothing here waits for the stream, but for
+ * `synchronize`, `copy` from or to pageable host memory, and what allocates or frees.
+ * Arguments in pageable host memory may be reused as soon as a call returns; pinned host
+ * memory (`allocate_pinned`, or that of other libraries) and device memory must stay as
+ * they are until the stream has passed. Scratch is the caller's: any content, not kept
+ * between calls, aligned to 256 bytes.
  *
  * Every function returns a HER2_CUDA_ status and, where it is not HER2_CUDA_OK, fills
  * `error` (may be null). A fault on the device is told by a later call, as CUDA does.
@@ -21,7 +24,7 @@
 extern "C" {
 #endif
 
-#define HER2_CUDA_API_VERSION 1
+#define HER2_CUDA_API_VERSION 2
 
 enum {
   HER2_CUDA_OK = 0,
@@ -90,18 +93,17 @@ typedef struct Her2CudaTable {
   /* GPUs of this machine; HER2_CUDA_NO_DEVICE without driver or GPU. */
   int32_t (*count_devices)(int32_t* count, Her2CudaError* error);
   int32_t (*describe_device)(int32_t device, Her2CudaDevice* out, Her2CudaError* error);
-  /* The GPU on which the calling thread allocates and makes streams. */
-  int32_t (*use_device)(int32_t device, Her2CudaError* error);
-  int32_t (*allocate)(uint64_t bytes, void** out, Her2CudaError* error);
+  int32_t (*allocate)(int32_t device, uint64_t bytes, void** out, Her2CudaError* error);
   int32_t (*release)(void* memory, Her2CudaError* error);
   /* Host memory that copies overlap with work from and to. */
   int32_t (*allocate_pinned)(uint64_t bytes, void** out, Her2CudaError* error);
   int32_t (*release_pinned)(void* memory, Her2CudaError* error);
+  /* `stream` is of the GPU that holds the device's side; both, within one. */
   int32_t (*copy)(void* to, const void* from, uint64_t bytes, int32_t kind, void* stream,
                   Her2CudaError* error);
-  int32_t (*create_stream)(void** out, Her2CudaError* error);
+  int32_t (*create_stream)(int32_t device, void** out, Her2CudaError* error);
   int32_t (*destroy_stream)(void* stream, Her2CudaError* error);
-  int32_t (*synchronize)(void* stream, Her2CudaError* error);
+  int32_t (*synchronize)(int32_t device, void* stream, Her2CudaError* error);
 
   /* --- normalize_batch -------------------------------------------------------------
    * rgb (n, height, width, 3) uint8 -> out (n, 3, height, width): (v / 255 - mean[c]) /
@@ -139,8 +141,9 @@ typedef struct Her2CudaTable {
    * admissible_bits (patches), slides_out (slides), fault (1). admissible: the value of
    * `Admissible`. fault: -1; the first patch with a logit that is not finite; or patches
    * + the first slide with 2^50 tumor pixels. Outputs mean nothing then. */
-  int32_t (*constraint_select_scratch_bytes)(int64_t patches, int64_t slides,
-                                             uint64_t* bytes, Her2CudaError* error);
+  int32_t (*constraint_select_scratch_bytes)(int32_t device, int64_t patches,
+                                             int64_t slides, uint64_t* bytes,
+                                             Her2CudaError* error);
   int32_t (*constraint_select)(const float* logits, const uint32_t* tumor_px,
                                int64_t patches, const int64_t* offsets,
                                const int64_t* labels, int64_t slides,
@@ -156,8 +159,9 @@ typedef struct Her2CudaTable {
    * nuclei (count, 3) int32: tile, x, y; may be null. At most 2^31 - 1 pixels in all, 1
    * to 8192 a side. `results` (host) says where they will be when the stream has passed.
    */
-  int32_t (*membrane_label_scratch_bytes)(int64_t n, int64_t height, int64_t width,
-                                          uint64_t* bytes, Her2CudaError* error);
+  int32_t (*membrane_label_scratch_bytes)(int32_t device, int64_t n, int64_t height,
+                                          int64_t width, uint64_t* bytes,
+                                          Her2CudaError* error);
   int32_t (*membrane_label)(const uint8_t* mask, const uint8_t* density, int64_t n,
                             int64_t height, int64_t width, const int32_t* nuclei,
                             int64_t nuclei_count, void* scratch, uint64_t scratch_bytes,

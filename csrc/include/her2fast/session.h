@@ -99,9 +99,12 @@ class Session {
   /// The next full batch, deepest model first; a padded one when nothing upstream can
   /// fill it. Empty: none now (`wait` false), or none ever again (`wait` true).
   std::optional<Batch> next_batch(bool wait = false);
-  /// @param output (batch, outputs). @throws Error kModelShape, kNonFinite; these end the
+  /// @param output (batch, outputs).
+  /// @param rows   length of the output's first axis, where the caller knows one.
+  /// @throws Error kModelShape, kNonFinite; these end the
   /// session.
-  void put(std::int64_t batch_id, const float* output, std::size_t count);
+  void put(std::int64_t batch_id, const float* output, std::size_t count,
+           std::optional<std::size_t> rows = {});
   /// Requests answered and planned so far, for progress.
   struct Progress {
     std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0;

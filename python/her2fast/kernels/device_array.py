@@ -29,8 +29,7 @@ class DeviceMemory:
         # A GPU gives no memory of no bytes, and the interface wants 0 for its address.
         self.pointer = 0
         if size:
-            _core.cuda.use_device(device)
-            self.pointer = _core.cuda.allocate(size)
+            self.pointer = _core.cuda.allocate(size, device)
             freed = weakref.finalize(self, _core.cuda.release, self.pointer)
             freed.atexit = False  # the process ends, and with it its memory
 
@@ -50,6 +49,8 @@ class DeviceArray:
     dtype : numpy.dtype
     device : int
         Number of the GPU.
+    pointer : int
+        Address on the GPU; 0 of an array without elements.
     stream : int
         Where the kernel that writes it was queued.
     """
@@ -70,14 +71,14 @@ class DeviceArray:
         self.device = device
         self.stream = stream
         self._memory = memory
-        self._pointer = pointer
+        self.pointer = pointer
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self._pointer, False),
+            "data": (self.pointer, False),
             "strides": self.strides,
             "version": 3,
             "stream": self.stream,
@@ -101,9 +102,9 @@ class DeviceArray:
             raise BufferError("need a stream other than 0, which may mean two of them")
         consumer = LEGACY_STREAM if stream is None else stream
         if consumer not in (NO_SYNC, self.stream):
-            _core.cuda.synchronize(self.stream)
+            _core.cuda.synchronize(self.stream, self.device)
         return _core.make_dlpack(
-            self._pointer,
+            self.pointer,
             self.shape,
             [step // self.dtype.itemsize for step in self.strides],
             self.dtype.str,
@@ -118,7 +119,7 @@ class DeviceArray:
         last = self.shape[-1] * self.dtype.itemsize // kind.itemsize
         return DeviceArray(
             self._memory,
-            self._pointer,
+            self.pointer,
             (*self.shape[:-1], last),
             kind,
             self.device,
@@ -131,7 +132,7 @@ class DeviceArray:
         shape = (self.shape[0], count or 0)[:axes]
         return DeviceArray(
             self._memory,
-            self._pointer + first * self.strides[1] if self._pointer else 0,
+            self.pointer + first * self.strides[1] if self.pointer else 0,
             shape,
             self.dtype,
             self.device,

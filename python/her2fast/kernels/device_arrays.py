@@ -13,6 +13,7 @@ https://data-apis.org/array-api/latest/API_specification/generated/array_api.arr
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Library(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array of this library, which the stream may write to."""
+        ...
+
+    def address(self, out: Any) -> int:
+        """Of an array that `empty` made."""
         ...
 
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
@@ -135,7 +140,7 @@ class DeviceCall:
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[Any, int]:
         """An output in the kind of what came in, and its address."""
         out = self.library.empty(shape, dtype)
-        return out, self.library.view(out, "output").pointer
+        return out, self.library.address(out)
 
 
 def _said(library: Library) -> str:
@@ -196,6 +201,9 @@ class _Torch:
         kind = getattr(self._torch, np.dtype(dtype).name)
         return self._torch.empty(shape, dtype=kind, device=f"cuda:{self.device}")
 
+    def address(self, out: Any) -> int:
+        return int(out.data_ptr())
+
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
         return out.view(getattr(self._torch, np.dtype(dtype).name))
 
@@ -223,6 +231,9 @@ class _Cupy:
         with self._cupy.cuda.Device(self.device):
             return self._cupy.empty(shape, dtype)
 
+    def address(self, out: Any) -> int:
+        return int(out.data.ptr)
+
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
         return out.view(dtype)
 
@@ -230,7 +241,8 @@ class _Cupy:
         return _sliced(out, first, count)
 
     def fill(self, out: Any, columns: int | slice, values: Any) -> None:
-        out[:, columns] = values
+        with self._cupy.cuda.Device(self.device):
+            out[:, columns] = values
 
 
 def _sliced(table: Any, first: int, count: int | None) -> Any:
@@ -257,7 +269,7 @@ class _Foreign:
         # None asks for nothing; another stream than ours has to be waited for.
         other = told.get("stream")
         if other is not None and other != self._stream:
-            _core.cuda.synchronize(other)
+            _core.cuda.synchronize(other, self.device)
         dtype = np.dtype(told["typestr"])
         shape = tuple(told["shape"])
         _check_layout(_is_contiguous(shape, told.get("strides"), dtype), name)
@@ -282,6 +294,9 @@ class _Foreign:
         return DeviceArray(
             memory, memory.pointer, shape, dtype, self.device, self._stream
         )
+
+    def address(self, out: DeviceArray) -> int:
+        return out.pointer
 
     def reinterpret(self, out: DeviceArray, dtype: npt.DTypeLike) -> DeviceArray:
         return out.view(dtype)
@@ -314,13 +329,19 @@ def _device_of(array: AnyArray) -> int:
         kind, index = ask()
         if int(kind) in DLPACK_CUDA:
             return int(index)
-    if len(_core.cuda.devices()) == 1:
+    if _device_count() == 1:
         return 0
     raise ArrayError(
         f"need to know which GPU holds it, got {type(array).__name__} without "
         "__dlpack_device__ on a machine with several",
         "ARRAY_DEVICE",
     )
+
+
+@functools.cache
+def _device_count() -> int:
+    """GPUs do not come and go, and describing them asks each for its memory."""
+    return len(_core.cuda.devices())
 
 
 def _is_contiguous(

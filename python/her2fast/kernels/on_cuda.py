@@ -110,7 +110,9 @@ def constraint_select(
     admissible, admissible_at = call.empty((patches,), np.uint8)
     rows, rows_at = call.empty((slides, _core.cuda.SLIDE_WORDS), np.int64)
     fault, fault_at = call.empty((1,), np.int64)
-    size = _core.cuda.constraint_select_scratch_bytes(patches, slides)
+    size = _core.cuda.constraint_select_scratch_bytes(
+        patches, slides, call.library.device
+    )
     scratch, scratch_at = call.empty((size,), np.uint8)
     call.twin(
         scores.pointer,
@@ -132,7 +134,7 @@ def constraint_select(
     _core.cuda.copy(
         told.ctypes.data, fault_at, told.nbytes, _core.cuda.TO_HOST, call.stream
     )
-    _core.cuda.synchronize(call.stream)
+    _core.cuda.synchronize(call.stream, call.library.device)
     del scratch, fault  # not before the stream has passed
     _check_fault(int(told[0]), patches)
     words = call.library.reinterpret(rows, np.int32)  # the lower one comes first
@@ -164,7 +166,9 @@ def membrane_label(
     points, points_at, count = None, 0, 0
     if nuclei is not None:
         points, points_at, count = _points(call, nuclei)
-    size = _core.cuda.membrane_label_scratch_bytes(1, height, width)
+    size = _core.cuda.membrane_label_scratch_bytes(
+        1, height, width, call.library.device
+    )
     scratch, scratch_at = call.empty((size,), np.uint8)
     batch = call.twin(
         pixels.pointer,
@@ -178,7 +182,7 @@ def membrane_label(
         size,
         call.stream,
     )
-    (tile,) = batch.tiles()
+    (tile,) = batch.tiles(call.library.device)
     del scratch, points  # not before the stream has passed
     found: _core.MembraneTile = tile
     return found
