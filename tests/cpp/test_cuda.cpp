@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The CUDA kernels, run on the CPU (tests/cuda_on_host), against the CPU's kernels:
 /// equal to the bit, in three orders of a block's threads.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -12,86 +11,15 @@
 #include <string>
 #include <vector>
 
-#include "core/cuda_library.h"
 #include "cuda/half.h"
+#include "cuda_device.h"
 #include "her2fast/constraint_select.h"
 #include "her2fast/error.h"
 #include "her2fast/kernels.h"
 #include "kernels/membrane_device.h"
-#include "kernels/membrane_tile.h"
 
 namespace her2fast {
 namespace {
-
-using Bytes = std::vector<std::uint8_t>;
-
-const Her2CudaTable& table() {
-  set_cuda_library(CUDA_ON_HOST);
-  return cuda_table();
-}
-
-/// A function of the stand-in itself.
-template <typename Function>
-Function* on_host(const char* name) {
-  static_cast<void>(table());
-  void* handle = dlopen(CUDA_ON_HOST, RTLD_NOW | RTLD_NOLOAD);
-  if (handle == nullptr) throw std::runtime_error("the stand-in is not open");
-  auto* const found = reinterpret_cast<Function*>(dlsym(handle, name));
-  dlclose(handle);
-  return found;
-}
-
-void set_order(int order) { on_host<void(int)>("her2_cuda_on_host_order")(order); }
-
-/// An array on the "device"; as long as asked, so that a sanitizer sees its ends.
-template <typename T>
-class OnDevice {
- public:
-  explicit OnDevice(std::size_t count, std::int32_t device = 0) : count_(count) {
-    call_cuda("allocate", table().allocate, device, std::uint64_t{count * sizeof(T)},
-              &memory_);
-  }
-  explicit OnDevice(const std::vector<T>& values, std::int32_t device = 0)
-      : OnDevice(values.size(), device) {
-    call_cuda("copy", table().copy, memory_, static_cast<const void*>(values.data()),
-              std::uint64_t{count_ * sizeof(T)}, std::int32_t{HER2_CUDA_TO_DEVICE},
-              static_cast<void*>(nullptr));
-  }
-  ~OnDevice() { table().release(memory_, nullptr); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
-  T* get() const { return static_cast<T*>(memory_); }
-  std::vector<T> read() const {
-    std::vector<T> out(count_);
-    call_cuda("copy", table().copy, static_cast<void*>(out.data()),
-              static_cast<const void*>(memory_), std::uint64_t{count_ * sizeof(T)},
-              std::int32_t{HER2_CUDA_TO_HOST}, static_cast<void*>(nullptr));
-    return out;
-  }
-
- private:
-  std::size_t count_;
-  void* memory_ = nullptr;
-};
-
-Bytes random_bytes(std::size_t count, std::mt19937& random, double share = 1) {
-  Bytes out(count);
-  std::bernoulli_distribution set(share);
-  for (auto& byte : out) {
-    byte = set(random) ? static_cast<std::uint8_t>(random() % 255 + 1) : std::uint8_t{0};
-  }
-  return out;
-}
-
-void* const kStream = nullptr;
-constexpr std::int32_t kDevice = 0;
-
-class Cuda : public testing::TestWithParam<int> {
- protected:
-  void SetUp() override { set_order(GetParam()); }
-  std::mt19937 random{7};
-};
 INSTANTIATE_TEST_SUITE_P(Orders, Cuda, testing::Values(0, 1, 2));
 
 TEST_P(Cuda, TumorCountIsTheCpus) {
@@ -334,102 +262,6 @@ TEST_P(Cuda, ConstraintSelectNamesTheFault) {
                std::invalid_argument);
 }
 
-void expect_same(const MembraneSums& a, const MembraneSums& b) {
-  EXPECT_EQ(a.first, b.first);
-  EXPECT_EQ(0, std::memcmp(&a.box, &b.box, sizeof a.box));
-  EXPECT_EQ(a.px, b.px);
-  EXPECT_EQ(a.windows.straight, b.windows.straight);
-  EXPECT_EQ(a.windows.diagonal, b.windows.diagonal);
-  EXPECT_EQ(a.windows.euler4, b.windows.euler4);
-}
-
-void expect_same(const std::vector<GapSums>& a, const std::vector<GapSums>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    EXPECT_EQ(a[i].first, b[i].first);
-    EXPECT_EQ(0, std::memcmp(&a[i].box, &b[i].box, sizeof a[i].box));
-    EXPECT_EQ(a[i].px, b[i].px);
-    EXPECT_EQ(a[i].nuclei, b[i].nuclei);
-  }
-}
-
-void expect_same(const TileLabels& a, const TileLabels& b) {
-  ASSERT_EQ(a.inner.size(), b.inner.size());
-  for (std::size_t i = 0; i < a.inner.size(); ++i) {
-    const Membrane &x = a.inner[i], &y = b.inner[i];
-    EXPECT_TRUE(x.x == y.x && x.y == y.y && x.px == y.px);
-    EXPECT_EQ(0, std::memcmp(&x.box, &y.box, sizeof x.box));
-    EXPECT_EQ(x.compartments, y.compartments);
-    EXPECT_EQ(x.enclosed_px, y.enclosed_px);
-    EXPECT_EQ(x.perimeter_px, y.perimeter_px);
-    EXPECT_EQ(x.length_px, y.length_px);
-    if (a.has_density) {
-      EXPECT_EQ(x.density_mean, y.density_mean);
-      EXPECT_EQ(x.density_percentile, y.density_percentile);
-    }
-  }
-  ASSERT_EQ(a.inner_compartments.size(), b.inner_compartments.size());
-  for (std::size_t i = 0; i < a.inner_compartments.size(); ++i) {
-    const Compartment &x = a.inner_compartments[i], &y = b.inner_compartments[i];
-    EXPECT_TRUE(x.x == y.x && x.y == y.y && x.px == y.px && x.nuclei == y.nuclei);
-    EXPECT_TRUE(x.membrane_x == y.membrane_x && x.membrane_y == y.membrane_y);
-    EXPECT_EQ(0, std::memcmp(&x.box, &y.box, sizeof x.box));
-  }
-  ASSERT_EQ(a.open.size(), b.open.size());
-  for (std::size_t i = 0; i < a.open.size(); ++i) expect_same(a.open[i], b.open[i]);
-  EXPECT_EQ(a.histograms, b.histograms);
-  expect_same(a.enclosed, b.enclosed);
-  EXPECT_EQ(a.enclosed_by, b.enclosed_by);
-  expect_same(a.gaps, b.gaps);
-  EXPECT_EQ(a.gap_above, b.gap_above);
-  EXPECT_EQ(a.sides, b.sides);
-}
-
-TEST_P(Cuda, MembraneLabelIsTheCpus) {
-  const std::int64_t n = 3;
-  for (int trial = 0; trial < 24; ++trial) {
-    const auto height = static_cast<std::int64_t>(trial == 0 ? 1 : random() % 70 + 1);
-    const auto width = static_cast<std::int64_t>(trial == 1 ? 1 : random() % 100 + 1);
-    const auto size = static_cast<std::size_t>(height * width);
-    const double share[] = {0.0, 0.1, 0.35, 0.5, 0.65, 0.9, 1.0};
-    const Bytes mask = random_bytes(3 * size, random, share[trial % 7]);
-    const bool with_density = trial % 2 == 0;
-    const Bytes density = random_bytes(3 * size, random, 0.9);
-    std::vector<std::int32_t> nuclei;
-    std::vector<PixelPoint> of_tile[3];
-    for (int i = 0; i < trial % 5 * 6; ++i) {
-      const auto t = static_cast<std::int32_t>(random() % 3);
-      const PixelPoint at{static_cast<std::int32_t>(random() % width),
-                          static_cast<std::int32_t>(random() % height)};
-      nuclei.insert(nuclei.end(), {t, at.x, at.y});
-      of_tile[t].push_back(at);
-    }
-    std::uint64_t bytes = 0;
-    call_cuda("scratch", table().membrane_label_scratch_bytes, kDevice, n, height, width,
-              &bytes);
-    const OnDevice<std::uint8_t> in(mask), densities(density), scratch(bytes);
-    const OnDevice<std::int32_t> points(nuclei);
-    Her2MembraneResults results;
-    call_cuda("membrane_label", table().membrane_label, in.get(),
-              with_density ? densities.get() : nullptr, n, height, width, points.get(),
-              static_cast<std::int64_t>(nuclei.size() / 3),
-              static_cast<void*>(scratch.get()), bytes, &results, kStream);
-    const auto tiles = membrane_tiles(table(), results, n, height, width, with_density,
-                                      kDevice, nullptr);
-    ASSERT_EQ(tiles.size(), 3u);
-    for (std::size_t t = 0; t < 3; ++t) {
-      const MembraneTile expected = membrane_label(
-          {mask.data() + t * size, height, width},
-          with_density
-              ? ImageView<const std::uint8_t>{density.data() + t * size, height, width}
-              : ImageView<const std::uint8_t>{},
-          of_tile[t]);
-      SCOPED_TRACE(std::to_string(height) + " x " + std::to_string(width));
-      expect_same(expected.labels(), tiles[t].labels());
-    }
-  }
-}
-
 TEST(CudaFaults, BadInputIsRefusedBeforeAnythingRuns) {
   set_order(0);
   const OnDevice<std::uint8_t> in(Bytes(12));
@@ -470,24 +302,29 @@ TEST(CudaFaults, BadInputIsRefusedBeforeAnythingRuns) {
   EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().copy(host, in.get(), 4, 9, nullptr, &error));
 }
 
-TEST(CudaFaults, ANucleusOutsideIsNamed) {
-  set_order(0);
-  const OnDevice<std::uint8_t> mask(Bytes(16));
-  const OnDevice<std::int32_t> nuclei(std::vector<std::int32_t>{0, 4, 0});
-  std::uint64_t bytes = 0;
-  const std::int64_t one = 1, side = 4;
-  call_cuda("scratch", table().membrane_label_scratch_bytes, kDevice, one, side, side,
-            &bytes);
-  const OnDevice<std::uint8_t> scratch(bytes);
-  Her2MembraneResults results;
-  call_cuda("membrane_label", table().membrane_label, mask.get(),
-            static_cast<const std::uint8_t*>(nullptr), one, side, side, nuclei.get(), one,
-            static_cast<void*>(scratch.get()), bytes, &results, kStream);
-  EXPECT_THROW(membrane_tiles(table(), results, 1, 4, 4, false, kDevice, nullptr),
-               std::invalid_argument);
-  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT,
-            table().membrane_label(mask.get(), nullptr, 1, 4, 4, nullptr, 0,
-                                   scratch.get(), bytes - 1, &results, nullptr, nullptr));
+TEST(CudaFaults, ABadCallIsNoLostGpu) {
+  Her2CudaError error;
+  void* const no_stream = reinterpret_cast<void*>(std::uintptr_t{4711});
+  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().synchronize(0, no_stream, &error));
+  EXPECT_NE(std::string(error.text).find("not a stream"), std::string::npos);
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(2, kStream, &error));
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(-1, kStream, &error));
+  void* memory = &error;
+  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().allocate(2, 8, &memory, &error));
+  EXPECT_EQ(memory, nullptr);
+  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().release(&error, &error));
+  EXPECT_EQ(HER2_CUDA_OK, table().release(nullptr, &error));
+}
+
+TEST(CudaFaults, ALibraryThatIsNotThereIsADeviceError) {
+  set_cuda_library("/nowhere/libher2fast_cuda.so");
+  try {
+    cuda_table();
+    FAIL();
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("/nowhere/"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("device=\"cpu\""), std::string::npos);
+  }
 }
 
 /// Everything on the second GPU while the first is the thread's, or the other way round.
@@ -534,31 +371,6 @@ TEST_P(Cuda, TheCurrentGpuPlaysNoPart) {
         HER2_CUDA_BAD_ARGUMENT,  // between two GPUs, no stream orders it for both
         table().copy(copy.get(), elsewhere.get(), 1, HER2_CUDA_WITHIN, kStream, nullptr));
     EXPECT_EQ(use(0), other);
-  }
-}
-
-TEST(CudaFaults, ABadCallIsNoLostGpu) {
-  Her2CudaError error;
-  void* const no_stream = reinterpret_cast<void*>(std::uintptr_t{4711});
-  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().synchronize(0, no_stream, &error));
-  EXPECT_NE(std::string(error.text).find("not a stream"), std::string::npos);
-  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(2, kStream, &error));
-  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().synchronize(-1, kStream, &error));
-  void* memory = &error;
-  EXPECT_EQ(HER2_CUDA_NO_DEVICE, table().allocate(2, 8, &memory, &error));
-  EXPECT_EQ(memory, nullptr);
-  EXPECT_EQ(HER2_CUDA_BAD_ARGUMENT, table().release(&error, &error));
-  EXPECT_EQ(HER2_CUDA_OK, table().release(nullptr, &error));
-}
-
-TEST(CudaFaults, ALibraryThatIsNotThereIsADeviceError) {
-  set_cuda_library("/nowhere/libher2fast_cuda.so");
-  try {
-    cuda_table();
-    FAIL();
-  } catch (const DeviceError& error) {
-    EXPECT_NE(std::string(error.what()).find("/nowhere/"), std::string::npos);
-    EXPECT_NE(std::string(error.what()).find("device=\"cpu\""), std::string::npos);
   }
 }
 
