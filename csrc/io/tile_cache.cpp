@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/tile_cache.h"
 
+#include <algorithm>
+#include <new>
 #include <utility>
 
 namespace her2fast {
@@ -8,6 +10,8 @@ namespace {
 
 // Evicted entries kept for reuse; a thread that just lost a race needs one each.
 constexpr std::size_t kMaxSpare = 8;
+// Two rows of 40 tiles of 256 px: neighbors of a slide of 10,000 px share theirs.
+constexpr std::size_t kFirstLimit = std::size_t{16} << 20;
 
 std::size_t tile_bytes(std::int32_t width_px, std::int32_t height_px) {
   return static_cast<std::size_t>(width_px) * static_cast<std::size_t>(height_px) * 3;
@@ -22,6 +26,12 @@ std::size_t TileCache::Hash::operator()(const TileKey& key) const {
   h ^= static_cast<std::uint64_t>(key.level) * 0x165667B19E3779F9U;
   h ^= static_cast<std::uint64_t>(key.denominator) << 56;
   return static_cast<std::size_t>(h ^ (h >> 29));
+}
+
+TileCache::TileCache(std::size_t capacity_bytes)
+    : capacity_bytes_(capacity_bytes),
+      limit_bytes_(std::min(capacity_bytes, kFirstLimit)) {
+  spare_.reserve(kMaxSpare);  // giving back never fails
 }
 
 TileCache::Held TileCache::get(const TileKey& key, std::int32_t width_px,
@@ -74,8 +84,43 @@ std::size_t TileCache::bytes() const {
   return bytes_;
 }
 
+std::size_t TileCache::limit_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return limit_bytes_;
+}
+
+void TileCache::grow_for(const TileKey& key) {
+  const auto found = gone_.find(key);
+  if (found == gone_.end()) return;
+  gone_bytes_ -= found->second;
+  gone_.erase(found);
+  limit_bytes_ += std::min(limit_bytes_, capacity_bytes_ - limit_bytes_);
+  if (limit_bytes_ == capacity_bytes_) {
+    gone_ = {};
+    gone_order_ = {};
+    gone_bytes_ = 0;
+  }
+}
+
+void TileCache::remember(const TileKey& key, std::size_t bytes) try {
+  if (limit_bytes_ == capacity_bytes_) return;
+  gone_order_.push_back(key);
+  gone_.emplace(key, bytes);
+  gone_bytes_ += bytes;
+  while (gone_bytes_ > capacity_bytes_ - limit_bytes_) {
+    if (const auto oldest = gone_.find(gone_order_.front()); oldest != gone_.end()) {
+      gone_bytes_ -= oldest->second;
+      gone_.erase(oldest);
+    }
+    gone_order_.pop_front();
+  }
+} catch (const std::bad_alloc&) {
+  return;  // the cache only grows later; a tile is given back whatever memory there is
+}
+
 TileCache::Tile& TileCache::insert(const TileKey& key, std::int32_t width_px,
                                    std::int32_t height_px) {
+  grow_for(key);
   bytes_ += tile_bytes(width_px, height_px);
   trim();
   Map::iterator place;
@@ -105,10 +150,12 @@ void TileCache::release(Tile& tile) {
 }
 
 void TileCache::trim() {
-  while (bytes_ > capacity_bytes_ && oldest_ != nullptr) {
+  while (bytes_ > limit_bytes_ && oldest_ != nullptr) {
     Tile& tile = *oldest_;
     unlink(tile);
-    bytes_ -= tile_bytes(tile.width_px, tile.height_px);
+    const std::size_t bytes = tile_bytes(tile.width_px, tile.height_px);
+    bytes_ -= bytes;
+    remember(tile.key, bytes);
     Map::node_type node = tiles_.extract(tile.key);
     if (spare_.size() < kMaxSpare) spare_.push_back(std::move(node));
   }

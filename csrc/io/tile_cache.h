@@ -2,15 +2,18 @@
 /// Decoded source tiles shared by threads: each is decoded once while it stays in the
 /// cache.
 ///
-/// Thread-safe. Memory: `capacity_bytes` of tiles that nobody holds, plus the held ones
-/// (one a thread). Least recently used tiles go first; their buffers are reused, so a
-/// full cache does not allocate. A decode that throws leaves no entry, so the next caller
-/// tries again.
+/// Thread-safe. Memory: at most `capacity_bytes` of tiles that nobody holds, plus the
+/// held ones (one a thread). Least recently used tiles go first; their buffers are
+/// reused, so a full cache does not allocate. It starts small and doubles when a tile is
+/// asked for again that a cache of full size would still have: memory that was never used
+/// before is slow, most of all where a host has to find it for its guest, and most reads
+/// share little. A decode that throws leaves no entry, so the next caller tries again.
 #pragma once
 
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -55,7 +58,7 @@ class TileCache {
   /// Fills every pixel of its argument; runs without the cache's lock.
   using Decode = std::function<TileStatus(ImageView<std::uint8_t>)>;
 
-  explicit TileCache(std::size_t capacity_bytes) : capacity_bytes_(capacity_bytes) {}
+  explicit TileCache(std::size_t capacity_bytes);
   TileCache(const TileCache&) = delete;
   TileCache& operator=(const TileCache&) = delete;
 
@@ -69,6 +72,8 @@ class TileCache {
   /// True where `get` would wait for another thread.
   bool busy(const TileKey& key) const;
   std::size_t bytes() const;  ///< of all tiles, held ones included
+  /// What tiles that nobody holds may take by now.
+  std::size_t limit_bytes() const;
 
  private:
   struct Hash {
@@ -80,11 +85,19 @@ class TileCache {
   void link_newest(Tile& tile);
   void unlink(Tile& tile);
   void trim();  // under the lock
+  void grow_for(const TileKey& key);
+  void remember(const TileKey& key, std::size_t bytes);
   Tile& insert(const TileKey& key, std::int32_t width_px, std::int32_t height_px);
 
   mutable std::mutex mutex_;
   std::condition_variable decoded_;
   const std::size_t capacity_bytes_;
+  std::size_t limit_bytes_;
+  // Tiles that went and that `capacity_bytes` would have kept, the oldest first; a key of
+  // the order that the map lacks came back.
+  std::unordered_map<TileKey, std::size_t, Hash> gone_;
+  std::deque<TileKey> gone_order_;
+  std::size_t gone_bytes_ = 0;
   PixelBlocks blocks_;  // outlives the tiles
   std::size_t bytes_ = 0;
   Map tiles_;

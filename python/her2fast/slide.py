@@ -40,7 +40,7 @@ Reading = Literal["scaled", "exact"]
 OnDamage = Literal["raise", "white"]
 
 _PM_PER_UM = 1_000_000  # the core holds spacings as whole picometers
-_BATCHES_AHEAD = 3  # the one asked for, and those that threads fill meanwhile
+_BATCHES_AHEAD = 2  # the one asked for, and those that threads fill meanwhile
 _ROI_CHUNK = 65_536  # tiles whose rectangles are built at once
 
 

@@ -81,6 +81,48 @@ TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {
   EXPECT_FALSE(cache.has({0, 1, 100, 0}));
 }
 
+TEST(TileCache, GrowsOnlyForWhatOneOfFullSizeWouldHave) {
+  constexpr std::int32_t kSide = 512;
+  constexpr std::size_t kTile = std::size_t{kSide} * kSide * 3;
+  constexpr std::int64_t kCapacity = 80;  // tiles
+  TileCache cache(kCapacity * kTile);
+  const std::size_t start = cache.limit_bytes();
+  ASSERT_LT(start, kCapacity * kTile / 3);
+  int decodes = 0;
+  const auto get = [&](std::int64_t column) {
+    const auto mark = [&](ImageView<std::uint8_t> rgb) {
+      ++decodes;
+      rgb.data[kTile - 1] = static_cast<std::uint8_t>(column);
+      return TileStatus::kOk;
+    };
+    const TileCache::Held tile = cache.get({0, 1, column, 0}, kSide, kSide, mark);
+    EXPECT_EQ(tile.rgb().data[kTile - 1], column % 256);
+  };
+  for (std::int64_t column = 0; column < 3 * kCapacity; ++column) get(column);
+  EXPECT_EQ(cache.limit_bytes(), start) << "nothing came back";
+  EXPECT_LE(cache.bytes(), start);
+
+  get(2 * kCapacity - 1);  // the last that 80 tiles would not have kept
+  EXPECT_EQ(cache.limit_bytes(), start);
+  // One came since, and of the tiles here and the keys of those gone neither fills up
+  // with a part of a tile.
+  get(2 * kCapacity + 2);
+  EXPECT_EQ(cache.limit_bytes(), 2 * start);
+
+  // Going over a band of 70 again and again: soon nothing of it is decoded twice.
+  for (int round = 0; round < 4; ++round) {
+    decodes = 0;
+    for (std::int64_t column = 0; column < 70; ++column) get(column);
+  }
+  EXPECT_EQ(decodes, 0);
+  EXPECT_EQ(cache.limit_bytes(), kCapacity * kTile);
+  for (std::int64_t column = 0; column < 3 * kCapacity; ++column) get(column);
+  EXPECT_EQ(cache.limit_bytes(), kCapacity * kTile);
+  EXPECT_LE(cache.bytes(), kCapacity * kTile);
+
+  EXPECT_EQ(TileCache(5).limit_bytes(), 5U);
+}
+
 TEST(PixelBlocks, PiecesNeitherOverlapNorLoseTheirMemory) {
   PixelBlocks blocks;
   constexpr std::size_t kPiece = 100001;
