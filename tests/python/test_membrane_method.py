@@ -298,7 +298,7 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     for halo_px, words in (
         (
             0,
-            r"patch_size_pixels=512 \(tile_px=512 and halo_px=0 on both sides\), got 576",
+            r"=512 \(tile_px=512 and halo_px=0 on both sides\), got 576",
         ),
         (64, r"patch_size_pixels=640 .* got 576"),
         (288, "patch_size_pixels larger than twice halo_px=288, got 576"),
