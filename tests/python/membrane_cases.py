@@ -17,7 +17,12 @@ from slides import write_slide
 
 from her2fast.kernels.cells import Cells
 from her2fast.methods.cell_tiles import READ, CellTiles
-from her2fast.methods.membrane import CellMeasurement, MembraneTotals
+from her2fast.methods.membrane import (
+    CellMeasurement,
+    Finder,
+    MembraneMeasure,
+    MembraneTotals,
+)
 
 Bytes = npt.NDArray[np.uint8]
 UM = (0.25, 0.25)
@@ -75,6 +80,35 @@ class ArrayReader:
             if y_px < y + 256 and y < y_px + height_px
         }
         return out, max(touched, default="ok")
+
+
+def measured_array(
+    rgb: Bytes,
+    find: Finder,
+    tile_px: int = 256,
+    *,
+    workers: int = 2,
+    batch_size: int = 3,
+    wanted: npt.NDArray[np.bool_] | None = None,
+    bad: dict[tuple[int, int], str] | None = None,
+    prune_px: int = 0,
+) -> CellMeasurement:
+    """Cells of a slide in memory at 0.25 um/px, all of it tumor."""
+    height, width = rgb.shape[:2]
+    if wanted is None:
+        wanted = np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_)
+    return MembraneMeasure(
+        ArrayReader(rgb, bad),
+        find,
+        size_px=(width, height),
+        spacing_um=0.25,
+        step=2,
+        tile_px=tile_px,
+        batch_size=batch_size,
+        prune_px=prune_px,
+        wanted=wanted,
+        is_tumor=lambda x, y: np.ones(len(x), np.bool_),
+    ).run(workers=workers)
 
 
 class BrownMembrane(torch.nn.Module):

@@ -12,13 +12,13 @@ import pytest
 from cell_scenes import scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from membrane_cases import UM, ArrayReader
+from membrane_cases import UM, measured_array
 
 from her2fast.kernels.cells import CELLS_REACH_PX, Cells, find_cells
 from her2fast.kernels.membrane import find_membranes
 from her2fast.membranes import NetworkFinder
 from her2fast.methods.cell_decision import decide_cells
-from her2fast.methods.membrane import CellMeasurement, Finder, MembraneMeasure
+from her2fast.methods.membrane import Finder
 from her2fast.methods.membrane_picture import (
     find_in_picture,
     joined,
@@ -62,32 +62,6 @@ def whole_mask(find: Ridges, rgb: Bytes) -> Bytes:
     )
 
 
-def measured(
-    rgb: Bytes,
-    find: Ridges,
-    tile_px: int = 256,
-    *,
-    workers: int = 2,
-    batch_size: int = 3,
-    wanted: npt.NDArray[np.bool_] | None = None,
-    bad: dict[tuple[int, int], str] | None = None,
-) -> CellMeasurement:
-    height, width = rgb.shape[:2]
-    if wanted is None:
-        wanted = np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_)
-    return MembraneMeasure(
-        ArrayReader(rgb, bad),
-        find,
-        size_px=(width, height),
-        spacing_um=0.25,
-        step=2,
-        tile_px=tile_px,
-        batch_size=batch_size,
-        wanted=wanted,
-        is_tumor=lambda x, y: np.ones(len(x), np.bool_),
-    ).run(workers=workers)
-
-
 def assert_same(found: Cells, expected: Cells) -> None:
     for f in dataclasses.fields(Cells):
         np.testing.assert_array_equal(
@@ -110,7 +84,7 @@ def test_tiles_with_halo_give_the_slide_in_one_piece(
     rgb, _ = scene(seed, 2 * half[0], 2 * half[1], 60)
     find = Ridges()
     mask = whole_mask(find, rgb)
-    found = measured(rgb, find, tile_px, workers=workers, batch_size=batch_size)
+    found = measured_array(rgb, find, tile_px, workers=workers, batch_size=batch_size)
     assert_same(found.cells, find_cells(rgb, mask))
     assert found.totals.px == int(mask.sum())
     assert found.totals.membranes == len(find_membranes(mask)[0])
@@ -120,8 +94,18 @@ def test_without_its_halo_the_same_finder_loses_membrane() -> None:
     """The test above would notice: edges repeat what is nearest instead."""
     rgb, _ = scene(11, 520, 600, 60)
     mask = whole_mask(Ridges(), rgb)
-    found = measured(rgb, Ridges(halo_px=0))
+    found = measured_array(rgb, Ridges(halo_px=0))
     assert found.totals.px != int(mask.sum())
+
+
+def test_masks_with_their_halo_are_refused() -> None:
+    class Keeps(Ridges):
+        def __call__(self, rgb: Bytes, places_px: Sequence[tuple[int, int]]) -> Bytes:
+            return np.zeros(rgb.shape[:3], np.uint8)
+
+    rgb = np.full((256, 256, 3), 240, np.uint8)
+    with pytest.raises(ValueError, match=r"\(3, 256, 256\) .* got \(3, 268, 268\)"):
+        measured_array(rgb, Keeps())
 
 
 def test_a_line_across_a_border_by_hand() -> None:
@@ -145,11 +129,11 @@ def test_a_line_across_a_border_by_hand() -> None:
 
 def test_a_tile_does_not_depend_on_which_others_are_read() -> None:
     rgb, _ = scene(21, 1024, 1280, 80)
-    everything = measured(rgb, Ridges())
+    everything = measured_array(rgb, Ridges())
     wanted = np.zeros((4, 5), np.bool_)
     wanted[1, 2] = True
     find = Ridges()
-    alone = measured(rgb, find, wanted=wanted)
+    alone = measured_array(rgb, find, wanted=wanted)
     # Those round it, for cells that reach into it, and no others.
     around = {(256 * x, 256 * y) for x in (1, 2, 3) for y in (0, 1, 2)}
     assert find.corners == around
@@ -164,7 +148,7 @@ def test_a_halo_that_could_not_be_read_makes_the_tile_unreadable() -> None:
     rgb, _ = scene(12, 1280, 1536, 90)
     find = Ridges()
     whole = find_cells(rgb, whole_mask(find, rgb))
-    found = measured(rgb, find, bad={(0, 512): "missing"})
+    found = measured_array(rgb, find, bad={(0, 512): "missing"})
     # The lost tile and, through their halos, the five round it.
     lost = np.zeros((5, 6), np.bool_)
     lost[1:4, :2] = True

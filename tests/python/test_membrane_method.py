@@ -16,7 +16,7 @@ import numpy.typing as npt
 import packages
 import pytest
 from cell_scenes import scene
-from membrane_cases import UM, ArrayReader, altered, box, cells_at, write_case
+from membrane_cases import UM, altered, box, cells_at, measured_array, write_case
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.cells_geojson import cell_detections, gzipped
@@ -36,7 +36,6 @@ from her2fast.methods.cell_decision import decide_cells
 from her2fast.methods.cell_file import from_bytes, to_bytes
 from her2fast.methods.membrane import (
     CellMeasurement,
-    MembraneMeasure,
     tumor_tiles,
 )
 from her2fast.models.membrane_package import grid_step, load_membrane_package
@@ -68,21 +67,11 @@ def measured(
     bad: dict[tuple[int, int], str] | None = None,
     prune_px: int = 0,
 ) -> tuple[CellMeasurement, TrueMask]:
-    height, width = mask.shape
     find = TrueMask(mask)
-    measure = MembraneMeasure(
-        ArrayReader(rgb, bad),
-        find,
-        size_px=(width, height),
-        spacing_um=0.25,
-        step=2,
-        tile_px=tile_px,
-        batch_size=3,
-        prune_px=prune_px,
-        wanted=np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_),
-        is_tumor=lambda x, y: np.ones(len(x), np.bool_),
+    found = measured_array(
+        rgb, find, tile_px, workers=workers, bad=bad, prune_px=prune_px
     )
-    return measure.run(workers=workers), find
+    return found, find
 
 
 @pytest.mark.parametrize(("tile_px", "workers"), [(256, 1), (256, 3), (360, 2)])

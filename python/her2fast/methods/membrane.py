@@ -329,6 +329,11 @@ class MembraneMeasure:
                 self._tiles.set(columns[k], row, became)
         began = self._spent("read", began)
         masks = self._find(rgb, places)
+        if masks.shape != (self._batch, side, side):
+            raise ValueError(
+                f"need masks of {(self._batch, side, side)} of tiles with a halo of "
+                f"{halo} px, got {masks.shape}"
+            )
         began = self._spent("network", began)
         out = {}
         for k, column in enumerate(columns):
