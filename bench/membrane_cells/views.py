@@ -93,6 +93,7 @@ def by_threshold(rgb: Bytes, spacing_um: float) -> View:
 def by_network(folder: Path) -> tuple[str, Callable[[Bytes], View]]:
     """A package's network at its own spacing, and a name for it."""
     from her2fast.membranes import NetworkFinder
+    from her2fast.methods.membrane_picture import find_in_picture
     from her2fast.models.membrane_package import load_membrane_package
     from her2fast.models.runner import one_intra_op_thread
 
@@ -110,20 +111,8 @@ def by_network(folder: Path) -> tuple[str, Callable[[Bytes], View]]:
 
     def find(rgb: Bytes) -> View:
         shown = np.floor(coarser(rgb, times) + 0.5).astype(np.uint8)
-        count = wide // side
-        tiles = shown.reshape(count, side, count, side, 3).swapaxes(1, 2)
-        tiles = tiles.reshape(-1, side, side, 3)
-        masks = []
         with one_intra_op_thread():
-            for begin in range(0, len(tiles), batch):
-                part = np.full((batch, side, side, 3), 255, np.uint8)
-                given = tiles[begin : begin + batch]
-                part[: len(given)] = given
-                masks.append(finder(part, [(0, 0)] * len(given))[: len(given)])
-        whole = np.concatenate(masks).reshape(count, count, side, side)
-        mask = whole.swapaxes(1, 2).reshape(wide, wide)
-        return pruned(
-            on_grid(shown, np.ascontiguousarray(mask), spacing_um), package.prune_um
-        )
+            mask = find_in_picture(finder, shown, tile_px=side, batch_size=batch)
+        return pruned(on_grid(shown, mask, spacing_um), package.prune_um)
 
     return f"network {package.name}", find

@@ -20,9 +20,12 @@ import torch
 from PIL import Image
 
 from her2fast import _core, phantom
-from her2fast.models.package import ModelPackage, _load_model
-from her2fast.models.runner import Runner, one_intra_op_thread, open_runner
-from her2fast.models.trust import SHIPPED_DIR, known_hashes
+from her2fast.membranes import NetworkFinder
+from her2fast.methods.membrane import Finder
+from her2fast.methods.membrane_picture import find_in_picture, tiles_with_halo
+from her2fast.models.membrane_package import load_membrane_package
+from her2fast.models.runner import one_intra_op_thread
+from her2fast.models.trust import SHIPPED_DIR
 
 Rgb = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -35,28 +38,13 @@ FIRST_SEED = 9_300_000
 CROP_FACTOR = 3
 
 
-def load(folder: Path) -> ModelPackage:
-    """The membrane model of a method package."""
-    return _load_model(folder / "membrane", known_hashes())
-
-
-def membranes(runner: Runner, tile_px: int, rgb: Rgb) -> Mask:
+def membranes(runner: Finder, tile_px: int, rgb: Rgb) -> Mask:
     """The network's membrane of a picture at its spacing, tile by tile, white outside.
 
-    Tiles begin at the picture's corner and do not overlap, as a slide is read.
+    Tiles begin at the picture's corner; of each the network sees its halo as well.
     """
-    height, width = rgb.shape[:2]
-    rows, columns = -(-height // tile_px), -(-width // tile_px)
-    wide = np.full((rows * tile_px, columns * tile_px, 3), 255, np.uint8)
-    wide[:height, :width] = rgb
-    out = np.zeros(wide.shape[:2], np.bool_)
-    for row in range(rows):
-        y = row * tile_px
-        cut = wide[y : y + tile_px].reshape(tile_px, columns, tile_px, 3)
-        batch = np.ascontiguousarray(cut.transpose(1, 0, 2, 3))
-        logits = runner.run(batch).reshape(columns, -1, tile_px, tile_px)[:, 0]
-        out[y : y + tile_px] = (logits >= 0).transpose(1, 0, 2).reshape(tile_px, -1)
-    return out[:height, :width]
+    columns = -(-rgb.shape[1] // tile_px)
+    return find_in_picture(runner, rgb, tile_px=tile_px, batch_size=columns) > 0
 
 
 def coarsened(rgb: Rgb, factor: int) -> Rgb:
@@ -112,7 +100,7 @@ def scenes(profile: str, count: int, side_px: int) -> Iterator[tuple[int, Any]]:
 
 
 def on_phantoms(
-    runner: Runner, tile_px: int, profile: str, count: int, pictures: Path | None
+    runner: Finder, tile_px: int, profile: str, count: int, pictures: Path | None
 ) -> dict[str, Any]:
     """By class and by the spacing that was left, on the truth at 0.25 um/px."""
     totals = np.zeros((len(SPACINGS_UM), 4, 3), np.int64)
@@ -160,7 +148,7 @@ def save_overlay(path: Path, rgb: Rgb, found: Mask, truth: Mask) -> None:
 
 
 def on_expert_crop(
-    runner: Runner, tile_px: int, data: Path, pictures: Path | None
+    runner: Finder, tile_px: int, data: Path, pictures: Path | None
 ) -> dict[str, Any]:
     """One breast 2+ crop and an expert's mask; at its own size, 323 px."""
     rgb = np.asarray(Image.open(data / "breast_2plus.png").convert("RGB"))
@@ -206,7 +194,7 @@ def stained_share(rgb: Rgb) -> Mask:
 
 
 def on_nuclear_dab(
-    runner: Runner, tile_px: int, data: Path, pictures: Path | None
+    runner: Finder, tile_px: int, data: Path, pictures: Path | None
 ) -> dict[str, Any]:
     """DAB in nuclei: how much of what is brown is called membrane."""
     out = {}
@@ -229,7 +217,7 @@ def on_nuclear_dab(
 
 
 def on_cores(
-    runner: Runner, tile_px: int, data: Path, pictures: Path | None
+    runner: Finder, tile_px: int, data: Path, pictures: Path | None
 ) -> dict[str, float]:
     """Share of membrane in the middle 2048 px of each real core (0.24 um/px)."""
     out = {}
@@ -250,21 +238,22 @@ def on_cores(
     return out
 
 
-def speed(runner: Runner, tile_px: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of one thread for each tile, of phantoms, in batches of four."""
+def speed(runner: Finder, tile_px: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds of one thread for each tile, of phantoms, in batches of four.
+
+    Tiles are given with their halo, as on a slide.
+    """
     picture = phantom.render(
         FIRST_SEED, (2 * tile_px, 2 * tile_px), spacing_um=0.25, profile="unseen"
     )
-    cut = picture.rgb.reshape(2, tile_px, 2, tile_px, 3)
-    batch = np.ascontiguousarray(cut.transpose(0, 2, 1, 3, 4)).reshape(
-        4, tile_px, tile_px, 3
-    )
+    tiles = tiles_with_halo(picture.rgb, tile_px, getattr(runner, "halo_px", 0))
+    batch, places = tiles.reshape(4, *tiles.shape[2:]), [(0, 0)] * 4
     before = os.getloadavg()[0]
-    runner.run(batch)
+    runner(batch, places)
     wall, cpu = [], []
     for _ in range(rounds):
         began, used = time.perf_counter(), time.process_time()
-        runner.run(batch)
+        runner(batch, places)
         wall.append((time.perf_counter() - began) / 4 * 1e3)
         cpu.append((time.process_time() - used) / 4 * 1e3)
     return {
@@ -285,15 +274,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=6, help="of each class")
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
-    model = load(chosen.package)
-    tile_px = model.config.patch_size_pixels
-    runner = open_runner(model)
+    package = load_membrane_package(chosen.package)
+    model, tile_px = package.model, package.tile_px
+    runner = NetworkFinder(package)
     result: dict[str, Any] = {
         "question": "What does the membrane network find, and how fast?",
         "package": chosen.package.name,
         "sha256": model.sha256,
         "file_bytes": model.file.stat().st_size,
         "tile_px": tile_px,
+        "halo_px": package.halo_px,
     }
     with one_intra_op_thread():
         result["speed"] = speed(runner, tile_px, chosen.rounds)

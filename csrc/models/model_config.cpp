@@ -135,7 +135,7 @@ void read_our_keys(Fields& fields, ModelConfig& config) {
   ours.refuse_others();
 }
 
-void check_names(const Fields& fields, const ModelConfig& config, std::int32_t classes) {
+void check_parts(const Fields& fields, const ModelConfig& config, std::int32_t classes) {
   const std::vector<std::string>& names = config.class_names;
   for (const std::string& name : names) {
     if (name.empty() || characters(name) > kMaxNameLength) {
@@ -165,6 +165,12 @@ void check_names(const Fields& fields, const ModelConfig& config, std::int32_t c
                   "membrane network, got " +
                       shown(names));
   }
+  if (config.task == ModelTask::kMembrane && config.patch_px <= 2 * config.halo_px) {
+    fields.refuse("patch_size_pixels",
+                  "need patch_size_pixels larger than twice halo_px=" +
+                      std::to_string(config.halo_px) + ", got " +
+                      std::to_string(config.patch_px));
+  }
   const std::vector<std::string>& distances = config.distance_names;
   if (config.task != ModelTask::kClassify && !distances.empty()) {
     fields.refuse("her2fast.distance_names",
@@ -192,7 +198,7 @@ ModelConfig parse_model_config(const nlohmann::json& content, const std::string&
   config.spacing_um =
       fields.needed_number("spacing_um_px", kMinSpacingUm, kMaxWorkingSpacingUm);
   read_our_keys(fields, config);
-  check_names(fields, config, classes);
+  check_parts(fields, config, classes);
   read_transform(fields, config);
   config.canonical_json = canonical_json(content);
   return config;

@@ -26,8 +26,8 @@ from her2fast.store import ResultsFolder
 
 #: Names the kind of GeoJSON in a folder's state: cells, not regions or patches.
 CELLS_GEOJSON = "cells"
-#: 61 tiles of 512 px: 76 ms of the tiny network, 9 ms of cells, and reading.
-ROUGH_S_PER_MM2 = 5.5
+#: 61 tiles of 512 px: 87 ms of the tiny network, 9 ms of cells, and reading.
+ROUGH_S_PER_MM2 = 6.2
 
 
 @dataclass(frozen=True)

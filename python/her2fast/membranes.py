@@ -30,7 +30,7 @@ from her2fast.methods.membrane import (
     MembraneMeasure,
     Seconds,
 )
-from her2fast.methods.tumor_rows import TumorRows
+from her2fast.methods.tumor_rows import TumorRows, tumor_px_of_tile
 from her2fast.models.membrane_package import MembranePackage, load_membrane_package
 from her2fast.models.package import load_tumor_package
 from her2fast.models.runner import (
@@ -80,21 +80,32 @@ class NetworkFinder:
         self.package = package
         self._runner = open_runner(package.model, device)
 
+    @property
+    def halo_px(self) -> int:
+        """What it is shown beyond a tile on each side."""
+        return self.package.halo_px
+
     def __call__(
         self,
         rgb: npt.NDArray[np.uint8],
         places_px: Sequence[tuple[int, int]],  # a network sees pixels alone
     ) -> npt.NDArray[np.uint8]:
-        """(N, S, S, 3) tiles -> (N, S, S) masks: 1 where its logit is 0 or more."""
+        """(N, W, W, 3) tiles with halo -> (N, S, S) masks of the tiles alone.
+
+        1 where the network's logit is 0 or more; W is S + 2 halo.
+        """
         use_one_thread()
         side = self.package.tile_px
-        outputs = self._runner.run(rgb).reshape(len(rgb), -1, side, side)[:, 0]
+        halo = self.package.halo_px
+        inner = slice(halo, halo + side)
+        wide = side + 2 * halo
+        outputs = self._runner.run(rgb).reshape(len(rgb), -1, wide, wide)[:, 0]
         if not np.isfinite(outputs).all():
             raise SlideError(
                 f"{self.package.model.file}: gave values that are no numbers",
                 "NON_FINITE",
             )
-        return (outputs >= 0).astype(np.uint8)
+        return (outputs[:, inner, inner] >= 0).astype(np.uint8)
 
 
 def measure_cells(
@@ -121,7 +132,7 @@ def measure_cells(
         -(-round(side * um * 1e6) // round(spacing_um * 1e6))
         for side, um in zip(slide.size_px, slide.spacing_um, strict=True)
     )
-    masks = TumorRows(tumor, tile_px * spacing_um, size_px, tile_px)
+    masks = TumorRows(tumor, size_px, tile_px=tile_px, spacing_um=spacing_um)
     measure = MembraneMeasure(
         reader,
         find,
@@ -150,13 +161,17 @@ class MembraneScorer:
         *,
         finder: Finder | None = None,
     ) -> None:
-        """`finder` replaces the package's network: a bench gives the true mask."""
+        """`finder` replaces the package's network: a bench gives the true mask.
+
+        Raises `UsageError` where the packages do not go together.
+        """
         if tumor.package.segment is None:
             raise UsageError(
                 f"need a tumor package with a segmenter, got {tumor.package.name!r}"
             )
         self.package = package
         self.tumor = tumor
+        tumor_px_of_tile(package.tile_px, package.spacing_um, tumor.package.spacing_um)
         self._finder = finder
 
     @property
@@ -205,7 +220,12 @@ class MembraneScorer:
                     "tumor_method": tumor,
                     "name": package.name,
                     "model": [model.sha256, model.config_sha256],
-                    "grid": [package.tile_px, package.spacing_um, package.step],
+                    "grid": [
+                        package.tile_px,
+                        package.halo_px,
+                        package.spacing_um,
+                        package.step,
+                    ],
                     "prune_px": package.prune_px,
                     "device": device,
                     "her2fast": _core.__version__,
@@ -222,7 +242,7 @@ class MembraneScorer:
             "calibration": {"scale_q16": [], "bias_q16": []},
             "tile_px": package.tile_px,
             "patch_px": 0,
-            "halo_px": 0,
+            "halo_px": package.halo_px,
             "synthetic": package.synthetic or bool(tumor.get("synthetic")),
             "tumor": {
                 "measurement_key": source.measurement_key,
@@ -339,7 +359,7 @@ def score_membranes(
     roi, device, guideline, mpp, ish, workers, allow_unknown_model
         As for `score`.
     finder : callable, optional
-        Finds the membranes in the network's place.
+        Finds the membranes in the network's place (`methods.membrane.Finder`).
     on_stage : callable, optional
         Hears of "tumor" and "membranes", with a `measure.Progress`.
 

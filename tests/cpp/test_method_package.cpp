@@ -309,6 +309,33 @@ TEST_F(MethodPackageFiles, SegmentersThatDoNotFit) {
   }
 }
 
+TEST_F(MethodPackageFiles, MembraneNetworksHaveTheirHaloWithin) {
+  Json config = model_config("segment");
+  config["num_classes"] = 2;
+  config["class_names"] = {"membrane", "edge"};
+  config["patch_size_pixels"] = 576;
+  config["her2fast"]["task"] = "membrane";
+  for (const std::int32_t halo : {0, 32, 287}) {
+    config["her2fast"]["halo_px"] = halo;
+    write_model(folder_, config);
+    const ModelPackage model = load_model_package(folder_.string(), {});
+    EXPECT_EQ(model.config.halo_px, halo);
+    EXPECT_EQ(model.config.patch_px, 576);
+  }
+  for (const auto& [halo, words] :
+       {std::pair(288, "patch_size_pixels larger than twice halo_px=288, got 576"),
+        std::pair(-1, "halo_px"), std::pair(1025, "halo_px")}) {
+    config["her2fast"]["halo_px"] = halo;
+    write_model(folder_, config);
+    try {
+      load_model_package(folder_.string(), {});
+      FAIL() << "need a refusal of halo_px=" << halo;
+    } catch (const PackageError& error) {
+      EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST_F(MethodPackageFiles, WhatIsNoPackage) {
   EXPECT_NE(refusal().find("need the folder"), std::string::npos);
   fs::create_directories(folder_);

@@ -17,10 +17,16 @@ from slides import write_slide
 
 from her2fast.kernels.cells import Cells
 from her2fast.methods.cell_tiles import READ, CellTiles
-from her2fast.methods.membrane import CellMeasurement, MembraneTotals
+from her2fast.methods.membrane import (
+    CellMeasurement,
+    Finder,
+    MembraneMeasure,
+    MembraneTotals,
+)
 
 Bytes = npt.NDArray[np.uint8]
 UM = (0.25, 0.25)
+HALO_PX = 32
 
 
 def all_read(rows: int, columns: int) -> CellTiles:
@@ -48,6 +54,61 @@ def cells_at(points: Sequence[tuple[int, int]], rays: Sequence[int]) -> CellMeas
         dab_px=np.array([12 * n for n in rays], np.uint32),
     )
     return CellMeasurement(cells, MembraneTotals(), 0.25, 2, all_read(1, 1))
+
+
+class ArrayReader:
+    """A slide in memory, at its spacing; white beyond.
+
+    `bad` are tiles of 256 px and what became of them.
+    """
+
+    def __init__(self, rgb: Bytes, bad: dict[tuple[int, int], str] | None = None):
+        self.rgb, self.bad = rgb, bad or {}
+
+    def read(
+        self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
+    ) -> tuple[Bytes, str]:
+        out = np.full((height_px, width_px, 3), 255, np.uint8)
+        top, left = max(y_px, 0), max(x_px, 0)
+        part = self.rgb[top : y_px + height_px, left : x_px + width_px]
+        at = np.s_[top - y_px :, left - x_px :]
+        out[at][: part.shape[0], : part.shape[1]] = part
+        touched = {
+            status
+            for (x, y), status in self.bad.items()
+            if x_px < x + 256 and x < x_px + width_px
+            if y_px < y + 256 and y < y_px + height_px
+        }
+        return out, max(touched, default="ok")
+
+
+def measured_array(
+    rgb: Bytes,
+    find: Finder,
+    tile_px: int = 256,
+    *,
+    workers: int = 2,
+    batch_size: int = 3,
+    wanted: npt.NDArray[np.bool_] | None = None,
+    bad: dict[tuple[int, int], str] | None = None,
+    prune_px: int = 0,
+) -> CellMeasurement:
+    """Cells of a slide in memory at 0.25 um/px, all of it tumor."""
+    height, width = rgb.shape[:2]
+    if wanted is None:
+        wanted = np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_)
+    return MembraneMeasure(
+        ArrayReader(rgb, bad),
+        find,
+        size_px=(width, height),
+        spacing_um=0.25,
+        step=2,
+        tile_px=tile_px,
+        batch_size=batch_size,
+        prune_px=prune_px,
+        wanted=wanted,
+        is_tumor=lambda x, y: np.ones(len(x), np.bool_),
+    ).run(workers=workers)
 
 
 class BrownMembrane(torch.nn.Module):
@@ -79,10 +140,15 @@ def write_case(root: Path) -> Path:
     packages.write_model(
         package / "membrane",
         BrownMembrane(),
-        keys={"task": "membrane", "activation": "sigmoid", "batch_size": 2},
+        keys={
+            "task": "membrane",
+            "activation": "sigmoid",
+            "batch_size": 2,
+            "halo_px": HALO_PX,
+        },
         num_classes=2,
         class_names=["membrane", "edge"],
-        patch_size_pixels=512,
+        patch_size_pixels=512 + 2 * HALO_PX,
         spacing_um_px=0.25,
     )
     method = {

@@ -21,10 +21,11 @@ from slides import write_slide
 
 from her2fast import golden
 from her2fast.cli import run as command
-from her2fast.errors import SlideError
+from her2fast.errors import SlideError, UsageError
 from her2fast.kernels.cells import find_cells
 from her2fast.membranes import MembraneResult, MembraneScorer, score_membranes
 from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
+from her2fast.methods.tumor_rows import tumor_px_of_tile
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.scoring import Scorer, open_input
@@ -172,6 +173,61 @@ def test_key_and_use_are_of_both_packages(folder: Path) -> None:
     assert use(real, real) == "research use only"
     own = {**real, "intended_use": "for phantoms"}
     assert use(own, real) == "research use only; membranes: for phantoms"
+
+
+def test_a_run_with_another_halo_is_another(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same network and tile, seeing more: stored cells are not taken for its."""
+    given = tmp_path / "brown"
+    shutil.copytree(folder / "brown", given)
+    out = tmp_path / "out"
+    words = arguments(folder, out, "-n", 2)
+    words[words.index(str(folder / "brown"))] = str(given)
+    records = []
+    for halo_px, work in ((32, None), (0, None), (0, "(finished before)")):
+        packages.edit_json(
+            given / "membrane/config.json",
+            lambda c, halo=halo_px: (
+                c.update(patch_size_pixels=512 + 2 * halo),
+                c["her2fast"].update(halo_px=halo),
+            ),
+        )
+        assert command(words) == 0
+        shown = capsys.readouterr().out
+        assert work in shown if work else "before)" not in shown
+        records.append(json.loads((out / "results/lattice.json").read_text()))
+        assert records[-1]["method"]["halo_px"] == halo_px
+    first, second, third = records
+    assert first["measurement_key"] != second["measurement_key"]
+    assert second == third
+    # A network that judges each pixel alone finds the same, whatever it sees.
+    assert first["cells"] == second["cells"]
+    stored = (out / "results/lattice.json").read_bytes()
+    assert command(["rescore", str(out)]) == 0
+    assert (out / "results/lattice.json").read_bytes() == stored
+
+
+def test_packages_whose_grids_do_not_meet_are_refused_at_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tile of 510 px is 127.5 px of the tumor's: known before any slide is read."""
+    given = tmp_path / "brown"
+    shutil.copytree(folder / "brown", given)
+    packages.edit_json(given / "method.json", lambda c: c.update(tile_px=510))
+    packages.edit_json(
+        given / "membrane/config.json", lambda c: c.update(patch_size_pixels=574)
+    )
+    words = arguments(folder, tmp_path / "out")
+    words[words.index(str(folder / "brown"))] = str(given)
+    assert command(words) == 64
+    assert "got tile_px=510 of 0.25 um: 127.5 of them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="whole number of tumor pixels of 1 um"):
+        score(folder, folder / "lattice.svs", model=given)
+    assert tumor_px_of_tile(480, 0.23, 0.46) == 240
+    with pytest.raises(UsageError, match="do not go together"):
+        tumor_px_of_tile(1, 0.25, 1.0)
 
 
 def test_cells_are_those_whose_nuclei_lie_in_the_tumor(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import packages
 import pytest
 from cell_scenes import scene
-from membrane_cases import UM, altered, box, cells_at, write_case
+from membrane_cases import UM, altered, box, cells_at, measured_array, write_case
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.export.cells_geojson import cell_detections, gzipped
@@ -36,28 +36,12 @@ from her2fast.methods.cell_decision import decide_cells
 from her2fast.methods.cell_file import from_bytes, to_bytes
 from her2fast.methods.membrane import (
     CellMeasurement,
-    MembraneMeasure,
     tumor_tiles,
 )
 from her2fast.models.membrane_package import grid_step, load_membrane_package
 
 Bytes = npt.NDArray[np.uint8]
 SCHEMA = Path(__file__).parents[2] / "python/her2fast/data/schemas/result.json"
-
-
-class ArrayReader:
-    """A slide in memory, at its spacing; white beyond."""
-
-    def __init__(self, rgb: Bytes, bad: dict[tuple[int, int], str] | None = None):
-        self.rgb, self.bad = rgb, bad or {}
-
-    def read(
-        self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
-    ) -> tuple[Bytes, str]:
-        out = np.full((height_px, width_px, 3), 255, np.uint8)
-        part = self.rgb[y_px : y_px + height_px, x_px : x_px + width_px]
-        out[: part.shape[0], : part.shape[1]] = part
-        return out, self.bad.get((x_px, y_px), "ok")
 
 
 class TrueMask:
@@ -83,21 +67,11 @@ def measured(
     bad: dict[tuple[int, int], str] | None = None,
     prune_px: int = 0,
 ) -> tuple[CellMeasurement, TrueMask]:
-    height, width = mask.shape
     find = TrueMask(mask)
-    measure = MembraneMeasure(
-        ArrayReader(rgb, bad),
-        find,
-        size_px=(width, height),
-        spacing_um=0.25,
-        step=2,
-        tile_px=tile_px,
-        batch_size=3,
-        prune_px=prune_px,
-        wanted=np.ones((-(-height // tile_px), -(-width // tile_px)), np.bool_),
-        is_tumor=lambda x, y: np.ones(len(x), np.bool_),
+    found = measured_array(
+        rgb, find, tile_px, workers=workers, bad=bad, prune_px=prune_px
     )
-    return measure.run(workers=workers), find
+    return found, find
 
 
 @pytest.mark.parametrize(("tile_px", "workers"), [(256, 1), (256, 3), (360, 2)])
@@ -310,6 +284,19 @@ def test_packages_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> N
     packages.edit_json(config, lambda c: c["class_names"].reverse())
     with pytest.raises(UsageError, match="first class is 'membrane'"):
         load_membrane_package(swapped)
+    for halo_px, words in (
+        (
+            0,
+            r"=512 \(tile_px=512 and halo_px=0 on both sides\), got 576",
+        ),
+        (64, r"patch_size_pixels=640 .* got 576"),
+        (288, "patch_size_pixels larger than twice halo_px=288, got 576"),
+        (-1, "her2fast.halo_px"),
+        (1025, "her2fast.halo_px"),
+    ):
+        given = altered(folder, tmp_path / f"halo{halo_px}", halo_px=halo_px)
+        with pytest.raises(UsageError, match=words):
+            load_membrane_package(given)
     method = altered(folder, tmp_path / "c") / "method.json"
     packages.edit_json(method, lambda c: c.update(prune_um=1.3))
     assert load_membrane_package(method.parent).prune_px == 5

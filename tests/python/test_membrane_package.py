@@ -53,14 +53,11 @@ def test_packages_of_both_kinds_are_listed_shown_and_checked(
     )
     assert command(["models", "show", DEFAULT_MEMBRANE_MODEL]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["method"], shown["tile_px"], shown["grid_um"]) == (
-        "membrane",
-        512,
-        0.5,
-    )
+    assert (shown["method"], shown["grid_um"]) == ("membrane", 0.5)
+    assert (shown["tile_px"], shown["halo_px"]) == (512, 32)
     assert [model["known"] for model in shown["models"]] == [True]
     assert command(["models", "check", DEFAULT_MEMBRANE_MODEL]) == 0
-    assert "(2, 512, 512, 3) -> (2, 524288) on cpu" in capsys.readouterr().out
+    assert "(2, 576, 576, 3) -> (2, 663552) on cpu" in capsys.readouterr().out
 
 
 def test_the_doctor_looks_at_both(

@@ -18,6 +18,7 @@ pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[t
 
 from her2fast.errors import UsageError
 from her2fast.membranes import NetworkFinder
+from her2fast.methods.membrane_picture import find_in_picture, tiles_with_halo
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.trust import SHIPPED_DIR
 from her2fast.phantom import render
@@ -111,9 +112,10 @@ def test_recipe_from_scenes_to_a_package(
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
     package = load_membrane_package(out / "run" / "package")
-    assert (package.name, package.tile_px, package.spacing_um) == (
+    assert (package.name, package.tile_px, package.halo_px, package.spacing_um) == (
         "membrane-tiny",
         512,
+        32,
         0.25,
     )
     assert package.synthetic
@@ -136,17 +138,19 @@ def test_cuts_are_those_of_the_cells() -> None:
     class Knows(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for picture in pictures:
-                own = normalized(torch.from_numpy(picture.rgb[None]), MEAN, STD)
+                wide = tiles_with_halo(picture.rgb, 256, 16)[0]
+                own = normalized(torch.from_numpy(wide), MEAN, STD)
                 if torch.equal(own, x):
                     faint = picture.class_map == 1
                     logit = np.where(faint, -1.5, 5.0)
                     logit = np.where(picture.membrane_mask, logit, -8.0)
+                    logit = np.pad(logit, 16, constant_values=5.0)
                     plane = torch.from_numpy(logit.astype(np.float32))
                     return plane.expand(1, 2, -1, -1)
             raise AssertionError("no such picture")
 
     cuts, said = choose_cuts(
-        Knows(), 0.0, pictures, statistics=(MEAN, STD), tile_px=256
+        Knows(), 0.0, pictures, statistics=(MEAN, STD), tile_px=256, halo_px=16
     )
     assert cuts.low == -2.0
     assert said["cells_macro_f1"] > said["one_cut_macro_f1"]
@@ -172,9 +176,7 @@ def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
         counts = np.zeros(4, np.int64)
         for number in (first + kind, first + kind + 6):
             picture = membrane_scenes.photograph(plan, number)[0]
-            tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
-            masks = find(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
-            mask = masks.swapaxes(1, 2).reshape(1024, 1024) == 1
+            mask = find_in_picture(find, picture.rgb, tile_px=512, batch_size=4) == 1
             counts += confusion_of(picture, mask)[kind]
         assert counts.sum() > 30
         assert 2 * counts[kind] > counts.sum(), counts
@@ -196,11 +198,13 @@ def test_bench_counts(bench: ModuleType) -> None:
 
 
 def test_bench_puts_tiles_where_they_were(bench: ModuleType) -> None:
-    class Echo:
-        def run(self, rgb: np.ndarray) -> np.ndarray:
-            dark = np.where(rgb[..., 0] < 128, 1.0, -1.0).astype(np.float32)
-            return np.stack([dark, -dark], 1).reshape(len(rgb), -1)
+    class Dark:
+        halo_px = 5
+
+        def __call__(self, rgb: np.ndarray, places: list[tuple[int, int]]) -> Any:
+            assert rgb.shape[1:] == (42, 42, 3)
+            return (rgb[:, 5:-5, 5:-5, 0] < 128).astype(np.uint8)
 
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (70, 100, 3), np.uint8)
-    np.testing.assert_array_equal(bench.membranes(Echo(), 32, rgb), rgb[..., 0] < 128)
+    np.testing.assert_array_equal(bench.membranes(Dark(), 32, rgb), rgb[..., 0] < 128)

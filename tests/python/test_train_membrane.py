@@ -152,7 +152,8 @@ def test_it_learns_and_its_package_says_the_same(cohort: Path, tmp_path: Path) -
     """Dice on an unseen phantom; the package, read back, gives that Dice at 0."""
     config = _config(tmp_path, cohort)
     changes = ["train.epochs=16", "optimizer.schedule=one-cycle"]
-    facts, said = _train(config, tmp_path / "run", *changes)
+    # Validation sees tiles alone.
+    facts, said = _train(config, tmp_path / "run", *changes, "package.halo_px=0")
     assert facts["best"] > 0.5, said
     package = tmp_path / "run" / "package"
     method = json.loads((package / "method.json").read_text())
@@ -164,6 +165,7 @@ def test_it_learns_and_its_package_says_the_same(cohort: Path, tmp_path: Path) -
     assert stated.class_names == ["membrane", "edge"]
     assert stated.her2fast.sha256 == facts["sha256"]
     assert (stated.patch_size_pixels, stated.spacing_um_px) == (TILE_PX, 0.25)
+    assert stated.her2fast.halo_px == 0
     model = _load_model(package / "membrane", known_hashes())
     assert model.known
     source = load_cohort(cohort, need_labels=False).part("val")[0]

@@ -50,10 +50,17 @@ CONNECTED_UM = 47.0
 
 
 class Finder(Protocol):
-    """What finds stained membrane in tiles; thread-safe."""
+    """What finds stained membrane in tiles; thread-safe.
+
+    One with an attribute `halo_px` is shown so much beyond a tile on each side: white
+    beyond the slide.
+    """
 
     def __call__(self, rgb: Bytes, places_px: Sequence[tuple[int, int]]) -> Bytes:
-        """(N, S, S, 3) tiles whose corners lie at `places_px` -> (N, S, S) masks."""
+        """(N, W, W, 3) tiles -> (N, S, S) masks of the tiles without their halo.
+
+        `places_px` are the corners of the masks; W is S where there is no halo.
+        """
         ...
 
 
@@ -231,6 +238,7 @@ class MembraneMeasure:
         self._size_px, self._spacing_um = size_px, spacing_um
         self._step, self._tile_px, self._batch = step, tile_px, batch_size
         self._white = white_rgb
+        self._halo_px: int = getattr(find, "halo_px", 0)
         self._wanted = wanted
         grown = np.pad(wanted, 1)
         height, width = shape
@@ -301,24 +309,36 @@ class MembraneMeasure:
             self._tell(read=len(planes))
 
     def _read_batch(self, columns: list[int], row: int) -> dict[Place, _Planes]:
-        side = self._tile_px
+        side, halo = self._tile_px, self._halo_px
+        wide = side + 2 * halo
+        inner = slice(halo, halo + side)
         began = time.perf_counter()
         # The network's batch has one shape; what is not filled is glass.
-        rgb = np.empty((self._batch, side, side, 3), np.uint8)
+        rgb = np.empty((self._batch, wide, wide, 3), np.uint8)
         rgb[len(columns) :] = self._white
         places = [(column * side, row * side) for column in columns]
         for k, (x_px, y_px) in enumerate(places):
-            pixels, status = self._reader.read(x_px, y_px, side, side, self._spacing_um)
+            # A flaw in the halo is one of the tile: what a network sees there may
+            # change any pixel of its mask.
+            pixels, status = self._reader.read(
+                x_px - halo, y_px - halo, wide, wide, self._spacing_um
+            )
             rgb[k] = pixels if status == "ok" else 255
             became = {"ok": READ, "missing": MISSING}.get(status, CORRUPT)
             with self._lock:
                 self._tiles.set(columns[k], row, became)
         began = self._spent("read", began)
         masks = self._find(rgb, places)
+        if masks.shape != (self._batch, side, side):
+            raise ValueError(
+                f"need masks of {(self._batch, side, side)} of tiles with a halo of "
+                f"{halo} px, got {masks.shape}"
+            )
         began = self._spent("network", began)
         out = {}
         for k, column in enumerate(columns):
-            hematoxylin, dab = cell_stains(rgb[k], step=self._step, white=self._white)
+            tile = np.ascontiguousarray(rgb[k, inner, inner])
+            hematoxylin, dab = cell_stains(tile, step=self._step, white=self._white)
             readable = self._tiles.readable(column, row)
             mask = masks[k] if readable else np.zeros_like(masks[k])
             self._cut_to_slide(mask, column, row)

@@ -13,20 +13,44 @@ from her2fast.errors import UsageError
 from her2fast.methods.membrane import tumor_tiles
 
 
+def tumor_px_of_tile(tile_px: int, spacing_um: float, tumor_um: float) -> int:
+    """Tumor pixels along a tile of the membrane network.
+
+    Raises `UsageError` where that is no whole number: tiles would begin inside pixels.
+
+    Examples
+    --------
+    >>> tumor_px_of_tile(512, 0.25, 1.0)
+    128
+    """
+    tile_pm, tumor_pm = tile_px * round(spacing_um * 1e6), round(tumor_um * 1e6)
+    if tile_pm % tumor_pm:
+        raise UsageError(
+            f"need a tile of the membrane network that is a whole number of tumor "
+            f"pixels of {tumor_um:g} um, got tile_px={tile_px} of {spacing_um:g} um: "
+            f"{tile_pm / tumor_pm:g} of them; these two packages do not go together"
+        )
+    return tile_pm // tumor_pm
+
+
 class TumorRows:
     """The tumor's mask, bit by bit, asked for by tiles and by seeds."""
 
     def __init__(
         self,
         tumor: _core.Measurement,
-        tile_um: float,
         size_px: Sequence[int],
+        *,
         tile_px: int,
+        spacing_um: float,
     ) -> None:
-        """Tiles are `tile_um` wide, and `tile_px` where the slide has `size_px`."""
+        """Tiles of `tile_px` where the slide has `size_px`, at `spacing_um`.
+
+        Raises `UsageError` as `tumor_px_of_tile` does.
+        """
         self._spacing_um = tumor.spacing_um
         self._shape = tuple(-(-side // tile_px) for side in reversed(size_px))
-        self._tile = tile_um / self._spacing_um
+        self._tile = tumor_px_of_tile(tile_px, spacing_um, tumor.spacing_um)
         width = tumor.tiles_x * tumor.tile_px
         height = tumor.tiles_y * tumor.tile_px
         self._width = width
@@ -38,13 +62,7 @@ class TumorRows:
 
     def wanted(self) -> npt.NDArray[np.bool_]:
         """(rows, columns) tiles of the network that hold tumor."""
-        rows, columns = self._shape
-        if self._tile != int(self._tile):
-            raise UsageError(
-                "need a tile of the membrane network that is a whole number of tumor "
-                f"pixels, got {self._tile:g}"
-            )
-        tile = int(self._tile)
+        (rows, columns), tile = self._shape, self._tile
         masks = []
         for row in range(rows):
             bits = self._bits[row * tile : (row + 1) * tile]

@@ -64,6 +64,7 @@ class Her2fastKeys(BaseModel):
     #: "sigmoid": the outputs are logits. "none": they are probabilities already.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     input_layout: Literal["NCHW"] = "NCHW"
+    #: What a segmenter or a membrane network sees beyond its tile on each side.
     halo_px: Annotated[int, Field(ge=0, le=1024)] = DEFAULT_HALO_PX
     dtype: Literal["float32"] = "float32"
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -111,6 +112,8 @@ class ModelConfig(BaseModel):
                 "need 1 or 2 output channels of membranes (membrane; membrane and "
                 f"edge), got num_classes={self.num_classes}"
             )
+        if self.her2fast.task == "membrane":
+            self._check_halo()
         if self.her2fast.superpixel_svm is not None:
             self._check_superpixels()
         distances = self.her2fast.distance_names
@@ -125,13 +128,17 @@ class ModelConfig(BaseModel):
         keys = self.her2fast
         if keys.task != "segment" or self.num_classes != 1:
             raise ValueError("need a segmenter of one class with superpixel_svm")
-        if self.patch_size_pixels <= 2 * keys.halo_px:
-            raise ValueError(
-                f"need patch_size_pixels larger than twice halo_px={keys.halo_px}, got "
-                f"{self.patch_size_pixels}"
-            )
+        self._check_halo()
         if self.transform:
             raise ValueError("need no transform with superpixel_svm: it sees pixels")
+
+    def _check_halo(self) -> None:
+        halo_px = self.her2fast.halo_px
+        if self.patch_size_pixels <= 2 * halo_px:
+            raise ValueError(
+                f"need patch_size_pixels larger than twice halo_px={halo_px}, got "
+                f"{self.patch_size_pixels}"
+            )
 
     @property
     def outputs(self) -> int:

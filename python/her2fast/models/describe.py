@@ -60,6 +60,7 @@ def describe(package: Package) -> dict[str, Any]:
 def _of_its_kind(package: Package) -> dict[str, Any]:
     if isinstance(package, MembranePackage):
         return {
+            "halo_px": package.halo_px,
             "grid_um": package.spacing_um * package.step,
             "prune_um": package.prune_um,
             "prune_px": package.prune_px,

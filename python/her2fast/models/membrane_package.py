@@ -95,9 +95,14 @@ class MembranePackage:
         return list(self.model.config.class_names)
 
     @property
+    def halo_px(self) -> int:
+        """What the network sees beyond its tile on each side."""
+        return self.model.config.her2fast.halo_px
+
+    @property
     def tile_px(self) -> int:
-        """Side of a tile of the network, at `spacing_um`."""
-        return self.model.config.patch_size_pixels
+        """Side of a tile of the network without its halo, at `spacing_um`."""
+        return self.model.config.patch_size_pixels - 2 * self.halo_px
 
     @property
     def spacing_um(self) -> float:
@@ -167,10 +172,13 @@ def load_membrane_package(model: str | Path | None = None) -> MembranePackage:
     stated = loaded.config
     if stated.her2fast.task != "membrane":
         raise UsageError(f"{place}: the model's task is not membrane")
-    if stated.patch_size_pixels != config.tile_px:
+    halo_px = stated.her2fast.halo_px
+    side_px = config.tile_px + 2 * halo_px
+    if stated.patch_size_pixels != side_px:
         raise UsageError(
-            f"{place}: need tile_px={stated.patch_size_pixels} as the model, got "
-            f"{config.tile_px}"
+            f"{loaded.folder / 'config.json'}: need patch_size_pixels={side_px} "
+            f"(tile_px={config.tile_px} and halo_px={halo_px} on both sides), got "
+            f"{stated.patch_size_pixels}"
         )
     _check_outputs(place, stated)
     package = MembranePackage(

@@ -34,6 +34,8 @@ Balance = Literal["site", "scanner", "label"]
 PATCH_PX = 64
 TILE_PX = 256
 HALO_PX = 32
+#: What a membrane network sees beyond its tile on each side (docs/design/membranes.md).
+MEMBRANE_HALO_PX = 32
 
 
 class Section(BaseModel):
@@ -308,6 +310,8 @@ class MembranePackage(Package):
     #: is a probability of 0.5. `beta` moves probabilities; "best" moves the cut along.
     cut: Literal["best", "half"] = "best"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
+    #: Seen beyond a tile on each side when a slide is scored; training sees none.
+    halo_px: Annotated[int, Field(ge=0, le=512, multiple_of=16)] = MEMBRANE_HALO_PX
 
 
 class Stage(Section):

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from her2fast.kernels.cells import Cells, classify_cells, find_cells
+from her2fast.methods.membrane_picture import joined, tiles_with_halo
 from her2fast.phantom import Phantom
 from her2fast.phantom.cells import CellTable
 from her2fast.training.augment import normalized
@@ -65,19 +66,25 @@ def macro_f1(confusion: Longs) -> float:
 
 
 def membrane_logits(
-    network: nn.Module, rgb: npt.NDArray[np.uint8], statistics: Any, tile_px: int
+    network: nn.Module,
+    rgb: npt.NDArray[np.uint8],
+    statistics: Any,
+    *,
+    tile_px: int,
+    halo_px: int,
 ) -> torch.Tensor:
     """(1, 1, H, W) of a picture, tile by tile as a scorer reads it."""
-    height, width = rgb.shape[:2]
-    out = torch.empty(1, 1, height, width)
+    tiles = tiles_with_halo(rgb, tile_px, halo_px)
+    rows, columns = tiles.shape[:2]
+    inner = slice(halo_px, halo_px + tile_px)
+    out = np.empty((rows, columns, tile_px, tile_px), np.float32)
     with torch.inference_mode():
-        for y, x in itertools.product(
-            range(0, height, tile_px), range(0, width, tile_px)
-        ):
-            tile = torch.from_numpy(rgb[None, y : y + tile_px, x : x + tile_px].copy())
-            logits = network(normalized(tile, *statistics))[:, :1]
-            out[:, :, y : y + tile_px, x : x + tile_px] = logits
-    return out
+        for row, column in itertools.product(range(rows), range(columns)):
+            tile = torch.from_numpy(tiles[row, column][None])
+            logits = network(normalized(tile, *statistics))[0, 0]
+            out[row, column] = logits[inner, inner].numpy()
+    whole = joined(out)[: rgb.shape[0], : rgb.shape[1]]
+    return torch.from_numpy(np.ascontiguousarray(whole))[None, None]
 
 
 def choose_cuts(
@@ -87,6 +94,7 @@ def choose_cuts(
     *,
     statistics: Any,
     tile_px: int,
+    halo_px: int,
 ) -> tuple[Cuts, dict[str, Any]]:
     """Cuts by macro-F1 of cells.
 
@@ -101,12 +109,13 @@ def choose_cuts(
     cut : float
         Its one best cut.
     pictures : sequence of Phantom
-        Sides are multiples of `tile_px`.
     statistics : (mean, std)
-    tile_px : int
+    tile_px, halo_px : int
+        Of a scorer's tile without its halo, and the halo on each side.
     """
     logits = [
-        membrane_logits(network, one.rgb, statistics, tile_px) for one in pictures
+        membrane_logits(network, one.rgb, statistics, tile_px=tile_px, halo_px=halo_px)
+        for one in pictures
     ]
 
     def judged(cuts: Cuts) -> tuple[float, Longs]:

@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 [photograph(one, CUT_SCENE + k)[0] for k in range(chosen.cut_scenes)],
                 statistics=input_statistics(config.model),
                 tile_px=min(config.data.tile_px, plan.side_px),
+                halo_px=config.package.halo_px,
             )
 
         return fit_membranes(

@@ -17,7 +17,13 @@ from her2fast.errors import UsageError
 from her2fast.manifest import LABELS
 from her2fast.models.package import MODEL_FILE, ModelPackage, load_package
 from her2fast.models.trust import trust
-from her2fast.training.config import HALO_PX, PATCH_PX, TILE_PX, Package
+from her2fast.training.config import (
+    HALO_PX,
+    PATCH_PX,
+    TILE_PX,
+    MembranePackage,
+    Package,
+)
 from her2fast.training.membrane_network import OUTPUTS
 from her2fast.training.networks import fold_norms
 from her2fast.training.packages import torchscript_bytes, write_json
@@ -39,6 +45,7 @@ def write_segmenter(
         folder,
         network,
         side_px=TILE_PX + 2 * HALO_PX,
+        halo_px=HALO_PX,
         task="segment",
         classes=("tumor",),
         batch_size=package.segment_batch_size,
@@ -71,6 +78,7 @@ def write_method(
         folder / "classify",
         classifier,
         side_px=PATCH_PX,
+        halo_px=0,
         task="classify",
         classes=LABELS,
         batch_size=package.batch_size,
@@ -112,7 +120,7 @@ def write_membrane(
     folder: Path,
     network: nn.Module,
     *,
-    package: Package,
+    package: MembranePackage,
     backbone: str,
     statistics: Statistics,
     spacing_um: float,
@@ -126,7 +134,8 @@ def write_membrane(
     digest = _write_model(
         folder / "membrane",
         network,
-        side_px=tile_px,
+        side_px=tile_px + 2 * package.halo_px,
+        halo_px=package.halo_px,
         task="membrane",
         classes=OUTPUTS,
         batch_size=package.batch_size,
@@ -159,6 +168,7 @@ def _write_model(
     network: nn.Module,
     *,
     side_px: int,
+    halo_px: int,
     task: str,
     classes: tuple[str, ...],
     batch_size: int,
@@ -189,7 +199,7 @@ def _write_model(
             "task": task,
             "activation": "softmax" if task == "classify" else "sigmoid",
             "input_layout": "NCHW",
-            "halo_px": HALO_PX if task == "segment" else 0,
+            "halo_px": halo_px,
             "dtype": "float32",
             "batch_size": batch_size,
             "sha256": digest,
