@@ -205,9 +205,10 @@ her2_progress ScanSession::progress() const {
     value.differing_px = counts.strips.differing_px;
     value.queued = counts.queued;
     value.would_block = counts.would_block;
-    value.memory_bytes = counts.queue_bytes + counts.strips.bytes;
+    value.memory_bytes = counts.held_bytes + counts.strips.bytes + p.batch_bytes;
     value.uncompared_px = counts.strips.uncompared_px;
-    value.peak_memory_bytes = counts.peak_queue_bytes + counts.strips.peak_bytes;
+    value.peak_memory_bytes =
+        counts.peak_held_bytes + counts.strips.peak_bytes + p.batch_bytes;
   }
   return value;
 }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 
 #include "her2fast/decide.h"
@@ -12,6 +13,14 @@
 
 namespace her2fast {
 namespace {
+
+// Pixels of a square whose every element is written next. Not kept from call to call:
+// that would be an object of the thread with a destructor, which no thread of a host may
+// get from this library (docs/design/embedding.md, Threads that end).
+std::unique_ptr<std::uint8_t[]> scratch(std::int32_t side_px) {
+  const auto side = static_cast<std::size_t>(side_px);
+  return std::make_unique_for_overwrite<std::uint8_t[]>(side * side);
+}
 
 // One round of square tiles with halo. Per tile: tissue mask -> (segmenter -> tumor mask)
 // -> tumor pixels per patch -> classifier. Every tile writes its own record, every patch
@@ -81,10 +90,8 @@ class PatchMethod final : public Method {
     if (rgb.data == nullptr) return settle(request.id);
     // The mask is computed with the halo, so that a pixel's answer does not depend on its
     // tile.
-    thread_local std::vector<std::uint8_t> mask_px;
-    mask_px.resize(static_cast<std::size_t>(request_px_) *
-                   static_cast<std::size_t>(request_px_));
-    const ImageView<std::uint8_t> mask(mask_px.data(), request_px_, request_px_);
+    const auto mask_px = scratch(request_px_);
+    const ImageView<std::uint8_t> mask(mask_px.get(), request_px_, request_px_);
     tissue_mask(rgb, spec_.white, mask);
     clear_beyond_slide(request, mask);
     const auto inner_rgb = inner(rgb);
@@ -251,10 +258,8 @@ class PatchMethod final : public Method {
     std::vector<std::uint64_t> tissue;
     const auto words = static_cast<std::size_t>(result_.words_per_row());
     unpack_mask(tile.mask, tissue, words * static_cast<std::size_t>(spec_.tile_px));
-    thread_local std::vector<std::uint8_t> tumor_px;
-    tumor_px.resize(static_cast<std::size_t>(spec_.tile_px) *
-                    static_cast<std::size_t>(spec_.tile_px));
-    const ImageView<std::uint8_t> tumor(tumor_px.data(), spec_.tile_px, spec_.tile_px);
+    const auto tumor_px = scratch(spec_.tile_px);
+    const ImageView<std::uint8_t> tumor(tumor_px.get(), spec_.tile_px, spec_.tile_px);
     const std::int64_t plane = std::int64_t{request_px_} * request_px_;
     for (std::int64_t y = 0; y < spec_.tile_px; ++y) {
       const float* z = output + (y + spec_.halo_px) * request_px_ + spec_.halo_px;

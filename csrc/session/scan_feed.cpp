@@ -96,7 +96,7 @@ struct ScanFeed::Impl {
   std::condition_variable changed;
   Ring<Item> queue;
   std::vector<std::vector<std::uint8_t>> pool;  // memory of earlier copies
-  std::size_t queue_bytes = 0, peak_queue_bytes = 0, pool_bytes = 0;
+  std::size_t queue_bytes = 0, pool_bytes = 0, peak_held_bytes = 0;
   std::size_t reserved = 0;  // pushes that copy just now
   std::int64_t would_block = 0;
   bool working = false, draining = false, stopped = false;
@@ -125,6 +125,7 @@ struct ScanFeed::Impl {
   bool filling() const;
   std::vector<std::uint8_t> take_memory(std::size_t bytes);
   void trim_pool(std::unique_lock<std::mutex>& lock);
+  void note_held();
 };
 
 void ScanFeed::Impl::fail(Code code, const char* doing, const char* what) noexcept {
@@ -224,17 +225,25 @@ void ScanFeed::Impl::drop_queue(std::unique_lock<std::mutex>& lock) {
   }
 }
 
-/// With the lock held. Memory that was used before spares its page faults; much more than
-/// is needed is not taken, because pixels are counted, not capacities.
+/// With the lock held. Memory that was used before spares its page faults. It counts by
+/// its capacity: what is larger than needed is taken where all of it finds room.
 std::vector<std::uint8_t> ScanFeed::Impl::take_memory(std::size_t bytes) {
   for (std::size_t i = pool.size(); i-- > 0;) {
-    if (pool[i].capacity() < bytes || pool[i].capacity() / 2 > bytes) continue;
+    const std::size_t held = pool[i].capacity();
+    if (held < bytes || held / 2 > bytes || queue_bytes + held > limits.queue_bytes) {
+      continue;
+    }
     std::vector<std::uint8_t> memory = std::move(pool[i]);
     pool_bytes -= memory.capacity();
     pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(i));
     return memory;
   }
   return {};
+}
+
+/// With the lock held, after `trim_pool`.
+void ScanFeed::Impl::note_held() {
+  peak_held_bytes = std::max(peak_held_bytes, queue_bytes + pool_bytes);
 }
 
 /// Kept memory makes room for pixels that wait. It is given back without the lock,
@@ -291,14 +300,17 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
     ++f.would_block;
     return false;
   }
-  f.queue_bytes += bytes;
-  f.peak_queue_bytes = std::max(f.peak_queue_bytes, f.queue_bytes);
   if (copies) {
-    ++f.reserved;
     item.copy = f.take_memory(bytes);
-    f.trim_pool(lock);
+    item.bytes = std::max(bytes, item.copy.capacity());
+  }
+  f.queue_bytes += item.bytes;
+  ++f.reserved;  // before the lock is let go: `drain` waits for it
+  f.trim_pool(lock);
+  f.note_held();
+  std::exception_ptr failure;
+  if (copies) {
     lock.unlock();
-    std::exception_ptr failure;
     try {
       item.copy.resize(bytes);
     } catch (...) {
@@ -313,17 +325,17 @@ bool ScanFeed::try_push(const PixelRect& rect, PixelRelease release) {
       item.rect.stride_bytes = 0;
     }
     lock.lock();
-    --f.reserved;
-    if (failure) {
-      f.queue_bytes -= bytes;
-      f.changed.notify_all();
-      std::rethrow_exception(failure);
-    }
+  }
+  --f.reserved;
+  if (failure) {
+    f.queue_bytes -= item.bytes;
+    f.changed.notify_all();
+    std::rethrow_exception(failure);
   }
   try {
     f.queue.push_back(std::move(item));
   } catch (...) {
-    f.queue_bytes -= bytes;
+    f.queue_bytes -= item.bytes;
     f.changed.notify_all();
     throw;
   }
@@ -356,7 +368,8 @@ ScanFeed::Counts ScanFeed::counts() const {
   counts.strips = impl_->strips.counts();
   const std::lock_guard lock(impl_->mutex);
   counts.queue_bytes = impl_->queue_bytes;
-  counts.peak_queue_bytes = impl_->peak_queue_bytes;
+  counts.held_bytes = impl_->queue_bytes + impl_->pool_bytes;
+  counts.peak_held_bytes = impl_->peak_held_bytes;
   counts.queued = static_cast<std::int64_t>(impl_->queue.size());
   counts.would_block = impl_->would_block;
   return counts;

@@ -36,9 +36,10 @@ class ScanFeed {
  public:
   struct Counts {
     StripAssembler::Counts strips;
-    std::size_t queue_bytes = 0, peak_queue_bytes = 0;
-    std::int64_t queued = 0;       ///< rectangles that wait
-    std::int64_t would_block = 0;  ///< times `try_push` was refused
+    std::size_t queue_bytes = 0;  ///< of pixels that wait; of a copy, what it takes
+    std::size_t held_bytes = 0, peak_held_bytes = 0;  ///< with what is kept for copies
+    std::int64_t queued = 0;                          ///< rectangles that wait
+    std::int64_t would_block = 0;                     ///< times `try_push` was refused
   };
 
   /// Takes all requests of the session, which then has one round and no other driver.

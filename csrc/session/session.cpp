@@ -229,6 +229,7 @@ struct Session::Impl final : ItemSink {
           lane.forming = std::make_shared<BatchBuffer>();
           lane.forming->rgb.resize(lane.batch_bytes());
           lane.forming->items.reserve(static_cast<std::size_t>(lane.slot.batch));
+          counts.batch_bytes += lane.batch_bytes();  // for good: they are kept
         } else {
           lane.forming = std::move(lane.pool.back());
           lane.pool.pop_back();

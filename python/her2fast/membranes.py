@@ -46,7 +46,6 @@ from her2fast.record import (
     Record,
     digest,
     empty_slide,
-    settings_for,
     unmeasured,
 )
 from her2fast.scoring import (
@@ -55,6 +54,7 @@ from her2fast.scoring import (
     RoiLike,
     Scorer,
     as_roi,
+    asked_settings,
     check_roi,
     check_unchanged,
     display_name,
@@ -395,11 +395,13 @@ def score_membranes(
                 finder=finder,
             )
             source = scorer.unmeasured(slide_record)
-            settings = settings_for(
-                source.method or {}, roi=as_roi(roi), guideline=guideline, ish=ish
+            settings = asked_settings(
+                source.method or {}, lambda: as_roi(roi), guideline, ish
             )
             opened = open_input(slide, mpp, slide_record)
             source = scorer.provenance(opened)
+            if isinstance(settings, SlideError):
+                raise settings
             check_roi(settings.roi, opened.size_px)
             measured = scorer.measure_tumor(opened, on_stage)
             measurement = MembraneMeasurement(measured, source)

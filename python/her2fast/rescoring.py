@@ -28,7 +28,7 @@ from her2fast.record import (
 from her2fast.reopen import reopen
 from her2fast.run import exit_code_of
 from her2fast.scoring import Measurement, Result, RoiLike, as_roi, decide, decide_with
-from her2fast.slide_job import AnyResult, write_result
+from her2fast.slide_job import AnyResult, take_region, write_result
 from her2fast.store import ResultsFolder
 
 Stored = Measurement | MembraneMeasurement
@@ -185,19 +185,25 @@ def _rescore_one(
             inputs["ish"] = ish.get(slide, inputs["ish"])
             note = ""
             try:
-                if roi == "none":
-                    inputs["roi"] = ()
+                path = None if roi in (None, "none") else roi_for(slide, roi, name)
+                if path is not None:
+                    take_region(inputs, lambda: path)
+                elif roi == "none":
+                    inputs.update(roi=(), roi_refused=False)
                 elif roi is not None:
-                    path = roi_for(slide, roi, name)
-                    if path is None:
-                        note = f"no region of it in {roi}: kept as it was"
-                    else:
-                        inputs["roi"] = as_roi(path)
+                    note = f"no region of it in {roi}: kept as it was"
+                if inputs["roi_refused"]:  # before, and nothing took its place
+                    raise SlideError(str(record["message"]), str(record["code"]))
             except SlideError as error:
                 # A full run with this region is refused; the old score must not stand.
                 result = _refused(stored, error)
             else:
-                settings = settings_for(source.method or {}, **inputs)
+                settings = settings_for(
+                    source.method or {},
+                    roi=inputs["roi"],
+                    guideline=inputs["guideline"],
+                    ish=inputs["ish"],
+                )
                 try:
                     result = _decide(stored, settings)
                 except CellsNotMeasured as error:

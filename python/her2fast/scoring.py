@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -252,6 +253,23 @@ def as_roi(roi: RoiLike) -> Roi:
     return roi
 
 
+def asked_settings(
+    method: Mapping[str, Any],
+    region: Callable[[], Roi],
+    guideline: str | None,
+    ish: str | None,
+) -> DecideSettings | SlideError:
+    """What a slide is to be decided by, or why it is refused.
+
+    To be raised when the slide's provenance is known: the record then names the slide
+    as that of `rescore` does. Raises `UsageError` at once.
+    """
+    try:
+        return settings_for(method, roi=region(), guideline=guideline, ish=ish)
+    except SlideError as error:
+        return error
+
+
 def check_roi(roi: Roi, size_px: tuple[int, int]) -> None:
     """Raises `SlideError` ROI_OUTSIDE where a polygon misses the slide."""
     if roi:
@@ -454,11 +472,13 @@ def score(
                 workers=workers,
                 batch_size=batch_size,
             )
-            settings = settings_for(
-                method_record(package), roi=as_roi(roi), guideline=guideline, ish=ish
+            settings = asked_settings(
+                method_record(package), lambda: as_roi(roi), guideline, ish
             )
             opened = open_input(slide, mpp, slide_record)
             source = scorer.provenance(opened)
+            if isinstance(settings, SlideError):
+                raise settings
             check_roi(settings.roi, opened.size_px)
             measurement = scorer.measure(opened, on_progress=on_progress)
     except SlideError as error:

@@ -17,8 +17,8 @@ from her2fast.record import (
     DecideSettings,
     Provenance,
     Record,
+    Roi,
     empty_slide,
-    settings_for,
     unmeasured,
 )
 from her2fast.report.pictures import OpenReader
@@ -26,6 +26,7 @@ from her2fast.scoring import (
     OpenedSlide,
     Result,
     as_roi,
+    asked_settings,
     check_roi,
     display_name,
     nameless,
@@ -145,16 +146,26 @@ def _score_locked(
             method = _opened(options)
             source = method.scorer.unmeasured(slide_record)
             inputs = {
-                "roi": as_roi(region_of(entry, options.roi, name)),
+                "roi": (),
                 "guideline": options.guideline,
                 "ish": entry.ish,
+                "roi_refused": False,
             }
-            settings = settings_for(source.method or {}, **inputs)
+            settings = asked_settings(
+                source.method or {},
+                lambda: take_region(
+                    inputs, lambda: region_of(entry, options.roi, name)
+                ),
+                options.guideline,
+                entry.ish,
+            )
             mpp = options.mpp if options.mpp is not None else entry.mpp
             opened = open_input(
                 entry.slide, mpp, slide_record, full_hash=options.full_hash
             )
             source = method.scorer.provenance(opened)
+            if isinstance(settings, SlideError):
+                raise settings
             key = source.measurement_key
             decision_key = settings.key(key) if key else None
             again = options.overwrite or not _same_bytes(folder, name, slide_record)
@@ -184,6 +195,18 @@ def _score_locked(
         failed = options.failed(source, nameless(error, entry.slide))
         write_result(folder, name, failed, exports=options.exports, inputs=inputs)
         return failed.record, "none"
+
+
+def take_region(inputs: dict[str, Any], path: Callable[[], str | None]) -> Roi:
+    """The region of a file, into the inputs of a decision.
+
+    Where it is refused, they say so: nobody may then decide on the whole slide, or on
+    an earlier region, because none was given.
+    """
+    inputs.update(roi=(), roi_refused=True)
+    roi = as_roi(path())
+    inputs.update(roi=roi, roi_refused=False)
+    return roi
 
 
 def write_result(

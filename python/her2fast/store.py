@@ -240,13 +240,17 @@ class ResultsFolder:
             path.unlink(missing_ok=True)
 
     def read_inputs(self, name: str) -> dict[str, Any]:
-        """ROI, guideline and ISH of the last decision, for the next one."""
+        """ROI, guideline and ISH of the last decision, for the next one.
+
+        `roi_refused`: there was none, because its region was refused.
+        """
         state = _read_object(self.state_path(name)) or {}
         inputs = state.get("inputs") or {}
         return {
             "roi": _roi_from_json(inputs.get("roi") or []),
             "guideline": inputs.get("guideline"),
             "ish": inputs.get("ish"),
+            "roi_refused": bool(inputs.get("roi_refused")),
         }
 
     def read_exports(self, name: str) -> dict[str, str]:

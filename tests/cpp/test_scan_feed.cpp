@@ -113,6 +113,36 @@ TEST(ScanFeed, KeepsTheOrderOfManyThatWait) {
   EXPECT_EQ(scan.feed.counts().strips.delivered_px, kCount * kWidth);
 }
 
+// Copies of 900,000 bytes, whose memory is kept, and then of 454,500 bytes: that is taken
+// again for each, and is what counts, though each uses half of it.
+TEST(ScanFeed, KeptMemoryCountsWithAllOfIt) {
+  constexpr std::int64_t kLarge = 200, kSmall = 101;  // rows of 4,500 bytes
+  constexpr std::size_t kQueue = std::size_t{4} << 20;
+  const std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kWidth * 3 * kLarge));
+  Releases first, second;
+  Scan scan(4 * kQueue);
+  const auto push = [&](std::int64_t rows, PixelRelease release) {
+    return scan.feed.try_push({0, 0, kWidth, rows, pixels.data()}, release);
+  };
+  ASSERT_TRUE(push(1, {Releases::call, &first}));
+  first.held.get_future().wait();
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(push(kLarge, {}));
+  EXPECT_EQ(scan.feed.counts().queue_bytes, 4'500u + 4 * 900'000u);
+  first.go.set_value();
+  ASSERT_TRUE(scan.assembles_by_itself());
+  EXPECT_EQ(scan.feed.counts().held_bytes, 4 * 900'000u);
+  ASSERT_TRUE(push(1, {Releases::call, &second}));
+  second.held.get_future().wait();
+  int taken = 0;
+  while (push(kSmall, {})) ++taken;
+  // Four in kept memory and one in memory of its own; by what they use it would be nine.
+  EXPECT_EQ(taken, 5);
+  EXPECT_EQ(scan.feed.counts().held_bytes, 4'500u + 4 * 900'000u + 454'500u);
+  EXPECT_LE(scan.feed.counts().peak_held_bytes, kQueue);
+  second.go.set_value();
+  EXPECT_TRUE(scan.assembles_by_itself());
+}
+
 #if defined(__linux__) && defined(SYS_futex)
 thread_local volatile sig_atomic_t wakes = 0;
 

@@ -300,5 +300,25 @@ TEST(Session, MemoryStaysUnderItsLimit) {
   EXPECT_TRUE(session.wanted(100).empty());
 }
 
+TEST(Session, BatchesCountWithWhatIsKeptOfThem) {
+  Session session(std::make_unique<OneRound>(), {1 << 20});
+  EXPECT_EQ(session.progress().batch_bytes, 0u);
+  std::size_t pushed = 0;
+  for (const ReadRequest& r : session.wanted(100)) {
+    session.push(r.id, {pixels_of(r).data(), r.height_px, r.width_px, 3},
+                 TileStatus::kOk);
+    EXPECT_EQ(session.progress().batch_bytes, (pushed++ / 4 + 1) * 768);
+  }
+  run_models(session, false);
+  EXPECT_EQ(session.progress().batch_bytes, 3u * 768);  // nine items in batches of four
+  // One after the other they have one batch's memory.
+  Session slow(std::make_unique<OneRound>(), {1 << 20});
+  for (const ReadRequest& r : slow.wanted(100)) {
+    slow.push(r.id, {pixels_of(r).data(), r.height_px, r.width_px, 3}, TileStatus::kOk);
+    run_models(slow, false);
+  }
+  EXPECT_EQ(slow.progress().batch_bytes, 768u);
+}
+
 }  // namespace
 }  // namespace her2fast

@@ -33,6 +33,13 @@ def dll(library: str, objdump: str) -> tuple[set[str], list[str], list[str]]:
     return shown, needed, [Path(library).name]
 
 
+def has_thread_destructors(library: str, objdump: str) -> bool:
+    """Whether objects of a thread need a destructor: such threads hold the library on
+    Linux, and can keep each other from ending where MinGW made it."""
+    table = "-t" if library.endswith(".dll") else "-T"
+    return "__cxa_thread_atexit" in output_of(objdump, table, library)
+
+
 def main(library: str, header: str, objdump: str) -> int:
     """Returns 1 and says why where the library shows or needs anything else."""
     is_dll = library.endswith(".dll")
@@ -52,6 +59,9 @@ def main(library: str, header: str, objdump: str) -> int:
     name = f"libher2fast-{major}.dll" if is_dll else f"libher2fast.so.{major}"
     if unwelcome or names != [name]:
         print(f"needs {unwelcome}, is called {names}, ABI major {major}")
+        return 1
+    if has_thread_destructors(library, objdump):
+        print("a thread_local object has a destructor (docs/design/embedding.md)")
         return 1
     print(f"{len(shown)} symbols; needs {', '.join(needed)}")
     return 0

@@ -350,6 +350,9 @@ def test_a_region_that_does_not_fit_leaves_no_old_score(
     assert command(["rescore", str(out), "--roi", str(broken)]) == 20
     record = check("result", (out / "results/lattice.json").read_bytes())
     assert (record["code"], record["cells"]) == ("ROI_INVALID", None)
+    refused = (out / "results/lattice.json").read_bytes()
+    assert command(arguments(folder, full, "--roi", broken)) == 20
+    assert (full / "results/lattice.json").read_bytes() == refused
     # What was measured is still there.
     assert command(["rescore", str(out), "--roi", "none"]) == 0
     assert files(out) == files(scored)

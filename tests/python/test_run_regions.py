@@ -14,6 +14,7 @@ import packages
 import pytest
 import slides
 
+import her2fast
 from her2fast import cli
 from her2fast.errors import UsageError
 from her2fast.manifest import check_regions, read_ish, roi_for
@@ -21,6 +22,7 @@ from her2fast.store import ResultsFolder
 
 Run = Callable[..., int]
 HALF = [[0, 0], [500, 0], [500, 1024], [0, 1024], [0, 0]]
+FAR = [[x + 5000, y] for x, y in HALF]
 BOW_TIE = [[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]
 
 
@@ -131,7 +133,7 @@ def test_rescore_with_a_bad_region_leaves_no_score(
     assert cli.run(["rescore", out, "--roi", str(good)]) == 0
     assert record(tmp_path, "a")["status"] == "scored"
     # One that misses the slide is refused before anything is read: no picture, either.
-    far = write_region(tmp_path / "far.geojson", [[x + 5000, y] for x, y in HALF])
+    far = write_region(tmp_path / "far.geojson", FAR)
     page = tmp_path / "out/reports/a.html"
     pages = []
     for refuse in (
@@ -143,6 +145,66 @@ def test_rescore_with_a_bad_region_leaves_no_score(
         pages.append(page.read_bytes())
     assert pages[0] == pages[1]
     assert b"data:image" not in pages[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (json.dumps({"type": "Polygon", "coordinates": [BOW_TIE]}), "ROI_INVALID"),
+        ('{"type": ', "ROI_INVALID"),
+        (json.dumps({"type": "Polygon", "coordinates": [FAR]}), "ROI_OUTSIDE"),
+    ],
+    ids=["bow_tie", "broken", "outside"],
+)
+def test_a_refused_region_gives_the_record_of_a_full_run(
+    words: str, code: str, score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.geojson"
+    bad.write_text(words)
+    assert score(pair[0]) == 0
+    assert cli.run(["rescore", str(tmp_path / "out"), "--roi", str(bad)]) == 20
+    found = record(tmp_path, "a")
+    assert (found["code"], found["score"]) == (code, None)
+    assert (found["slide"]["size_px"], found["status"]) == ([1024, 1024], "refused")
+    names = ("results/a.json", "reports/a.html", "measurements/a.state.json")
+    rescored = [(tmp_path / "out" / name).read_bytes() for name in names]
+    assert score(pair[0], "--roi", bad) == 20
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == rescored
+    # Also where nothing was measured.
+    other = tmp_path / "other"
+    assert score(pair[0], "--roi", bad, "-o", other) == 20
+    assert (other / "results/a.json").read_bytes() == rescored[0]
+    # And of one slide from Python.
+    method = str(tmp_path / "method")
+    result = her2fast.score(pair[0], model=method, roi=bad)
+    assert result.to_json().encode() == rescored[0]
+    whole = her2fast.score(pair[0], model=method)
+    assert whole.measurement is not None
+    assert her2fast.rescore(whole.measurement, roi=bad).record == result.record
+
+
+@pytest.mark.parametrize("by", ["score", "rescore"])
+def test_a_refused_region_stays_refused(
+    by: str, score: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good = write_region(tmp_path / "good.geojson")
+    bad = write_region(tmp_path / "bad.geojson", BOW_TIE)
+    out = str(tmp_path / "out")
+    assert score(pair[0], "--roi", good) == 0
+    if by == "score":
+        assert score(pair[0], "--roi", bad) == 20
+    else:
+        assert cli.run(["rescore", out, "--roi", str(bad)]) == 20
+    refused = record(tmp_path, "a")
+    others = write_region(tmp_path / "others/b.geojson").parent
+    for more in (["--guideline", "pham-2022"], ["--roi", str(others)]):
+        assert cli.run(["rescore", out, *more]) == 20
+        assert record(tmp_path, "a") == refused
+    assert cli.run(["rescore", out, "--roi", "none"]) == 0
+    found = record(tmp_path, "a")
+    assert (found["status"], found["roi_sha256"]) == ("scored", None)
+    assert found["guideline"]["rule_set"] == "pham-2022"
+    assert cli.run(["rescore", out, "--guideline", "asco-cap-2018"]) == 0
 
 
 def test_rescore_gives_no_slide_anothers_region_or_ish(

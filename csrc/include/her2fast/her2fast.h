@@ -239,7 +239,8 @@ typedef struct her2_progress {
   int64_t differing_px; /* repeated, and seen to differ from the first delivery */
   int64_t queued;       /* pushes that wait */
   int64_t would_block;  /* pushes that were refused */
-  uint64_t memory_bytes, peak_memory_bytes; /* of pixels: waiting, and being assembled */
+  uint64_t memory_bytes, peak_memory_bytes; /* of pixels: waiting, being assembled, in
+                                               batches, and kept for the next of these */
   int64_t uncompared_px; /* repeated when the first delivery was no longer held */
 } her2_progress;
 

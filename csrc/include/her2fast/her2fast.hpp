@@ -9,6 +9,8 @@
 
 #include <her2fast/her2fast.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -112,7 +114,7 @@ class Engine {
     table.context = context.get();
     table.run = call;
     table.close = [](void* c) { delete static_cast<Context*>(c); };
-    table.message = [](void*) -> const char* { return message().c_str(); };
+    table.message = [](void*) -> const char* { return message(); };
     open(package, table);
     context.release();
   }
@@ -132,9 +134,18 @@ class Engine {
   struct Context {
     Run run;
   };
-  static std::string& message() {
-    thread_local std::string text;
+  // Twice what her2_last_error keeps, so that words are cut there, between characters.
+  static constexpr std::size_t kMaxMessage = 2048;
+  // Plain memory of the thread: with a destructor it could keep threads of a program made
+  // by MinGW from ending (docs/guide/embedding.md, Platforms).
+  static char* message() {
+    thread_local char text[kMaxMessage];
     return text;
+  }
+  static void keep(const char* words) noexcept {
+    const std::size_t size = std::min(std::strlen(words), kMaxMessage - 1);
+    std::memmove(message(), words, size);
+    message()[size] = '\0';
   }
   static std::int32_t call(void* context, std::int32_t model, std::int64_t,
                            const std::uint8_t* rgb, std::int32_t n,
@@ -145,12 +156,12 @@ class Engine {
           {model, rgb, n, height_px, width_px, output, outputs});
       return HER2_OK;
     } catch (const Error& error) {
-      message() = error.what();
+      keep(error.what());
       return error.status();
     } catch (const std::exception& error) {
-      message() = error.what();
+      keep(error.what());
     } catch (...) {
-      message() = "the engine threw something that is no exception";
+      keep("the engine threw something that is no exception");
     }
     return HER2_CRASH;
   }

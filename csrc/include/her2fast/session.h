@@ -108,6 +108,8 @@ class Session {
   /// Requests answered and planned so far, for progress.
   struct Progress {
     std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0;
+    /// Of pixels in batches: what they take, also of batches that are kept for the next.
+    std::size_t batch_bytes = 0;
   };
   Progress progress() const;
   /// The measurement so far, at any time. @throws the session's Error
