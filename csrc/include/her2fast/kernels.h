@@ -15,4 +15,5 @@
 #include "her2fast/superpixels.h"
 #include "her2fast/svm_decision.h"
 #include "her2fast/tissue_mask.h"
+#include "her2fast/tumor_bits.h"
 #include "her2fast/tumor_count.h"
