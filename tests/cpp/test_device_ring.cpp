@@ -97,8 +97,8 @@ std::vector<DeviceModel> models() {
 
 PatchMethodSpec tiny_spec() {
   PatchMethodSpec spec = small_spec();
-  spec.frame.width_px = 420;
-  spec.frame.height_px = 260;
+  spec.frame.width_px = 260;
+  spec.frame.height_px = 200;
   return spec;
 }
 
