@@ -62,6 +62,13 @@ def focus(
     stride_px: int,
     device: str = "cpu",
 ) -> npt.NDArray[np.uint32]: ...
+def normalize_batch(
+    rgb: npt.NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    half: bool,
+    device: str = ...,
+) -> npt.NDArray[Any]: ...
 def stain_unmix(
     rgb: npt.NDArray[np.uint8],
     white: tuple[int, int, int],

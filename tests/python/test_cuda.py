@@ -23,6 +23,7 @@ from her2fast.kernels import (
     H_DAB,
     TISSUE_REACH_PX,
     constraint_select,
+    normalize_batch,
     stain_unmix,
     tissue_mask,
     tumor_count,
@@ -69,6 +70,8 @@ def test_normalize_batch_equals_numpy(
     std = rng.uniform(0.1, 1, 3).astype(np.float32)
     dtype = np.float16 if half else np.float32
     expected = normalized(rgb, mean, std).astype(dtype)
+    on_cpu = normalize_batch(rgb, mean=tuple(mean), std=tuple(std), half=half)
+    np.testing.assert_array_equal(on_cpu, expected)
     with Memory() as memory:
         out = memory.empty(expected.nbytes)
         twin.normalize_batch(
@@ -393,3 +396,19 @@ def test_a_missing_library_is_a_device_error() -> None:
     with pytest.raises(DeviceError, match=r"/nowhere/.*HER2FAST_CUDA=ON"):
         twin.devices()
     twin.set_library("")
+
+
+def test_normalize_batch_refuses_what_it_cannot_do() -> None:
+    rgb = np.zeros((1, 2, 2, 3), np.uint8)
+    ones = (1.0, 1.0, 1.0)
+    for mean, std in (
+        ((0, np.nan, 0), ones),
+        (ones, (1, 0, 1)),
+        (ones, (1, np.inf, 1)),
+    ):
+        with pytest.raises(ValueError, match="deviations above 0"):
+            normalize_batch(rgb, mean=mean, std=std)
+    with pytest.raises(ValueError, match="shape"):
+        normalize_batch(rgb[0], mean=ones, std=ones)
+    with pytest.raises(DeviceError):
+        normalize_batch(rgb, mean=ones, std=ones, device="cuda")

@@ -23,6 +23,7 @@ from her2fast.kernels import (
     constraint_select,
     device_arrays,
     focus,
+    normalize_batch,
     stain_unmix,
     tissue_mask,
     tumor_count,
@@ -378,6 +379,10 @@ def test_shapes_and_grids_are_checked_first(gpu: FakeCuda) -> None:
         ("need mask of 2 dimensions", lambda: count(FakeTensor(RGB))),
         (r"need rgb of shape \(H, W, 3\)", lambda: tissue_mask(FakeTensor(MASK))),
         (r"need rgb of shape \(H, W, 3\)", lambda: stain_unmix(FakeTensor(MASK))),
+        (
+            r"need rgb of shape \(n, H, W, 3\)",
+            lambda: normalize_batch(FakeTensor(RGB), mean=(0, 0, 0), std=(1, 1, 1)),
+        ),
         (
             "patch_px=0",
             lambda: tumor_count(FakeTensor(MASK), patch_px=0, stride_px=1),

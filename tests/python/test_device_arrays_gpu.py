@@ -22,6 +22,7 @@ pytestmark = pytest.mark.needs_cuda
 TWINS = (
     "constraint_select",
     "membrane_label",
+    "normalize_batch",
     "stain_unmix",
     "tissue_mask",
     "tumor_count",

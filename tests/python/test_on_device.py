@@ -7,9 +7,8 @@ ring's memory; the same on a GPU is marked `needs_cuda`.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 import slides
 import torch
 from cuda_memory import build_on_host
+from host_place import HostPlace, ringed
 
 import her2fast
 from her2fast import _core, measure
@@ -26,31 +26,10 @@ from her2fast.cli import run
 from her2fast.errors import DeviceError, SlideError
 from her2fast.measure import Models, run_session
 from her2fast.methods.patches import patch_session
-from her2fast.models.on_device import MOST_THREADS, DeviceModels, pipeline_of, tensor_at
+from her2fast.models.on_device import MOST_THREADS, DeviceModels, pipeline_of
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.models.runner import one_intra_op_thread
 from her2fast.scoring import open_input
-
-#: DLPack's number of the host.
-HOST = (1, 0)
-
-
-class HostPlace:
-    """The ring's memory is the host's, and its stream does at once what is queued."""
-
-    def __init__(self) -> None:
-        self.freed = 0
-
-    def tensor(self, pointer: int, shape: Sequence[int]) -> torch.Tensor:
-        view: torch.Tensor = tensor_at(HOST, pointer, shape)
-        assert view.data_ptr() == pointer
-        return view
-
-    def stream(self, pointer: int) -> contextlib.nullcontext[None]:
-        return contextlib.nullcontext()
-
-    def free_memory(self) -> None:
-        self.freed += 1
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +53,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> MethodPackage:
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
-    return slides.write_slide(tmp_path / "bands.svs")
-
-
-def ringed(package: MethodPackage, place: HostPlace | None = None) -> Models:
-    """Models of the CPU behind a ring."""
-    models = Models(package)
-    runners: Any = models.runners
-    models.on_device = DeviceModels(runners, 0, place or HostPlace())
-    return models
+    return slides.write_slide(tmp_path / "bands.svs", slides.paint((500, 460)))
 
 
 def measured(
@@ -147,11 +118,11 @@ def test_scores_and_pushed_sessions_use_the_ring(
     ).record
     assert runs == [True] * MOST_THREADS
     assert got["class_px"] == want["class_px"]
-    rgb = np.asarray(her2fast.open_slide(slide).read(0, 0, (1024, 1024), 1.0))
+    rgb = np.asarray(her2fast.open_slide(slide).read(0, 0, (500, 460), 1.0))
     padded = np.pad(rgb, ((256, 512), (256, 512), (0, 0)), constant_values=255)
     session = her2fast.Session(
         package,
-        extent_px=(1024, 1024),
+        extent_px=(500, 460),
         level0_spacing_um=(1.0, 1.0),
         allow_unknown_model=True,
     )
@@ -294,7 +265,7 @@ def test_without_a_gpu_a_run_ends_before_it_begins(
         her2fast.score(slide, device="cuda")
     assert caught.value.code == "NO_DEVICE"
     out = tmp_path / "out"
-    arguments = ["score", str(slide), "--device", "cuda:1", "--output", str(out)]
+    arguments = ["score", str(slide), "--device", "cuda:1", "-o", str(out)]
     assert run(arguments) == 64
     assert "use --device cpu" in capsys.readouterr().err
     assert not list(out.glob("**/result.json"))

@@ -8,6 +8,7 @@
 #include "her2fast/logit_calibrate.h"
 #include "her2fast/membrane.h"
 #include "her2fast/membrane_prune.h"
+#include "her2fast/normalize_batch.h"
 #include "her2fast/nuclei.h"
 #include "her2fast/stain_census.h"
 #include "her2fast/stain_unmix.h"
