@@ -45,6 +45,10 @@ TWINS: dict[str, tuple[str, Callable[..., Any]]] = {
         "rgb",
         lambda r, **k: stain_unmix(r, white_rgb=(250, 249, 248), **k),
     ),
+    "normalize_batch": (
+        "batch",
+        lambda r, **k: normalize_batch(r, mean=(0.1, 0.2, 0.3), std=(1, 2, 0.5), **k),
+    ),
 }
 #: How each library holds an array, and the class of what comes back.
 KINDS: dict[str, tuple[Callable[..., Any], type]] = {
@@ -55,6 +59,7 @@ KINDS: dict[str, tuple[Callable[..., Any], type]] = {
 }
 MASK = np.random.default_rng(5).integers(0, 3, (40, 50)).astype(np.uint8)
 RGB = np.random.default_rng(6).integers(0, 256, (40, 50, 3), np.uint8)
+BATCH = np.stack([RGB, RGB[::-1]])
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_the_twin_gets_the_pointers_and_the_stream(
     gpu: FakeCuda, stem: str, kind: str, device: int
 ) -> None:
     name, run = TWINS[stem]
-    array = MASK if name == "mask" else RGB
+    array = {"mask": MASK, "rgb": RGB, "batch": BATCH}[name]
     hold, out_type = KINDS[kind]
     held = hold(array, device=device)
     out = run(held)

@@ -186,7 +186,7 @@ def test_what_a_model_raises_passes_through_the_ring(
     models = ringed(package)
     runner: Any = models.runners[-1]
     runner._device = "cuda:0"  # where CUDA's errors are its own
-    fail_at(models, 3, error)
+    fail_at(models, 2, error)
     with pytest.raises(SlideError) as caught:
         measured(package, models, slide)
     assert caught.value.code == code
