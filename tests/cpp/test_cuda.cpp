@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/half.h"
 #include "cuda_device.h"
 #include "her2fast/constraint_select.h"
 #include "her2fast/error.h"
 #include "her2fast/kernels.h"
+#include "kernels/half.h"
 #include "kernels/membrane_device.h"
 
 namespace her2fast {

@@ -7,13 +7,12 @@ machine) and on a GPU (`needs_cuda`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_memory import Memory, build_on_host
+from cuda_memory import Memory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -39,14 +38,10 @@ some = settings(max_examples=12)
     scope="module",
     params=["on_host", pytest.param("gpu", marks=pytest.mark.needs_cuda)],
 )
-def cuda(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
     where = request.param
     if where == "on_host":
-        if shutil.which("g++") is None:
-            pytest.skip("no g++ to compile the kernels for the CPU")
-        twin.set_library(str(build_on_host(tmp_path_factory.mktemp("cuda"))))
+        twin.set_library(request.getfixturevalue("library_on_host"))
     yield where
     twin.set_library("")
 

@@ -7,7 +7,6 @@ ring's memory; the same on a GPU is marked `needs_cuda`.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import packages
 import pytest
 import slides
 import torch
-from cuda_memory import build_on_host
+from conftest import without
 from host_place import HostPlace, ringed
 
 import her2fast
@@ -32,16 +31,9 @@ from her2fast.models.runner import one_intra_op_thread
 from her2fast.scoring import open_input
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ to compile the kernels for the CPU")
-    return str(build_on_host(tmp_path_factory.mktemp("cuda")))
-
-
 @pytest.fixture
-def on_host(library: str) -> Iterator[None]:
-    _core.cuda.set_library(library)
+def on_host(library_on_host: str) -> Iterator[None]:
+    _core.cuda.set_library(library_on_host)
     yield
     _core.cuda.set_library("")
 
@@ -242,14 +234,14 @@ def test_a_host_that_cancels(
 
 
 def test_what_moves_pixels_is_named(
-    library: str, package: MethodPackage, tmp_path: Path
+    library_on_host: str, package: MethodPackage, tmp_path: Path
 ) -> None:
     models = package.models
     assert pipeline_of(models, "cpu") is None
     try:
         _core.cuda.set_library(str(tmp_path / "nothing.so"))
         assert pipeline_of(models, "cuda:0") == "torch"
-        _core.cuda.set_library(library)
+        _core.cuda.set_library(library_on_host)
         assert pipeline_of(models, "cuda:0") == "her2fast_cuda"
         assert pipeline_of(models, "cuda:7") == "torch"
     finally:
@@ -288,8 +280,9 @@ def test_convolutions_are_of_float32_within() -> None:
 
 
 @pytest.mark.needs_cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA")
 def test_a_gpu_differs_by_roundings_and_repeats_itself(slide: Path) -> None:
+    if not torch.cuda.is_available():
+        without("torch has no CUDA")
     package = load_package(None)
     want = _core.Measurement.from_bytes(measured(package, Models(package), slide))
     models = Models(package, "cuda")
