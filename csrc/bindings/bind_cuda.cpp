@@ -104,6 +104,16 @@ void constraint_select(Address logits, Address tumor_px,
             at<std::int64_t>(fault), at<void>(scratch), scratch_bytes, at<void>(stream));
 }
 
+void tumor_bits(Address logits, Address tissue, std::int64_t n, std::int32_t channels,
+                std::int32_t halo_px, std::int32_t tile_px, std::int32_t patch_px,
+                float threshold, Address bits, Address counts, Address fault,
+                Address stream) {
+  const Her2TumorRule rule{channels, halo_px, tile_px, patch_px, threshold};
+  call_cuda("tumor_bits", cuda_table().tumor_bits, at<const float>(logits),
+            at<const std::uint64_t>(tissue), n, &rule, at<std::uint64_t>(bits),
+            at<std::uint32_t>(counts), at<std::int32_t>(fault), at<void>(stream));
+}
+
 /// A batch that was labeled: where its results will be, in the caller's scratch.
 struct MembraneBatch {
   Her2MembraneResults results;
@@ -183,6 +193,9 @@ void bind_cuda(py::module_& parent) {
         "stream"_a, unlocked);
   m.def("tissue_mask", &tissue_mask, "rgb"_a, "n"_a, "height"_a, "width"_a, "white"_a,
         "out"_a, "stream"_a, unlocked);
+  m.def("tumor_bits", &tumor_bits, "logits"_a, "tissue"_a, "n"_a, "channels"_a,
+        "halo_px"_a, "tile_px"_a, "patch_px"_a, "threshold"_a, "bits"_a, "counts"_a,
+        "fault"_a, "stream"_a, unlocked);
   m.attr("SLIDE_WORDS") = sizeof(Her2SlideConstraints) / sizeof(std::int64_t);
   m.def("constraint_select_scratch_bytes", &constraint_select_scratch_bytes, "patches"_a,
         "slides"_a, "device"_a = 0);

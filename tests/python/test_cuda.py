@@ -393,6 +393,63 @@ def test_a_missing_library_is_a_device_error() -> None:
     twin.set_library("")
 
 
+@settings(max_examples=8)
+@given(
+    seed=seeds,
+    channels=st.integers(1, 2),
+    halo=st.integers(0, 35),
+    patch=st.integers(8, 20),
+    across=st.integers(1, 4),
+)
+@example(seed=1, channels=1, halo=32, patch=16, across=4)
+def test_tumor_bits_equal_numpy(
+    cuda: str, seed: int, channels: int, halo: int, patch: int, across: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tile, n, threshold = patch * across, 2, 0.25
+    side, words = tile + 2 * halo, (tile + 63) // 64
+    # Eighths, so that some lie on the threshold.
+    logits = rng.integers(-8, 9, (n, channels, side, side)).astype(np.float32) / 8
+    tissue = rng.random((n, tile, 64 * words)) < 0.8  # beyond the tile, too
+    value = logits[:, 0] if channels == 1 else logits[:, 1] - logits[:, 0]
+    tumor = value[:, halo : halo + tile, halo : halo + tile] >= threshold
+    tumor &= tissue[:, :, :tile]
+    counts = tumor.reshape(n, across, patch, across, patch).sum((2, 4), np.uint32)
+    padded = np.zeros(tissue.shape, bool)
+    padded[:, :, :tile] = tumor
+
+    def packed(bits: np.ndarray) -> np.ndarray:
+        return np.packbits(bits, axis=-1, bitorder="little").view(np.uint64)
+
+    with Memory() as memory:
+        within = packed(tissue)
+        bits, px, fault = (memory.empty(s) for s in (within.nbytes, counts.nbytes, 4))
+
+        def run(values: np.ndarray) -> int:
+            twin.tumor_bits(
+                memory.put(values),
+                memory.put(within),
+                n,
+                channels,
+                halo,
+                tile,
+                patch,
+                threshold,
+                bits,
+                px,
+                fault,
+                0,
+            )
+            return int(memory.get(fault, (1,), np.int32)[0])
+
+        assert run(logits) == 0
+        found = memory.get(bits, within.shape, np.uint64)
+        np.testing.assert_array_equal(found, packed(padded))
+        np.testing.assert_array_equal(memory.get(px, counts.shape, np.uint32), counts)
+        logits.flat[rng.integers(logits.size)] = rng.choice([np.nan, -np.inf])
+        assert run(logits) == 1
+
+
 def test_normalize_batch_refuses_what_it_cannot_do() -> None:
     rgb = np.zeros((1, 2, 2, 3), np.uint8)
     ones = (1.0, 1.0, 1.0)
