@@ -22,9 +22,14 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-std::vector<py::dict> devices() {
+std::int32_t device_count() {
   std::int32_t count = 0;
   call_cuda("devices", cuda_table().count_devices, &count);
+  return count;
+}
+
+std::vector<py::dict> devices() {
+  const std::int32_t count = device_count();
   std::vector<py::dict> out;
   for (std::int32_t i = 0; i < count; ++i) {
     Her2CudaDevice device{};
@@ -153,6 +158,8 @@ void bind_cuda(py::module_& parent) {
   py::module_ m = parent.def_submodule("cuda");
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   m.def("set_library", &set_cuda_library, "path"_a);
+  // Describing asks each GPU for its memory, which makes a context there.
+  m.def("device_count", &device_count, unlocked);
   m.def("devices", &devices);
   m.def(
       "allocate",

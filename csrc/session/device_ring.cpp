@@ -256,7 +256,7 @@ class PinnedMemory final : public BatchMemory {
       return memory;
     }
     void* memory = nullptr;
-    Her2CudaError error;
+    Her2CudaError error{};
     const std::int32_t status =
         table_.allocate_pinned(std::uint64_t{bytes}, &memory, &error);
     if (status == HER2_CUDA_OUT_OF_MEMORY) {

@@ -186,7 +186,7 @@ def pipeline_of(models: Sequence[ModelPackage], device: str) -> str | None:
     if any(model.config.her2fast.superpixel_svm is not None for model in models):
         return "torch"
     try:
-        count = len(_core.cuda.devices())
+        count = _core.cuda.device_count()
     except DeviceError:
         return "torch"
     return "her2fast_cuda" if CudaPlace(device).number < count else "torch"
