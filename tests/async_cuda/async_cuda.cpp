@@ -267,7 +267,9 @@ void reset(const Faults& faults, std::size_t hold) {
 
 Seen seen() {
   const std::lock_guard lock(state.mutex);
-  return state.seen;
+  Seen now = state.seen;
+  now.busy = state.busy;
+  return now;
 }
 
 void queue(void* stream, std::function<void()> work) {

@@ -28,7 +28,8 @@ struct Seen {
   std::int64_t calls = 0, operations = 0;
   std::int64_t allocations = 0;  // ever
   std::size_t alive = 0;         // allocations and streams
-  std::size_t busiest = 0;       // streams with work at the same time
+  std::size_t busy = 0;          // streams with work, now
+  std::size_t busiest = 0;       // and at most
 };
 
 #define HER2FAST_ASYNC_CUDA __attribute__((visibility("default")))

@@ -129,7 +129,14 @@ Bytes on_device(const PatchMethodSpec& spec, FakeRuntime& fake, int rings,
       threads.emplace_back([&] {
         try {
           DeviceRing ring(models(), {0, in_flight});
-          ring.run(session, fake.runtime(), true);
+          try {
+            ring.run(session, fake.runtime(), true);
+          } catch (...) {
+            if (rings == 1) {
+              EXPECT_EQ(async_cuda::seen().busy, 0U) << "still in flight";
+            }
+            throw;
+          }
           if (halved != nullptr) *halved = ring.halved();
         } catch (const Error& error) {
           session.fail(error.code(), error.what());
