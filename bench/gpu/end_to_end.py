@@ -293,7 +293,13 @@ def end_to_end(work: Path, real: bool) -> dict[str, Any]:
         print(name, {k: v["seconds"] for k, v in rows.items() if isinstance(v, dict)})
     if "densenet121" not in out["methods"]:
         out["not_measured"] = "densenet121: torchvision is not installed"
-    if real:
-        tiny = out["methods"]["constrained-tiny"]["cuda"]["seconds"]
-        out["goal"] = {"seconds": GOAL_S, "met": tiny < GOAL_S}
+    if not real:  # seconds of an emulation say nothing
+        return {
+            "areas_apart_percent": {
+                name: rows["areas_apart_percent"]
+                for name, rows in out["methods"].items()
+            }
+        }
+    tiny = out["methods"]["constrained-tiny"]["cuda"]["seconds"]
+    out["goal"] = {"seconds": GOAL_S, "met": tiny < GOAL_S}
     return out

@@ -362,6 +362,22 @@ TEST_F(DeviceRingTest, ACancelledSessionLeavesNothingBehind) {
   }
 }
 
+TEST_F(DeviceRingTest, TumorBelongsToABatchOfASegmenter) {
+  Session session(make_patch_method(tiny_spec()));
+  EXPECT_THROW(session.put_tumor(1, nullptr, nullptr), std::invalid_argument);
+  PatchMethodSpec spec = tiny_spec();
+  spec.has_segmenter = false;
+  Session without(make_patch_method(spec));
+  for (const ReadRequest& r : without.wanted(1000)) {
+    const auto rgb = pixels_of(r);
+    without.push(r.id, {rgb.data(), r.height_px, r.width_px, 3}, TileStatus::kOk);
+  }
+  const std::optional<Batch> batch = without.next_batch();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->tissue, nullptr);
+  EXPECT_THROW(without.put_tumor(batch->id, nullptr, nullptr), std::invalid_argument);
+}
+
 TEST_F(DeviceRingTest, WrongArgumentsAreRefused) {
   EXPECT_THROW(DeviceRing(models(), {0, 0}), std::invalid_argument);
   EXPECT_THROW(DeviceRing(models(), {0, 17}), std::invalid_argument);
