@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 NATIVE := CMakeLists.txt pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
-CPP := $(shell find csrc tests/cpp tests/cuda_on_host tests/fuzz examples -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+CPP := $(shell find csrc tests/cpp tests/cuda_on_host tests/async_cuda tests/fuzz examples -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -60,7 +60,7 @@ export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
 # native: code for this machine's GPU alone; without one, what a release is built for.
 architectures=native
 [ -n "$no_gpu" ] && architectures=75-real
-step build 240 "$python" -m pip install --no-index --no-build-isolation --no-deps --upgrade --target "$site" \
+step build 220 "$python" -m pip install --no-index --no-build-isolation --no-deps --upgrade --target "$site" \
   -C build-dir=build/gpu -C cmake.define.HER2FAST_CUDA=ON \
   -C cmake.define.HER2FAST_CUDA_ARCHITECTURES=$architectures . || failed build
 
@@ -71,10 +71,10 @@ if [ -n "$no_gpu" ]; then
 else
   export HER2FAST_REQUIRE_CUDA=1
 fi
-step tests 150 "$python" -m pytest -q -p no:cacheprovider -m needs_cuda "${tests[@]}"
+step tests 140 "$python" -m pytest -q -p no:cacheprovider -m needs_cuda "${tests[@]}"
 tested=$?
 tail -n 4 "$out/tests.log"
 
-step measure 120 "$python" bench/gpu/run.py $no_gpu --steps "$steps" --json "$out/gpu.json" || failed measure
+step measure 170 "$python" bench/gpu/run.py $no_gpu --steps "$steps" --json "$out/gpu.json" || failed measure
 cat "$out/gpu.json"
 exit $tested

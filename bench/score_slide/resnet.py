@@ -67,12 +67,23 @@ def write_package(folder: Path, patches: torch.Tensor, seed: int = 0) -> Path:
     `patches` (N, 64, 64, 3) uint8 center and scale the logits of the random network, so
     that all classes occur and a wrong pixel can change one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = resnet18(4).eval()
+    return save_package(folder, model, model[-1], patches, "resnet18")
+
+
+def save_package(
+    folder: Path,
+    model: nn.Module,
+    head: nn.Module,
+    patches: torch.Tensor,
+    architecture: str,
+    batch: int | None = None,
+) -> Path:
+    """A model whose last layer is `head`, with spread logits, as a package."""
+    folder.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         logits = model(normalized(patches))
-        head = model[-1]
         head.bias.sub_(logits.mean(0))
         spread = logits.std(0).clamp_min(1e-6)
         head.weight.div_(spread[:, None])
@@ -82,7 +93,7 @@ def write_package(folder: Path, patches: torch.Tensor, seed: int = 0) -> Path:
     traced.save(str(folder / "torchscript_model.pt"))
     config = {
         "spec_version": "1.0",
-        "architecture": "resnet18",
+        "architecture": architecture,
         "num_classes": 4,
         "class_names": ["a", "b", "c", "d"],
         "patch_size_pixels": 64,
@@ -95,5 +106,7 @@ def write_package(folder: Path, patches: torch.Tensor, seed: int = 0) -> Path:
             },
         ],
     }
+    if batch is not None:
+        config["her2fast"] = {"batch_size": batch}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder

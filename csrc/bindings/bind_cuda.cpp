@@ -22,9 +22,14 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-std::vector<py::dict> devices() {
+std::int32_t device_count() {
   std::int32_t count = 0;
   call_cuda("devices", cuda_table().count_devices, &count);
+  return count;
+}
+
+std::vector<py::dict> devices() {
+  const std::int32_t count = device_count();
   std::vector<py::dict> out;
   for (std::int32_t i = 0; i < count; ++i) {
     Her2CudaDevice device{};
@@ -104,6 +109,16 @@ void constraint_select(Address logits, Address tumor_px,
             at<std::int64_t>(fault), at<void>(scratch), scratch_bytes, at<void>(stream));
 }
 
+void tumor_bits(Address logits, Address tissue, std::int64_t n, std::int32_t channels,
+                std::int32_t halo_px, std::int32_t tile_px, std::int32_t patch_px,
+                float threshold, Address bits, Address counts, Address fault,
+                Address stream) {
+  const Her2TumorRule rule{channels, halo_px, tile_px, patch_px, threshold};
+  call_cuda("tumor_bits", cuda_table().tumor_bits, at<const float>(logits),
+            at<const std::uint64_t>(tissue), n, &rule, at<std::uint64_t>(bits),
+            at<std::uint32_t>(counts), at<std::int32_t>(fault), at<void>(stream));
+}
+
 /// A batch that was labeled: where its results will be, in the caller's scratch.
 struct MembraneBatch {
   Her2MembraneResults results;
@@ -143,6 +158,8 @@ void bind_cuda(py::module_& parent) {
   py::module_ m = parent.def_submodule("cuda");
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   m.def("set_library", &set_cuda_library, "path"_a);
+  // Describing asks each GPU for its memory, which makes a context there.
+  m.def("device_count", &device_count, unlocked);
   m.def("devices", &devices);
   m.def(
       "allocate",
@@ -183,6 +200,9 @@ void bind_cuda(py::module_& parent) {
         "stream"_a, unlocked);
   m.def("tissue_mask", &tissue_mask, "rgb"_a, "n"_a, "height"_a, "width"_a, "white"_a,
         "out"_a, "stream"_a, unlocked);
+  m.def("tumor_bits", &tumor_bits, "logits"_a, "tissue"_a, "n"_a, "channels"_a,
+        "halo_px"_a, "tile_px"_a, "patch_px"_a, "threshold"_a, "bits"_a, "counts"_a,
+        "fault"_a, "stream"_a, unlocked);
   m.attr("SLIDE_WORDS") = sizeof(Her2SlideConstraints) / sizeof(std::int64_t);
   m.def("constraint_select_scratch_bytes", &constraint_select_scratch_bytes, "patches"_a,
         "slides"_a, "device"_a = 0);

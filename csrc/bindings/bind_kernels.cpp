@@ -3,6 +3,7 @@
 
 #include "bindings.h"
 #include "her2fast/kernels.h"
+#include "kernels/check.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -84,6 +85,32 @@ Array<float> stain_unmix_array(const Rows<std::uint8_t>& rgb, const Triple& whit
   return out;
 }
 
+/// (n, H, W, 3) -> (n, 3, H, W); T is float, or the bits of a float16 given as such.
+template <typename T>
+void normalize(const Array<std::uint8_t>& rgb, const std::array<float, 3>& mean,
+               const std::array<float, 3>& std, py::array& out) {
+  auto* const to = static_cast<T*>(out.mutable_data());
+  const std::int64_t n = rgb.shape(0), height = rgb.shape(1), width = rgb.shape(2);
+  const std::uint8_t* const from = rgb.data();
+  const py::gil_scoped_release unlocked;
+  normalize_batch(from, n, height, width, mean, std, to);
+}
+
+py::array normalize_batch_array(const Array<std::uint8_t>& rgb,
+                                const std::array<float, 3>& mean,
+                                const std::array<float, 3>& std, bool half,
+                                const std::string& device) {
+  check_device(parse_device(device), "normalize_batch");
+  if (rgb.ndim() != 4 || rgb.shape(3) != 3) {
+    throw std::invalid_argument("need pixels of shape (n, H, W, 3)");
+  }
+  py::array out(py::dtype(half ? "float16" : "float32"),
+                {rgb.shape(0), py::ssize_t{3}, rgb.shape(1), rgb.shape(2)});
+  half ? normalize<std::uint16_t>(rgb, mean, std, out)
+       : normalize<float>(rgb, mean, std, out);
+  return out;
+}
+
 StainCensus stain_census_array(const Rows<std::uint8_t>& rgb,
                                const Rows<std::uint8_t>& mask, const Triple& white,
                                const std::string& device) {
@@ -100,6 +127,8 @@ StainCensus stain_census_array(const Rows<std::uint8_t>& rgb,
 void bind_kernels(py::module_& m) {
   m.attr("TISSUE_REACH_PX") = kTissueReachPx;
   m.attr("FOCUS_LIMIT") = kFocusLimit;
+  m.def("normalize_batch", &normalize_batch_array, "rgb"_a.noconvert(), "mean"_a, "std"_a,
+        "half"_a, "device"_a = "cpu");
   m.attr("H_DAB") = py::cast(StainMatrix::h_dab().rows);
   // Outputs on a GPU are made by the caller's library, which has to know their shape.
   m.def(

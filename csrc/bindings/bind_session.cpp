@@ -128,11 +128,6 @@ py::dict outcomes_dict(const std::vector<PatchOutcome>& outcomes, std::size_t cl
                   "kept"_a = kept, "predicted"_a = predicted, "logits"_a = logits);
 }
 
-/// The session and the keep-alive that its batches' arrays hold on to.
-struct PatchSession {
-  std::shared_ptr<Session> session;
-};
-
 py::array batch_rgb(const std::shared_ptr<Session>& session, const Batch& batch) {
   const ModelSlot& slot = session->models()[static_cast<std::size_t>(batch.model)];
   // The array keeps the session alive; the pixels live until `put`.
@@ -291,7 +286,8 @@ std::unique_ptr<PatchSession> make_session(
     std::int32_t tile_px, std::int32_t halo_px, std::vector<std::string> class_names,
     std::int32_t classify_batch, bool has_segmenter, std::int32_t segment_batch,
     std::int32_t segment_channels, std::array<std::uint8_t, 3> white_rgb,
-    std::size_t max_open_bytes, std::vector<std::string> distance_names) {
+    std::size_t max_open_bytes, std::vector<std::string> distance_names,
+    std::shared_ptr<BatchMemory> memory) {
   PatchMethodSpec spec;
   spec.frame = {size_px.first, size_px.second, Spacing::from_um(slide_spacing_um.first),
                 Spacing::from_um(slide_spacing_um.second)};
@@ -307,8 +303,8 @@ std::unique_ptr<PatchSession> make_session(
   spec.segment_channels = segment_channels;
   spec.white = {white_rgb[0], white_rgb[1], white_rgb[2]};
   auto made = std::make_unique<PatchSession>();
-  made->session =
-      std::make_shared<Session>(make_patch_method(spec), SessionOptions{max_open_bytes});
+  made->session = std::make_shared<Session>(
+      make_patch_method(spec), SessionOptions{max_open_bytes, std::move(memory)});
   return made;
 }
 
@@ -341,7 +337,7 @@ void bind_patch_session(py::module_& m) {
            "classify_batch"_a, "has_segmenter"_a, "segment_batch"_a, "segment_channels"_a,
            "white_rgb"_a = std::array<std::uint8_t, 3>{255, 255, 255},
            "max_open_bytes"_a = SessionOptions{}.max_open_bytes,
-           "distance_names"_a = std::vector<std::string>{})
+           "distance_names"_a = std::vector<std::string>{}, "memory"_a = nullptr)
       .def_property_readonly(
           "models",
           [](const PatchSession& self) {

@@ -18,6 +18,7 @@
 #include "her2fast/guideline.h"
 #include "her2fast/image.h"
 #include "her2fast/islands.h"
+#include "her2fast/session.h"
 
 namespace her2fast::bindings {
 
@@ -77,6 +78,11 @@ pybind11::object make_dlpack(std::uintptr_t pointer, std::vector<std::int64_t> s
                              const std::string& typestr, std::pair<int, int> device,
                              const pybind11::object& owner, bool versioned);
 
+/// The session and the keep-alive that its batches' arrays hold on to.
+struct PatchSession {
+  std::shared_ptr<Session> session;
+};
+
 void bind_errors(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_training_kernels(pybind11::module_& m);
@@ -89,6 +95,7 @@ void bind_convert(pybind11::module_& m);
 void bind_dlpack(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
+void bind_device(pybind11::module_& m);
 void bind_review(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   her2fast::bindings::bind_guideline(m);
   her2fast::bindings::bind_io(m);
   her2fast::bindings::bind_dlpack(m);
+  her2fast::bindings::bind_device(m);
   her2fast::bindings::bind_session(m);
   her2fast::bindings::bind_review(m);
   her2fast::bindings::bind_cuda(m);

@@ -5,49 +5,36 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "core/shared_library.h"
 #include "her2fast/error.h"
-
-#ifndef _WIN32
-#include <dlfcn.h>
-#endif
 
 namespace her2fast {
 namespace {
-
-constexpr const char* kName = "libher2fast_cuda.so";
 
 std::mutex library_mutex;
 std::string library_path;
 const Her2CudaTable* library_table = nullptr;
 
-#ifndef _WIN32
-/// The folder of the module that holds this code: the Python extension or libher2fast.
-std::string own_folder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&set_cuda_library), &info) == 0) return {};
-  const std::string path = info.dli_fname == nullptr ? "" : info.dli_fname;
-  const auto slash = path.rfind('/');
-  return slash == std::string::npos ? std::string() : path.substr(0, slash + 1);
-}
-
 const Her2CudaTable* open_table() {
-  const std::string folder = own_folder();
+  const std::string name = own_library_name("her2fast_cuda");
+  // The folder of the module that holds this code: the Python extension or libher2fast.
+  const std::string folder =
+      folder_of_code(reinterpret_cast<const void*>(&set_cuda_library));
   const std::array<std::string, 3> candidates{
-      library_path, folder.empty() ? folder : folder + kName, kName};
+      library_path, folder.empty() ? folder : folder + name, name};
   std::string reasons;
   for (const std::string& candidate : candidates) {
     if (candidate.empty()) continue;
     // Never closed: CUDA's runtime leaves threads and contexts behind.
-    void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) {
-      const char* reason = dlerror();
-      reasons += std::string(reasons.empty() ? "" : "; ") +
-                 (reason == nullptr ? candidate : std::string(reason));
+    std::string reason;
+    void* const library = open_shared_library(candidate, &reason);
+    if (library == nullptr) {
+      reasons += (reasons.empty() ? "" : "; ") + reason;
       if (candidate == library_path) break;  // the one that was asked for, or none
       continue;
     }
     const auto get =
-        reinterpret_cast<Her2CudaTableFunction>(dlsym(handle, "her2_cuda_table"));
+        reinterpret_cast<Her2CudaTableFunction>(find_symbol(library, "her2_cuda_table"));
     const Her2CudaTable* table = get == nullptr ? nullptr : get();
     if (table != nullptr && table->version == HER2_CUDA_API_VERSION &&
         table->struct_size >= sizeof(Her2CudaTable)) {
@@ -60,11 +47,6 @@ const Her2CudaTable* open_table() {
   throw DeviceError("this her2fast has no CUDA library (" + reasons +
                     "); build it with HER2FAST_CUDA=ON, or choose device=\"cpu\"");
 }
-#else
-const Her2CudaTable* open_table() {
-  throw DeviceError("CUDA is not built for Windows; choose device=\"cpu\"");
-}
-#endif
 
 }  // namespace
 

@@ -51,4 +51,9 @@ std::int32_t membrane_label(const std::uint8_t* mask, const std::uint8_t* densit
                             Her2MembraneResults* results, void* stream,
                             Her2CudaError* error);
 
+std::int32_t tumor_bits(const float* logits, const std::uint64_t* tissue, std::int64_t n,
+                        const Her2TumorRule* rule, std::uint64_t* bits,
+                        std::uint32_t* counts, std::int32_t* fault, void* stream,
+                        Her2CudaError* error);
+
 }  // namespace her2fast::cuda

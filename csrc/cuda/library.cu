@@ -132,6 +132,7 @@ constexpr Her2CudaTable kTable{
     constraint_select,
     membrane_label_scratch_bytes,
     membrane_label,
+    tumor_bits,
 };
 
 }  // namespace

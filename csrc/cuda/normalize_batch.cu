@@ -2,8 +2,9 @@
 #include <cmath>
 
 #include "cuda/functions.h"
-#include "cuda/half.h"
 #include "cuda/launch.h"
+#include "kernels/half.h"
+#include "kernels/normalize_rule.h"
 
 namespace her2fast::cuda {
 namespace {
@@ -68,13 +69,6 @@ __global__ void normalize(const std::uint8_t* rgb, std::int64_t images,
       ++image;
     }
   }
-}
-
-float normalized(int value, float mean, float std) {
-  // Each step by itself, as torch's ToTensor and Normalize: three roundings.
-  const float unit = static_cast<float>(value) / 255.0f;
-  const float centered = unit - mean;
-  return centered / std;
 }
 
 template <typename T, typename Convert>

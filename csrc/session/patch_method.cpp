@@ -60,8 +60,12 @@ class PatchMethod final : public Method {
   std::vector<ModelSlot> models() const override {
     std::vector<ModelSlot> slots;
     if (spec_.has_segmenter) {
+      const auto threshold = static_cast<float>(
+          std::log(kLimits.tumor_probability / (1.0 - kLimits.tumor_probability)));
       slots.push_back({"segment", spec_.segment_batch, request_px_, request_px_,
-                       std::int64_t{spec_.segment_channels} * request_px_ * request_px_});
+                       std::int64_t{spec_.segment_channels} * request_px_ * request_px_,
+                       TumorRule{spec_.segment_channels, spec_.halo_px, spec_.tile_px,
+                                 spec_.patch_px, threshold}});
     }
     slots.push_back({"classify", spec_.classify_batch, spec_.patch_px, spec_.patch_px,
                      static_cast<std::int64_t>(spec_.class_names.size() +
@@ -104,24 +108,29 @@ class PatchMethod final : public Method {
     tile.focus.resize(slot_count());
     focus(inner_rgb, inner_mask, grid, counts_view(tile.focus));
     if (spec_.has_segmenter) {
-      tile.mask =
-          pack_mask(bits_of(inner_mask));  // until the segmenter answers: the tissue
       items_out_[static_cast<std::size_t>(request.id)].store(1);
-      sink.submit(0, request.id * item_stride(), rgb);
+      sink.submit(0, request.id * item_stride(), rgb, bits_of(inner_mask).data());
     } else {
-      set_tumor(tile, inner_mask);
+      set_tumor(tile, bits_of(inner_mask), tile.tissue_px.data());
       submit_patches(request.id, tile, inner_rgb, sink);
     }
   }
 
-  void accept_output(int model, std::int64_t item, ImageView<const std::uint8_t> rgb,
-                     const float* output, ItemSink& sink) override {
+  void accept_tumor(int, std::int64_t item, ImageView<const std::uint8_t> rgb,
+                    const std::uint64_t* bits, const std::uint32_t* counts,
+                    ItemSink& sink) override {
     const std::int64_t id = item / item_stride();
     TileRecord& tile = result_.tiles[static_cast<std::size_t>(id)];
-    if (spec_.has_segmenter && model == 0) {
-      accept_segmentation(id, tile, rgb, output, sink);
-      return;
-    }
+    const auto words = static_cast<std::size_t>(result_.words_per_row()) *
+                       static_cast<std::size_t>(spec_.tile_px);
+    set_tumor(tile, {bits, bits + words}, counts);
+    submit_patches(id, tile, inner(rgb), sink);
+  }
+
+  void accept_output(int, std::int64_t item, ImageView<const std::uint8_t>,
+                     const float* output, ItemSink&) override {
+    const std::int64_t id = item / item_stride();
+    TileRecord& tile = result_.tiles[static_cast<std::size_t>(id)];
     const auto slot = static_cast<std::uint16_t>(item % item_stride());
     const auto place = static_cast<std::size_t>(
         std::lower_bound(tile.slots.begin(), tile.slots.end(), slot) -
@@ -234,46 +243,16 @@ class PatchMethod final : public Method {
     return bits;
   }
 
-  void set_tumor(TileRecord& tile, ImageView<const std::uint8_t> tumor) const {
-    tile.tumor_px.resize(slot_count());
-    tumor_count(tumor, PatchGrid(spec_.patch_px, spec_.patch_px),
-                counts_view(tile.tumor_px));
+  void set_tumor(TileRecord& tile, const std::vector<std::uint64_t>& bits,
+                 const std::uint32_t* counts) const {
+    tile.tumor_px.assign(counts, counts + slot_count());
     std::int64_t total = 0;
     for (const std::uint32_t count : tile.tumor_px) total += count;
-    tile.mask.clear();
     if (total == 0) {
       tile.tumor_px.clear();
     } else if (total < std::int64_t{spec_.tile_px} * spec_.tile_px) {
-      tile.mask = pack_mask(bits_of(tumor));
+      tile.mask = pack_mask(bits);
     }
-  }
-
-  void accept_segmentation(std::int64_t id, TileRecord& tile,
-                           ImageView<const std::uint8_t> rgb, const float* output,
-                           ItemSink& sink) {
-    // sigmoid(z) >= p and softmax(z)[1] >= p are z >= log(p / (1 - p)): no exponential
-    // needed.
-    static const float threshold = static_cast<float>(
-        std::log(kLimits.tumor_probability / (1.0 - kLimits.tumor_probability)));
-    std::vector<std::uint64_t> tissue;
-    const auto words = static_cast<std::size_t>(result_.words_per_row());
-    unpack_mask(tile.mask, tissue, words * static_cast<std::size_t>(spec_.tile_px));
-    const auto tumor_px = scratch(spec_.tile_px);
-    const ImageView<std::uint8_t> tumor(tumor_px.get(), spec_.tile_px, spec_.tile_px);
-    const std::int64_t plane = std::int64_t{request_px_} * request_px_;
-    for (std::int64_t y = 0; y < spec_.tile_px; ++y) {
-      const float* z = output + (y + spec_.halo_px) * request_px_ + spec_.halo_px;
-      const std::uint64_t* in_tissue =
-          tissue.data() + static_cast<std::size_t>(y) * words;
-      std::uint8_t* row = tumor.row(y);
-      for (std::int64_t x = 0; x < spec_.tile_px; ++x) {
-        const float logit = spec_.segment_channels == 1 ? z[x] : z[x + plane] - z[x];
-        row[x] = static_cast<std::uint8_t>(logit >= threshold &&
-                                           ((in_tissue[x / 64] >> (x % 64)) & 1) != 0);
-      }
-    }
-    set_tumor(tile, tumor);
-    submit_patches(id, tile, inner(rgb), sink);
   }
 
   void submit_patches(std::int64_t id, TileRecord& tile,

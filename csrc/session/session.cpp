@@ -2,70 +2,27 @@
 #include "her2fast/session.h"
 
 #include <algorithm>
-#include <cmath>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
-#include <map>
 #include <mutex>
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "her2fast/error.h"
+#include "session/batch_lane.h"
 
 namespace her2fast {
-namespace {
-
-struct BatchBuffer {
-  std::vector<std::uint8_t> rgb;
-  std::vector<std::int64_t> items;  // reserved so far
-  std::int32_t filled = 0;          // of them, copied
-};
-
-void check_slot(const ModelSlot& slot) {
-  if (slot.batch < 1 || slot.batch > 4096 || slot.height_px < 1 || slot.width_px < 1 ||
-      slot.height_px > 8192 || slot.width_px > 8192 || slot.outputs < 1) {
-    throw std::invalid_argument(
-        "model " + slot.name +
-        ": need 1 to 4096 items of 1 to 8192 px a side and at least one "
-        "output, got " +
-        std::to_string(slot.batch) + " of " + std::to_string(slot.height_px) + " x " +
-        std::to_string(slot.width_px) + " with " + std::to_string(slot.outputs));
-  }
-}
-
-}  // namespace
 
 struct Session::Impl final : ItemSink {
-  /// One model and its batches on their way: forming -> ready -> out -> pool.
-  struct Lane {
-    ModelSlot slot;
-    std::shared_ptr<BatchBuffer> forming;
-    std::deque<std::shared_ptr<BatchBuffer>> ready;
-    std::map<std::int64_t, std::shared_ptr<BatchBuffer>> out;
-    std::vector<std::shared_ptr<BatchBuffer>> pool;
-    std::int64_t filling = 0;  // buffers full but not yet copied into
-    std::int64_t putting = 0;
-    std::size_t item_bytes() const {
-      return static_cast<std::size_t>(slot.height_px) *
-             static_cast<std::size_t>(slot.width_px) * 3;
-    }
-    std::size_t batch_bytes() const {
-      return item_bytes() * static_cast<std::size_t>(slot.batch);
-    }
-    bool idle() const {
-      return !forming && ready.empty() && out.empty() && filling == 0 && putting == 0;
-    }
-  };
-
   std::unique_ptr<Method> method;
   std::vector<ModelSlot> models;
+  std::shared_ptr<BatchMemory> memory;
   std::size_t budget_bytes = 0;
 
   mutable std::mutex mutex;
   mutable std::condition_variable changed;
-  std::vector<Lane> lanes;
+  std::vector<BatchLane> lanes;
   std::vector<ReadRequest> round;
   std::size_t next = 0;
   int round_number = -1;
@@ -96,8 +53,9 @@ struct Session::Impl final : ItemSink {
   }
 
   bool settled() const {
-    return reading_settled() && std::all_of(lanes.begin(), lanes.end(),
-                                            [](const Lane& lane) { return lane.idle(); });
+    return reading_settled() &&
+           std::all_of(lanes.begin(), lanes.end(),
+                       [](const BatchLane& lane) { return lane.idle(); });
   }
 
   bool done() const { return stopped() || (planned_all && settled()); }
@@ -114,7 +72,7 @@ struct Session::Impl final : ItemSink {
       planned_all = round.empty();
       counts.planned += static_cast<std::int64_t>(round.size());
       std::size_t widest = 0;
-      for (const Lane& lane : lanes) widest = std::max(widest, lane.batch_bytes());
+      for (const BatchLane& lane : lanes) widest = std::max(widest, lane.batch_bytes());
       std::size_t largest = 0;
       for (const ReadRequest& r : round) {
         if (r.width_px < 1 || r.height_px < 1 || r.width_px > 65536 ||
@@ -135,7 +93,7 @@ struct Session::Impl final : ItemSink {
   /// Bytes of batches that somebody has to compute.
   std::size_t waiting_bytes() const {
     std::size_t bytes = 0;
-    for (const Lane& lane : lanes) {
+    for (const BatchLane& lane : lanes) {
       bytes += (lane.ready.size() + lane.out.size()) * lane.batch_bytes();
     }
     return bytes;
@@ -173,12 +131,15 @@ struct Session::Impl final : ItemSink {
       }
     }
     for (std::size_t k = lanes.size(); k-- > 0;) {
-      Lane& lane = lanes[k];
+      BatchLane& lane = lanes[k];
       if (!lane.forming || lane.filling > 0 || !upstream_quiet(k)) continue;
       auto buffer = std::move(lane.forming);
       lane.forming = nullptr;
       const std::size_t used = buffer->items.size() * lane.item_bytes();
-      std::memset(buffer->rgb.data() + used, 0, buffer->rgb.size() - used);
+      std::memset(buffer->rgb + used, 0, buffer->rgb_bytes - used);
+      const std::size_t words = buffer->items.size() * lane.words();
+      std::memset(buffer->tissue() + words, 0,
+                  lane.tissue_bytes() - words * sizeof(std::uint64_t));
       model = k;
       return buffer;
     }
@@ -212,24 +173,59 @@ struct Session::Impl final : ItemSink {
     lock.lock();
   }
 
-  void submit(int model, std::int64_t item, ImageView<const std::uint8_t> rgb) override {
+  /// A batch that came back: `each` hands an item's results to the method.
+  template <typename Each>
+  void settle(std::unique_lock<std::mutex>& lock, std::size_t model,
+              std::int64_t batch_id, const Each& each) {
+    BatchLane& lane = lanes[model];
+    const std::shared_ptr<BatchBuffer> buffer = std::move(lane.out.at(batch_id));
+    lane.out.erase(batch_id);
+    ++lane.putting;
+    guarded(lock, [&] {
+      for (std::size_t i = 0; i < buffer->items.size(); ++i) {
+        each(*buffer, i,
+             ImageView<const std::uint8_t>{buffer->rgb + i * lane.item_bytes(),
+                                           lane.slot.height_px, lane.slot.width_px, 3});
+      }
+    });
+    counts.items_done += static_cast<std::int64_t>(buffer->items.size());
+    buffer->items.clear();
+    buffer->filled = 0;
+    lane.pool.push_back(buffer);
+    open_bytes -= lane.batch_bytes();
+    --lane.putting;
+    advance();
+    throw_if_failed();
+  }
+
+  std::size_t model_of(std::int64_t batch_id) const {
+    std::size_t model = 0;
+    while (model < lanes.size() && lanes[model].out.count(batch_id) == 0) ++model;
+    if (model < lanes.size()) return model;
+    throw std::invalid_argument("batch " + std::to_string(batch_id) +
+                                " is not out: unknown, or put before");
+  }
+
+  void submit(int model, std::int64_t item, ImageView<const std::uint8_t> rgb,
+              const std::uint64_t* tissue) override {
     std::shared_ptr<BatchBuffer> buffer;
     std::size_t place = 0;
-    Lane& lane = lanes.at(static_cast<std::size_t>(model));
+    BatchLane& lane = lanes.at(static_cast<std::size_t>(model));
     if (rgb.height != lane.slot.height_px || rgb.width != lane.slot.width_px ||
-        rgb.channels != 3) {
+        rgb.channels != 3 || lane.slot.tumor.has_value() != (tissue != nullptr)) {
       throw std::invalid_argument("model " + lane.slot.name +
-                                  ": a method submitted pixels of "
-                                  "another shape");
+                                  ": a method submitted pixels of another shape, or "
+                                  "tissue where none is asked for");
     }
     {
       const std::lock_guard<std::mutex> lock(mutex);
       if (!lane.forming) {
         if (lane.pool.empty()) {
-          lane.forming = std::make_shared<BatchBuffer>();
-          lane.forming->rgb.resize(lane.batch_bytes());
-          lane.forming->items.reserve(static_cast<std::size_t>(lane.slot.batch));
-          counts.batch_bytes += lane.batch_bytes();  // for good: they are kept
+          auto made = std::make_shared<BatchBuffer>(memory, lane.batch_bytes(),
+                                                    lane.tissue_bytes());
+          made->items.reserve(static_cast<std::size_t>(lane.slot.batch));
+          lane.forming = std::move(made);
+          counts.batch_bytes += lane.forming->bytes;  // for good: they are kept
         } else {
           lane.forming = std::move(lane.pool.back());
           lane.pool.pop_back();
@@ -246,9 +242,12 @@ struct Session::Impl final : ItemSink {
       }
     }
     const std::size_t row_bytes = static_cast<std::size_t>(rgb.width) * 3;
-    std::uint8_t* out = buffer->rgb.data() + place * lane.item_bytes();
+    std::uint8_t* out = buffer->rgb + place * lane.item_bytes();
     for (std::int64_t y = 0; y < rgb.height; ++y) {
       std::memcpy(out + static_cast<std::size_t>(y) * row_bytes, rgb.row(y), row_bytes);
+    }
+    if (tissue != nullptr) {
+      std::copy_n(tissue, lane.words(), buffer->tissue() + place * lane.words());
     }
     const std::lock_guard<std::mutex> lock(mutex);
     if (++buffer->filled == lane.slot.batch) {
@@ -258,6 +257,11 @@ struct Session::Impl final : ItemSink {
     }
   }
 };
+
+void Method::accept_tumor(int, std::int64_t, ImageView<const std::uint8_t>,
+                          const std::uint64_t*, const std::uint32_t*, ItemSink&) {
+  throw std::logic_error("a method with a tumor rule takes no tumor");
+}
 
 Session::Session(std::unique_ptr<Method> method, SessionOptions options)
     : impl_(std::make_unique<Impl>()) {
@@ -269,6 +273,7 @@ Session::Session(std::unique_ptr<Method> method, SessionOptions options)
     impl_->lanes.emplace_back().slot = slot;
   }
   impl_->budget_bytes = options.max_open_bytes;
+  impl_->memory = std::move(options.memory);
   const std::lock_guard<std::mutex> lock(impl_->mutex);
   impl_->advance();
 }
@@ -351,7 +356,8 @@ std::optional<Batch> Session::next_batch(bool wait) {
   batch.id = s.next_batch_id++;
   batch.model = static_cast<std::int32_t>(model);
   batch.valid = static_cast<std::int32_t>(buffer->items.size());
-  batch.rgb = buffer->rgb.data();
+  batch.rgb = buffer->rgb;
+  if (s.models[model].tumor) batch.tissue = buffer->tissue();
   s.lanes[model].out.emplace(batch.id, std::move(buffer));
   return batch;
 }
@@ -361,51 +367,55 @@ void Session::put(std::int64_t batch_id, const float* output, std::size_t count,
   Impl& s = *impl_;
   std::unique_lock<std::mutex> lock(s.mutex);
   s.throw_if_failed();
-  std::size_t model = 0;
-  while (model < s.lanes.size() && s.lanes[model].out.count(batch_id) == 0) ++model;
-  if (model == s.lanes.size()) {
-    throw std::invalid_argument("batch " + std::to_string(batch_id) +
-                                " is not out: unknown, or put before");
-  }
-  Impl::Lane& lane = s.lanes[model];
-  const auto outputs = static_cast<std::size_t>(lane.slot.outputs);
-  const auto batch = static_cast<std::size_t>(lane.slot.batch);
+  const std::size_t model = s.model_of(batch_id);
+  const ModelSlot& slot = s.models[model];
+  const auto outputs = static_cast<std::size_t>(slot.outputs);
+  const auto batch = static_cast<std::size_t>(slot.batch);
   if (count != outputs * batch || rows.value_or(batch) != batch) {
     s.set_error(Code::kModelShape,
-                "model " + lane.slot.name + ": need " + std::to_string(lane.slot.batch) +
-                    " x " + std::to_string(outputs) + " outputs, got " +
-                    std::to_string(count) + " in all" +
+                "model " + slot.name + ": need " + std::to_string(slot.batch) + " x " +
+                    std::to_string(outputs) + " outputs, got " + std::to_string(count) +
+                    " in all" +
                     (rows ? ", " + std::to_string(*rows) + " along the first axis" : ""));
     throw *s.error;
   }
-  const std::shared_ptr<BatchBuffer> buffer = std::move(lane.out.at(batch_id));
-  lane.out.erase(batch_id);
-  ++lane.putting;
-  s.guarded(lock, [&] {
-    const auto items = buffer->items.size();
-    for (std::size_t i = 0; i < items * outputs; ++i) {
-      if (!std::isfinite(output[i])) {
-        throw Error(Code::kNonFinite,
-                    "model " + lane.slot.name +
-                        " gave a value that is not finite; check the package "
-                        "with `her2fast models check`");
-      }
-    }
-    for (std::size_t i = 0; i < items; ++i) {
-      const ImageView<const std::uint8_t> rgb{buffer->rgb.data() + i * lane.item_bytes(),
-                                              lane.slot.height_px, lane.slot.width_px, 3};
-      s.method->accept_output(static_cast<int>(model), buffer->items[i], rgb,
-                              output + i * outputs, s);
-    }
-  });
-  s.counts.items_done += static_cast<std::int64_t>(buffer->items.size());
-  buffer->items.clear();
-  buffer->filled = 0;
-  lane.pool.push_back(buffer);
-  s.open_bytes -= lane.batch_bytes();
-  --lane.putting;
-  s.advance();
+  std::vector<std::uint64_t> bits(slot.tumor ? slot.tumor->words() : 0);
+  std::vector<std::uint32_t> counts(slot.tumor ? slot.tumor->patches() : 0);
+  s.settle(lock, model, batch_id,
+           [&](const BatchBuffer& buffer, std::size_t i,
+               const ImageView<const std::uint8_t>& rgb) {
+             // All of the batch before any of it: a session that fails keeps none.
+             if (i == 0) check_finite(slot, output, buffer.items.size() * outputs);
+             const float* of_item = output + i * outputs;
+             const int number = static_cast<int>(model);
+             if (!slot.tumor) {
+               s.method->accept_output(number, buffer.items[i], rgb, of_item, s);
+               return;
+             }
+             tumor_bits(of_item, buffer.tissue() + i * bits.size(), *slot.tumor,
+                        bits.data(), counts.data());
+             s.method->accept_tumor(number, buffer.items[i], rgb, bits.data(),
+                                    counts.data(), s);
+           });
+}
+
+void Session::put_tumor(std::int64_t batch_id, const std::uint64_t* bits,
+                        const std::uint32_t* counts) {
+  Impl& s = *impl_;
+  std::unique_lock<std::mutex> lock(s.mutex);
   s.throw_if_failed();
+  const std::size_t model = s.model_of(batch_id);
+  const ModelSlot& slot = s.models[model];
+  if (!slot.tumor) {
+    throw std::invalid_argument("model " + slot.name + " has no tumor rule");
+  }
+  s.settle(lock, model, batch_id,
+           [&](const BatchBuffer& buffer, std::size_t i,
+               const ImageView<const std::uint8_t>& rgb) {
+             s.method->accept_tumor(static_cast<int>(model), buffer.items[i], rgb,
+                                    bits + i * slot.tumor->words(),
+                                    counts + i * slot.tumor->patches(), s);
+           });
 }
 
 Session::Progress Session::progress() const {
@@ -488,8 +498,8 @@ const Measurement& Session::finish() {
   s.throw_if_failed();
   if (!s.settled()) {
     throw std::logic_error(
-        "batches are open: drive next_batch and put until next_batch is "
-        "empty, then call finish again");
+        "batches are open: drive next_batch and put until next_batch is empty, then call "
+        "finish again");
   }
   s.changed.wait(lock, [&s] { return s.snapshots == 0; });
   if (!s.measurement) s.measurement = s.method->measure();

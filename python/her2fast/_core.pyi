@@ -62,6 +62,13 @@ def focus(
     stride_px: int,
     device: str = "cpu",
 ) -> npt.NDArray[np.uint32]: ...
+def normalize_batch(
+    rgb: npt.NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    half: bool,
+    device: str = ...,
+) -> npt.NDArray[Any]: ...
 def stain_unmix(
     rgb: npt.NDArray[np.uint8],
     white: tuple[int, int, int],
@@ -476,6 +483,27 @@ class Batch:
     def __dlpack__(self, **options: Any) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
+class BatchMemory: ...
+
+def pinned_memory() -> BatchMemory: ...
+
+class DeviceRing:
+    def __init__(
+        self,
+        models: list[tuple[tuple[float, float, float], tuple[float, float, float]]],
+        device: int = 0,
+        in_flight: int = ...,
+    ) -> None: ...
+    def run(
+        self,
+        session: PatchSession,
+        compute: Callable[[int, int, int, int, int, int, int, int], bool],
+        free_memory: Callable[[], None],
+        wait: bool,
+    ) -> int: ...
+    @property
+    def halved(self) -> bool: ...
+
 class PatchSession:
     def __init__(
         self,
@@ -494,6 +522,7 @@ class PatchSession:
         white_rgb: tuple[int, int, int] = (255, 255, 255),
         max_open_bytes: int = ...,
         distance_names: list[str] = ...,
+        memory: BatchMemory | None = None,
     ) -> None: ...
     @property
     def models(self) -> list[tuple[str, int, int, int, int]]: ...

@@ -12,6 +12,12 @@ from typing import Any, Protocol
 
 from her2fast import _core
 from her2fast.errors import Her2fastError, SlideError
+from her2fast.models.on_device import (
+    MOST_THREADS,
+    DeviceModels,
+    open_on_device,
+    pipeline_of,
+)
 from her2fast.models.package import MethodPackage
 from her2fast.models.runner import (
     Runner,
@@ -59,6 +65,9 @@ def default_workers() -> int:
 class Models:
     """The opened models of a package on one device."""
 
+    #: On a GPU, where her2fast moves pixels and counts itself.
+    on_device: DeviceModels | None = None
+
     def __init__(self, package: MethodPackage, device: str = "cpu") -> None:
         """Raises `DeviceError`, and `SlideError` MODEL_HASH or MODEL_SHAPE."""
         self.package = package
@@ -66,18 +75,33 @@ class Models:
         self.runners: list[Runner] = [
             open_runner(model, self.device) for model in package.models
         ]
+        self.on_device = open_on_device(package.models, self.runners, self.device)
 
     def describe(self) -> dict[str, Any]:
         """The record's `device`."""
         return describe_package_device(self.package, self.device)
 
-    def step(self, session: _core.PatchSession, *, wait: bool) -> bool:
-        """Computes one batch; False where there is none (now, or ever with `wait`)."""
-        batch = session.next_batch(wait=wait)
-        if batch is None:
-            return False
-        session.put(batch.id, self.runners[batch.model].run(batch.rgb))
-        return True
+    @property
+    def memory(self) -> _core.BatchMemory | None:
+        """Where a session's batches should lie."""
+        return None if self.on_device is None else self.on_device.memory
+
+    def threads(self, workers: int) -> int:
+        """How many threads compute at most."""
+        return workers if self.on_device is None else min(workers, MOST_THREADS)
+
+    def compute(self, session: _core.PatchSession, *, wait: bool) -> int:
+        """Computes batches until none is ready (none ever will be, with `wait`).
+
+        Returns how many. Raises `SlideError`; the caller ends the session.
+        """
+        if self.on_device is not None:
+            return self.on_device.run(session, wait=wait)
+        count = 0
+        while (batch := session.next_batch(wait=wait)) is not None:
+            session.put(batch.id, self.runners[batch.model].run(batch.rgb))
+            count += 1
+        return count
 
 
 def describe_package_device(package: MethodPackage, device: str) -> dict[str, Any]:
@@ -87,7 +111,7 @@ def describe_package_device(package: MethodPackage, device: str) -> dict[str, An
         name: model.batch_size
         for name, model in zip(names, package.models, strict=True)
     }
-    return describe_device(device, batches)
+    return describe_device(device, batches, pipeline_of(package.models, device))
 
 
 class _Threads:
@@ -149,12 +173,11 @@ def run_session(
 
     def compute() -> None:
         use_one_thread()
-        while models.step(session, wait=True):
-            pass
+        models.compute(session, wait=True)
 
     with one_intra_op_thread():
         threads.start(lambda: reading(session))
-        for _ in range(max(1, workers)):
+        for _ in range(models.threads(max(1, workers))):
             threads.start(compute)
         threads.join(on_progress)
     return session.finish()

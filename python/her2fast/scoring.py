@@ -342,6 +342,7 @@ class Scorer:
             size_px=slide.size_px,
             slide_spacing_um=slide.spacing_um,
             in_flight=self.batch_size,
+            memory=self.models.memory,
         )
         core = run_session(
             session,

@@ -78,6 +78,7 @@ class Session:
             slide_spacing_um=level0_spacing_um,
             white_rgb=white_rgb,
             in_flight=batch_size,
+            memory=self._models.memory,
         )
         self._source = provenance(
             package,
@@ -130,15 +131,12 @@ class Session:
 
     def run_models(self) -> int:
         """Computes every batch that is ready; returns how many."""
-        count = 0
         with one_intra_op_thread():
             try:
-                while self._models.step(self._core, wait=False):
-                    count += 1
+                return self._models.compute(self._core, wait=False)
             except SlideError as error:
                 self._core.fail(str(error), error.code)
                 raise
-        return count
 
     def cancel(self) -> None:
         """Ends the session; `finish` then raises `SlideError` CANCELLED."""

@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "cuda/half.h"
 #include "cuda_device.h"
 #include "her2fast/constraint_select.h"
 #include "her2fast/error.h"
 #include "her2fast/kernels.h"
+#include "kernels/half.h"
 #include "kernels/membrane_device.h"
 
 namespace her2fast {
@@ -138,7 +138,7 @@ TEST_P(Cuda, NormalizeBatchRoundsAsTorch) {
         const auto v = static_cast<float>(rgb[static_cast<std::size_t>(3 * i + c)]);
         const float unit = v / 255.0f, centered = unit - mean[c];
         expected[to] = centered / std[c];
-        halves[to] = cuda::half_bits(expected[to]);
+        halves[to] = half_bits(expected[to]);
       }
     }
     EXPECT_EQ(whole.read(), expected);
@@ -148,18 +148,18 @@ TEST_P(Cuda, NormalizeBatchRoundsAsTorch) {
 
 TEST(CudaHalf, RoundsToTheNearestEven) {
   const auto infinity = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(cuda::half_bits(1.0f), 0x3c00);
-  EXPECT_EQ(cuda::half_bits(-2.0f), 0xc000);
-  EXPECT_EQ(cuda::half_bits(1.0f + 0x1p-11f), 0x3c00);      // a tie, to the even one
-  EXPECT_EQ(cuda::half_bits(1.0f + 3 * 0x1p-11f), 0x3c02);  // and up
-  EXPECT_EQ(cuda::half_bits(65504.0f), 0x7bff);
-  EXPECT_EQ(cuda::half_bits(65520.0f), 0x7c00);  // half a step beyond
-  EXPECT_EQ(cuda::half_bits(0x1p-24f), 1);       // smallest subnormal
-  EXPECT_EQ(cuda::half_bits(0x1p-25f), 0);
-  EXPECT_EQ(cuda::half_bits(0x1.8p-25f), 1);
-  EXPECT_EQ(cuda::half_bits(0x1.ffcp-15f), 0x0400);  // into the normals
-  EXPECT_EQ(cuda::half_bits(-infinity), 0xfc00);
-  EXPECT_EQ(cuda::half_bits(std::numeric_limits<float>::quiet_NaN()) & 0x7e00, 0x7e00);
+  EXPECT_EQ(half_bits(1.0f), 0x3c00);
+  EXPECT_EQ(half_bits(-2.0f), 0xc000);
+  EXPECT_EQ(half_bits(1.0f + 0x1p-11f), 0x3c00);      // a tie, to the even one
+  EXPECT_EQ(half_bits(1.0f + 3 * 0x1p-11f), 0x3c02);  // and up
+  EXPECT_EQ(half_bits(65504.0f), 0x7bff);
+  EXPECT_EQ(half_bits(65520.0f), 0x7c00);  // half a step beyond
+  EXPECT_EQ(half_bits(0x1p-24f), 1);       // smallest subnormal
+  EXPECT_EQ(half_bits(0x1p-25f), 0);
+  EXPECT_EQ(half_bits(0x1.8p-25f), 1);
+  EXPECT_EQ(half_bits(0x1.ffcp-15f), 0x0400);  // into the normals
+  EXPECT_EQ(half_bits(-infinity), 0xfc00);
+  EXPECT_EQ(half_bits(std::numeric_limits<float>::quiet_NaN()) & 0x7e00, 0x7e00);
 }
 
 /// One call of constraint_select on the device.

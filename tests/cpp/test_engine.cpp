@@ -14,21 +14,6 @@
 namespace her2fast {
 namespace {
 
-/// Brown blobs on white: some tiles hold none, some all, most a part.
-std::vector<std::uint8_t> pixels_of(const ReadRequest& r) {
-  std::vector<std::uint8_t> rgb;
-  for (std::int64_t y = r.y_px; y < r.y_px + r.height_px; ++y) {
-    for (std::int64_t x = r.x_px; x < r.x_px + r.width_px; ++x) {
-      const bool tissue = (x / 70 + y / 90) % 3 == 0 && x < 1300;
-      const auto shade = static_cast<std::uint8_t>((x * 5 + y * 3) % 60);
-      rgb.push_back(tissue ? static_cast<std::uint8_t>(150 + shade) : 255);
-      rgb.push_back(tissue ? static_cast<std::uint8_t>(100 + shade) : 255);
-      rgb.push_back(tissue ? static_cast<std::uint8_t>(60 + shade) : 255);
-    }
-  }
-  return rgb;
-}
-
 /// Answers by arithmetic on the pixels; what goes wrong is set by a test.
 struct FakeEngine {
   std::atomic<int> batches{0};
@@ -66,17 +51,6 @@ struct FakeEngine {
     return table;
   }
 };
-
-void push_all(Session& session) {
-  for (;;) {
-    const auto requests = session.wanted(4, true);
-    if (requests.empty()) return;
-    for (const ReadRequest& r : requests) {
-      const auto rgb = pixels_of(r);
-      session.push(r.id, {rgb.data(), r.height_px, r.width_px, 3}, TileStatus::kOk);
-    }
-  }
-}
 
 std::vector<std::uint8_t> measured(int threads) {
   Session session(make_patch_method(small_spec()));

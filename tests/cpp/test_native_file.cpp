@@ -175,6 +175,35 @@ TEST(SharedLibrary, OpensWhatThereIs) {
   close_shared_library(library);
   EXPECT_EQ(open_shared_library("/no-such-folder/libnothing.so"), nullptr);
   EXPECT_EQ(open_shared_library(shared_library_name("her2fast-nothing", 7)), nullptr);
+  std::string reason;
+  EXPECT_EQ(open_shared_library("/no-such-folder/libnothing.so", &reason), nullptr);
+  EXPECT_NE(reason.find("libnothing.so"), std::string::npos) << reason;
+}
+
+TEST(SharedLibrary, APathMayBeginInTheCurrentFolder) {
+#ifdef _WIN32
+  const char *system = "version.dll", *symbol = "VerQueryValueW";
+#else
+  const char *system = "libm.so.6", *symbol = "cos";
+#endif
+  void* library = open_shared_library(system);
+  ASSERT_NE(library, nullptr);
+  const std::string folder = folder_of_code(find_symbol(library, symbol));
+  ASSERT_FALSE(folder.empty());
+  const fs::path whole = to_path(folder + system);
+  ASSERT_TRUE(fs::exists(whole)) << folder;
+  void* const same = open_shared_library(folder + system);
+  EXPECT_EQ(same, library);
+  close_shared_library(same);
+  close_shared_library(library);
+
+  const fs::path copy = "her2fast-copy-of-a-library.so";
+  fs::copy_file(whole, copy, fs::copy_options::overwrite_existing);
+  library = open_shared_library("./" + copy.string());
+  ASSERT_NE(library, nullptr);
+  EXPECT_NE(find_symbol(library, symbol), nullptr);
+  close_shared_library(library);
+  fs::remove(copy);
 }
 
 }  // namespace

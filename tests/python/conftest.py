@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from cuda_memory import build_on_host
 from hypothesis import settings
 
 from her2fast import _core
@@ -43,16 +46,28 @@ def missing_cuda() -> str | None:
     return None
 
 
+def without(reason: str) -> NoReturn:
+    """Skips a test that lacks something of a GPU, where one is not said to be here."""
+    if os.environ.get("HER2FAST_REQUIRE_CUDA") == "1":
+        pytest.fail(f"HER2FAST_REQUIRE_CUDA=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A machine that is said to have a GPU must run these tests."""
     if item.get_closest_marker("needs_cuda") is None:
         return
     reason = missing_cuda()
-    if reason is None:
-        return
-    if os.environ.get("HER2FAST_REQUIRE_CUDA") == "1":
-        pytest.fail(f"HER2FAST_REQUIRE_CUDA=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    if reason is not None:
+        without(reason)
+
+
+@pytest.fixture(scope="session")
+def library_on_host(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The CUDA library, built for the CPU; once, for it takes a while."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile the kernels for the CPU")
+    return str(build_on_host(tmp_path_factory.mktemp("cuda")))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ STEMS = (
     "tumor_count",
     "tissue_mask",
     "stain_unmix",
+    "normalize_batch",
     "constraint_select",
     "membrane_label",
 )

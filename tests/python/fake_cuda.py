@@ -88,6 +88,14 @@ class FakeCuda(types.SimpleNamespace):
             0
         ]
 
+    def normalize_batch(
+        self, rgb, n, height, width, mean, std, half, out, stream
+    ) -> None:
+        self.calls.append(("normalize_batch", rgb, out, stream))
+        pictures = at(rgb, (n, height, width, 3), np.uint8)
+        planes = _core.normalize_batch(pictures.copy(), mean, std, half)
+        at(out, planes.shape, planes.dtype)[:] = planes
+
     def copy(self, to: int, from_: int, size: int, kind: int, stream: int = 0) -> None:
         assert kind == self.TO_HOST
         self.calls.append(("copy", from_, stream))
@@ -219,7 +227,7 @@ def fake_torch(streams: dict[int, int], make: Make = dirty) -> types.ModuleType:
     torch: Any = types.ModuleType("torch")
     torch.Tensor = FakeTensor
     torch.strided = "strided"
-    for name in ("uint8", "uint32", "float32", "int8", "int32", "int64"):
+    for name in ("uint8", "uint32", "float16", "float32", "int8", "int32", "int64"):
         setattr(torch, name, name)
     torch.cuda = types.SimpleNamespace(
         current_stream=lambda device: types.SimpleNamespace(cuda_stream=streams[device])

@@ -121,6 +121,12 @@ CALLS = {
     "tissue_mask": Call(
         lambda rng: {"rgb": _masked(rng)["rgb"]}, kernels.tissue_mask, ("rgb",)
     ),
+    "normalize_batch": Call(
+        lambda rng: {"rgb": np.stack([_masked(rng)["rgb"]] * 2)},
+        lambda rgb: kernels.normalize_batch(
+            rgb, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), half=rgb.shape[1] % 2 == 0
+        ),
+    ),
     "focus": Call(
         _masked,
         lambda rgb, mask: kernels.focus(rgb, mask, patch_px=9, stride_px=5),

@@ -7,13 +7,12 @@ machine) and on a GPU (`needs_cuda`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_memory import Memory, build_on_host
+from cuda_memory import Memory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from her2fast.kernels import (
     H_DAB,
     TISSUE_REACH_PX,
     constraint_select,
+    normalize_batch,
     stain_unmix,
     tissue_mask,
     tumor_count,
@@ -38,14 +38,10 @@ some = settings(max_examples=12)
     scope="module",
     params=["on_host", pytest.param("gpu", marks=pytest.mark.needs_cuda)],
 )
-def cuda(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
     where = request.param
     if where == "on_host":
-        if shutil.which("g++") is None:
-            pytest.skip("no g++ to compile the kernels for the CPU")
-        twin.set_library(str(build_on_host(tmp_path_factory.mktemp("cuda"))))
+        twin.set_library(request.getfixturevalue("library_on_host"))
     yield where
     twin.set_library("")
 
@@ -69,6 +65,8 @@ def test_normalize_batch_equals_numpy(
     std = rng.uniform(0.1, 1, 3).astype(np.float32)
     dtype = np.float16 if half else np.float32
     expected = normalized(rgb, mean, std).astype(dtype)
+    on_cpu = normalize_batch(rgb, mean=tuple(mean), std=tuple(std), half=half)
+    np.testing.assert_array_equal(on_cpu, expected)
     with Memory() as memory:
         out = memory.empty(expected.nbytes)
         twin.normalize_batch(
@@ -393,3 +391,76 @@ def test_a_missing_library_is_a_device_error() -> None:
     with pytest.raises(DeviceError, match=r"/nowhere/.*HER2FAST_CUDA=ON"):
         twin.devices()
     twin.set_library("")
+
+
+@settings(max_examples=8)
+@given(
+    seed=seeds,
+    channels=st.integers(1, 2),
+    halo=st.integers(0, 35),
+    patch=st.integers(8, 20),
+    across=st.integers(1, 4),
+)
+@example(seed=1, channels=1, halo=32, patch=16, across=4)
+def test_tumor_bits_equal_numpy(
+    cuda: str, seed: int, channels: int, halo: int, patch: int, across: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tile, n, threshold = patch * across, 2, 0.25
+    side, words = tile + 2 * halo, (tile + 63) // 64
+    # Eighths, so that some lie on the threshold.
+    logits = rng.integers(-8, 9, (n, channels, side, side)).astype(np.float32) / 8
+    tissue = rng.random((n, tile, 64 * words)) < 0.8  # beyond the tile, too
+    value = logits[:, 0] if channels == 1 else logits[:, 1] - logits[:, 0]
+    tumor = value[:, halo : halo + tile, halo : halo + tile] >= threshold
+    tumor &= tissue[:, :, :tile]
+    counts = tumor.reshape(n, across, patch, across, patch).sum((2, 4), np.uint32)
+    padded = np.zeros(tissue.shape, bool)
+    padded[:, :, :tile] = tumor
+
+    def packed(bits: np.ndarray) -> np.ndarray:
+        return np.packbits(bits, axis=-1, bitorder="little").view(np.uint64)
+
+    with Memory() as memory:
+        within = packed(tissue)
+        bits, px, fault = (memory.empty(s) for s in (within.nbytes, counts.nbytes, 4))
+
+        def run(values: np.ndarray) -> int:
+            twin.tumor_bits(
+                memory.put(values),
+                memory.put(within),
+                n,
+                channels,
+                halo,
+                tile,
+                patch,
+                threshold,
+                bits,
+                px,
+                fault,
+                0,
+            )
+            return int(memory.get(fault, (1,), np.int32)[0])
+
+        assert run(logits) == 0
+        found = memory.get(bits, within.shape, np.uint64)
+        np.testing.assert_array_equal(found, packed(padded))
+        np.testing.assert_array_equal(memory.get(px, counts.shape, np.uint32), counts)
+        logits.flat[rng.integers(logits.size)] = rng.choice([np.nan, -np.inf])
+        assert run(logits) == 1
+
+
+def test_normalize_batch_refuses_what_it_cannot_do() -> None:
+    rgb = np.zeros((1, 2, 2, 3), np.uint8)
+    ones = (1.0, 1.0, 1.0)
+    for mean, std in (
+        ((0, np.nan, 0), ones),
+        (ones, (1, 0, 1)),
+        (ones, (1, np.inf, 1)),
+    ):
+        with pytest.raises(ValueError, match="deviations above 0"):
+            normalize_batch(rgb, mean=mean, std=std)
+    with pytest.raises(ValueError, match="shape"):
+        normalize_batch(rgb[0], mean=ones, std=ones)
+    with pytest.raises(DeviceError):
+        normalize_batch(rgb, mean=ones, std=ones, device="cuda")

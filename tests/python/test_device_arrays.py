@@ -23,6 +23,7 @@ from her2fast.kernels import (
     constraint_select,
     device_arrays,
     focus,
+    normalize_batch,
     stain_unmix,
     tissue_mask,
     tumor_count,
@@ -44,6 +45,10 @@ TWINS: dict[str, tuple[str, Callable[..., Any]]] = {
         "rgb",
         lambda r, **k: stain_unmix(r, white_rgb=(250, 249, 248), **k),
     ),
+    "normalize_batch": (
+        "batch",
+        lambda r, **k: normalize_batch(r, mean=(0.1, 0.2, 0.3), std=(1, 2, 0.5), **k),
+    ),
 }
 #: How each library holds an array, and the class of what comes back.
 KINDS: dict[str, tuple[Callable[..., Any], type]] = {
@@ -54,6 +59,7 @@ KINDS: dict[str, tuple[Callable[..., Any], type]] = {
 }
 MASK = np.random.default_rng(5).integers(0, 3, (40, 50)).astype(np.uint8)
 RGB = np.random.default_rng(6).integers(0, 256, (40, 50, 3), np.uint8)
+BATCH = np.stack([RGB, RGB[::-1]])
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def test_the_twin_gets_the_pointers_and_the_stream(
     gpu: FakeCuda, stem: str, kind: str, device: int
 ) -> None:
     name, run = TWINS[stem]
-    array = MASK if name == "mask" else RGB
+    array = {"mask": MASK, "rgb": RGB, "batch": BATCH}[name]
     hold, out_type = KINDS[kind]
     held = hold(array, device=device)
     out = run(held)
@@ -378,6 +384,10 @@ def test_shapes_and_grids_are_checked_first(gpu: FakeCuda) -> None:
         ("need mask of 2 dimensions", lambda: count(FakeTensor(RGB))),
         (r"need rgb of shape \(H, W, 3\)", lambda: tissue_mask(FakeTensor(MASK))),
         (r"need rgb of shape \(H, W, 3\)", lambda: stain_unmix(FakeTensor(MASK))),
+        (
+            r"need rgb of shape \(n, H, W, 3\)",
+            lambda: normalize_batch(FakeTensor(RGB), mean=(0, 0, 0), std=(1, 1, 1)),
+        ),
         (
             "patch_px=0",
             lambda: tumor_count(FakeTensor(MASK), patch_px=0, stride_px=1),

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import CALLS, parts
@@ -22,16 +22,11 @@ pytestmark = pytest.mark.needs_cuda
 TWINS = (
     "constraint_select",
     "membrane_label",
+    "normalize_batch",
     "stain_unmix",
     "tissue_mask",
     "tumor_count",
 )
-
-
-def without(reason: str) -> NoReturn:
-    if os.environ.get("HER2FAST_REQUIRE_CUDA") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Torch:

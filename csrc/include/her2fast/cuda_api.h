@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define HER2_CUDA_API_VERSION 2
+#define HER2_CUDA_API_VERSION 3
 
 enum {
   HER2_CUDA_OK = 0,
@@ -58,6 +58,12 @@ typedef struct Her2FractionLimits {
 typedef struct Her2SlideConstraints {
   int64_t class_px[4], excess_px[4], pushed_px[4], missing_px, pulled_px, reach;
 } Her2SlideConstraints;
+
+/* TumorRule of tumor_bits.h. */
+typedef struct Her2TumorRule {
+  int32_t channels, halo_px, tile_px, patch_px;
+  float threshold;
+} Her2TumorRule;
 
 /* One component of a tile of membrane_label, in the tile's pixels. Of membranes (the
  * mask, 8-connected) and gaps (what is not mask, 4-connected). */
@@ -167,6 +173,15 @@ typedef struct Her2CudaTable {
                             int64_t nuclei_count, void* scratch, uint64_t scratch_bytes,
                             Her2MembraneResults* results, void* stream,
                             Her2CudaError* error);
+
+  /* --- tumor_bits ------------------------------------------------------------------
+   * As tumor_bits.h, to the bit, for n tiles: logits (n, channels, side, side) float32;
+   * tissue, bits (n, tile_px, words) uint64; counts (n, patches a side, patches a side)
+   * uint32. fault (1): 0, or 1 where a logit is not finite, halo and all; bits and counts
+   * mean nothing then. rule: host. */
+  int32_t (*tumor_bits)(const float* logits, const uint64_t* tissue, int64_t n,
+                        const Her2TumorRule* rule, uint64_t* bits, uint32_t* counts,
+                        int32_t* fault, void* stream, Her2CudaError* error);
 } Her2CudaTable;
 
 /* The library's only export. Immutable; never null. */

@@ -8,6 +8,7 @@
 #include "her2fast/logit_calibrate.h"
 #include "her2fast/membrane.h"
 #include "her2fast/membrane_prune.h"
+#include "her2fast/normalize_batch.h"
 #include "her2fast/nuclei.h"
 #include "her2fast/stain_census.h"
 #include "her2fast/stain_unmix.h"
@@ -15,4 +16,5 @@
 #include "her2fast/superpixels.h"
 #include "her2fast/svm_decision.h"
 #include "her2fast/tissue_mask.h"
+#include "her2fast/tumor_bits.h"
 #include "her2fast/tumor_count.h"

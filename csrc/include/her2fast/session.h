@@ -21,6 +21,7 @@
 #include "her2fast/image.h"
 #include "her2fast/measurement.h"
 #include "her2fast/tissue_mask.h"
+#include "her2fast/tumor_bits.h"
 
 namespace her2fast {
 
@@ -30,6 +31,10 @@ struct ModelSlot {
   std::int32_t batch = 32;  ///< items a batch, 1 to 4096
   std::int32_t height_px = 0, width_px = 0;
   std::int64_t outputs = 0;  ///< floats an item
+  /// Of a segmenter of tumor: what its outputs become before the method sees them. Its
+  /// items come with the tissue's bits.
+  std::optional<TumorRule> tumor = std::nullopt;
+  bool operator==(const ModelSlot&) const = default;
 };
 
 struct Batch {
@@ -37,6 +42,8 @@ struct Batch {
   std::int32_t model = 0;  ///< index into Session::models()
   std::int32_t valid = 0;  ///< the first `valid` items count; the rest is padding
   const std::uint8_t* rgb = nullptr;  ///< (batch, height_px, width_px, 3)
+  /// (batch, TumorRule::words()) where the slot has a rule; else null. Of padding, 0.
+  const std::uint64_t* tissue = nullptr;
 };
 
 /// Where a method hands pixels to a model. Copies; may be called from `accept` and
@@ -44,8 +51,9 @@ struct Batch {
 class ItemSink {
  public:
   virtual ~ItemSink() = default;
-  virtual void submit(int model, std::int64_t item,
-                      ImageView<const std::uint8_t> rgb) = 0;
+  /// @param tissue  TumorRule::words() of bits where the model's slot has a rule
+  virtual void submit(int model, std::int64_t item, ImageView<const std::uint8_t> rgb,
+                      const std::uint64_t* tissue = nullptr) = 0;
 };
 
 /// A measurement that is still under way.
@@ -70,14 +78,29 @@ class Method {
   virtual void accept_output(int model, std::int64_t item,
                              ImageView<const std::uint8_t> rgb, const float* output,
                              ItemSink& sink) = 0;
+  /// Of a slot with a `TumorRule`, instead of `accept_output`: as tumor_bits.h says.
+  virtual void accept_tumor(int model, std::int64_t item,
+                            ImageView<const std::uint8_t> rgb, const std::uint64_t* bits,
+                            const std::uint32_t* counts, ItemSink& sink);
   /// Runs beside `accept` and `accept_output`, never beside `measure`.
   virtual Snapshot snapshot() const = 0;
   /// After the last round or an early finish; called once.
   virtual Measurement measure() = 0;
 };
 
+/// Where batches lie: memory that a GPU copies from, say. Thread-safe; a session gives
+/// back what it took before it ends.
+class BatchMemory {
+ public:
+  virtual ~BatchMemory() = default;
+  /// @throws Error, std::bad_alloc
+  virtual std::uint8_t* allocate(std::size_t bytes) = 0;
+  virtual void release(std::uint8_t* memory, std::size_t bytes) noexcept = 0;
+};
+
 struct SessionOptions {
   std::size_t max_open_bytes = std::size_t{256} << 20;
+  std::shared_ptr<BatchMemory> memory = nullptr;  ///< null: the heap
 };
 
 class Session {
@@ -105,6 +128,11 @@ class Session {
   /// session.
   void put(std::int64_t batch_id, const float* output, std::size_t count,
            std::optional<std::size_t> rows = {});
+  /// Instead of `put` for a slot with a `TumorRule`, by whoever applied it: bits
+  /// (batch, TumorRule::words()) and counts (batch, TumorRule::patches()).
+  /// @throws std::invalid_argument  a batch that is not out, or of another slot
+  void put_tumor(std::int64_t batch_id, const std::uint64_t* bits,
+                 const std::uint32_t* counts);
   /// Requests answered and planned so far, for progress.
   struct Progress {
     std::int64_t planned = 0, answered = 0, items_planned = 0, items_done = 0;

@@ -24,6 +24,7 @@ __all__ = [
     "StainCensus",
     "focus",
     "is_wrong_stain",
+    "normalize_batch",
     "stain_census",
     "stain_unmix",
     "tissue_mask",
@@ -39,6 +40,7 @@ H_DAB: npt.NDArray[np.float64] = np.array(_core.H_DAB)
 H_DAB.setflags(write=False)
 
 White = tuple[int, int, int]
+Triple = tuple[float, float, float]
 
 
 @overload
@@ -92,6 +94,76 @@ def tumor_count(
         arrays.mask(mask, "mask"), patch_px, stride_px, arrays.host_device(device)
     )
     return arrays.like(mask, counts)
+
+
+@overload
+def normalize_batch(
+    rgb: npt.NDArray[Any],
+    *,
+    mean: Triple,
+    std: Triple,
+    half: bool = ...,
+    device: str | None = ...,
+) -> npt.NDArray[Any]: ...
+@overload
+def normalize_batch(
+    rgb: AnyArray,
+    *,
+    mean: Triple,
+    std: Triple,
+    half: bool = ...,
+    device: str | None = ...,
+) -> Any: ...
+def normalize_batch(
+    rgb: AnyArray,
+    *,
+    mean: Triple,
+    std: Triple,
+    half: bool = False,
+    device: str | None = None,
+) -> Any:
+    """Turn a batch of images into what a model takes.
+
+    ``(v / 255 - mean[c]) / std[c]``, every step rounded to float32 as torch's ToTensor
+    and Normalize do, in planes of a channel each.
+
+    Parameters
+    ----------
+    rgb : (n, H, W, 3) array of uint8
+    mean, std : tuple of three float
+        Of red, green and blue after division by 255; finite, `std` above 0. Rounded to
+        float32 first.
+    half : bool
+        Float16, rounded once more, instead of float32.
+    device : {"cpu", "cuda"}, optional
+        Where to run; where the arrays lie if not given.
+
+    Returns
+    -------
+    (n, 3, H, W) array of float32 or float16
+
+    Raises
+    ------
+    her2fast.errors.ArrayError
+        The images are not uint8, or cannot be read where they lie (a TypeError).
+    ValueError
+        The shape, a mean or a deviation is wrong.
+    her2fast.errors.DeviceError
+        `device` is not there, or the arrays lie elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rgb = np.array([[[[255, 0, 51]]]], np.uint8)
+    >>> normalize_batch(rgb, mean=(0.5, 0.5, 0.2), std=(0.5, 0.5, 1)).ravel().tolist()
+    [1.0, -1.0, 0.0]
+    """
+    if arrays.on_cuda(rgb):
+        return on_cuda.normalize_batch(rgb, mean, std, half, device)
+    out = _core.normalize_batch(
+        arrays.host(rgb, np.uint8, "rgb"), mean, std, half, arrays.host_device(device)
+    )
+    return arrays.like(rgb, out)
 
 
 @overload

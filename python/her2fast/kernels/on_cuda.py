@@ -20,6 +20,7 @@ from her2fast.kernels.device_arrays import DeviceCall, DeviceView
 __all__ = [
     "constraint_select",
     "membrane_label",
+    "normalize_batch",
     "stain_unmix",
     "tissue_mask",
     "tumor_count",
@@ -78,6 +79,25 @@ def stain_unmix(
     out, address = call.empty((height, width, 3), np.float32)
     if height and width:
         call.twin(pixels.pointer, height * width, glass, stains, address, call.stream)
+    return out
+
+
+def normalize_batch(
+    rgb: AnyArray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    half: bool,
+    device: str | None,
+) -> Any:
+    """(n, H, W, 3) uint8 -> (n, 3, H, W) float32 or float16."""
+    call = DeviceCall("normalize_batch", device, rgb)
+    pixels = call.take(rgb, np.uint8, "rgb")
+    if len(pixels.shape) != 4 or pixels.shape[3] != 3:
+        raise ValueError(f"need rgb of shape (n, H, W, 3), got {pixels.shape}")
+    n, height, width, _ = pixels.shape
+    out, address = call.empty((n, 3, height, width), np.float16 if half else np.float32)
+    # Also of nothing: mean and std are checked there.
+    call.twin(pixels.pointer, n, height, width, mean, std, half, address, call.stream)
     return out
 
 

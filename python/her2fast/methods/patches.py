@@ -34,8 +34,12 @@ def patch_session(
     slide_spacing_um: tuple[float, float],
     white_rgb: tuple[int, int, int] | None = None,
     in_flight: int | None = None,
+    memory: _core.BatchMemory | None = None,
 ) -> _core.PatchSession:
-    """The native session that measures one slide with `package`."""
+    """The native session that measures one slide with `package`.
+
+    Its batches lie in `memory`, if given.
+    """
     segment = package.segment
     return _core.PatchSession(
         size_px,
@@ -52,4 +56,5 @@ def patch_session(
         white_rgb=white_rgb or (255, 255, 255),
         max_open_bytes=open_bytes(package, in_flight),
         distance_names=package.distance_names,
+        memory=memory,
     )

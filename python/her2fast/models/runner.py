@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs models on batches of pixels. The only module that imports torch to score.
+"""Runs models on batches of pixels; with on_device.py all that imports torch to score.
 
 A batch has one fixed shape and is computed with one intra-op thread; cores are used by
 running batches side by side. torch changes bits with batch size and thread count, so
@@ -61,7 +61,9 @@ def check_device(device: str) -> str:
     return f"cuda:{number}"
 
 
-def describe_device(device: str, batches: dict[str, int]) -> dict[str, Any]:
+def describe_device(
+    device: str, batches: dict[str, int], pipeline: str | None = None
+) -> dict[str, Any]:
     """What near-ties may depend on: device, CPU capability, torch, batch shapes."""
     import torch
 
@@ -74,12 +76,14 @@ def describe_device(device: str, batches: dict[str, int]) -> dict[str, Any]:
     if device != "cpu":
         record["model"] = torch.cuda.get_device_name(device)
         record["cuda"] = torch.version.cuda
+        record["pipeline"] = pipeline or "torch"
     return record
 
 
 _thread_lock = threading.Lock()
 _thread_users = 0
 _threads_before = 1
+_precision_before: Any = None
 
 
 @contextlib.contextmanager
@@ -87,14 +91,16 @@ def one_intra_op_thread() -> Iterator[None]:
     """One intra-op thread while any run is inside; what the host had comes back after.
 
     torch keeps the number for the process and for each thread, so a model thread also
-    calls `use_one_thread`.
+    calls `use_one_thread`. On a GPU, convolutions are those of float32 meanwhile:
+    torch's default there rounds inputs to 10 bits (TF32).
     """
-    global _thread_users, _threads_before
+    global _thread_users, _threads_before, _precision_before
     import torch
 
     with _thread_lock:
         if _thread_users == 0:
             _threads_before = torch.get_num_threads()
+            _precision_before = _swap_precision(None)
         _thread_users += 1
         torch.set_num_threads(1)
     try:
@@ -104,6 +110,25 @@ def one_intra_op_thread() -> Iterator[None]:
             _thread_users -= 1
             if _thread_users == 0:
                 torch.set_num_threads(_threads_before)
+                _swap_precision(_precision_before)
+
+
+def _swap_precision(value: Any) -> Any:
+    """Sets how cuDNN convolves, None for whole float32; returns how it did.
+
+    torch 2.9 has a setting for convolutions alone, and from then on reading the older
+    one is an error where a host used the newer.
+    """
+    import torch
+
+    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(convolutions, "fp32_precision"):
+        before = convolutions.fp32_precision
+        convolutions.fp32_precision = "ieee" if value is None else value
+        return before
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = value is not None and value
+    return before
 
 
 def use_one_thread() -> None:
@@ -111,6 +136,22 @@ def use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Torch's errors of a GPU as `SlideError` GPU_OOM and GPU_LOST."""
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:  # of the pixels, not the model
+        raise SlideError(f"{device}: {_last_line(error)}", "GPU_OOM") from error
+    except RuntimeError as error:
+        # CUDA tells of a fault at the next call, wherever that stands.
+        if device == "cpu" or "CUDA error" not in str(error):
+            raise
+        raise SlideError(f"{device}: {_last_line(error)}", "GPU_LOST") from error
 
 
 class TorchScriptRunner:
@@ -132,23 +173,22 @@ class TorchScriptRunner:
         self._mean, self._std = package.config.normalization()
         self._local = threading.local()
 
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self._device
+
+    @property
+    def normalization(
+        self,
+    ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation of red, green and blue, after division by 255."""
+        return _rgb_triple(self._mean), _rgb_triple(self._std)
+
     def run(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, H, W, 3) pixels -> (N, outputs) logits, contiguous. Thread-safe."""
-        import torch
-
-        try:
+        with device_errors(self._device):
             return self._run(rgb)
-        except torch.cuda.OutOfMemoryError as error:  # of the pixels, not the model
-            raise SlideError(
-                f"{self._device}: {_last_line(error)}", "GPU_OOM"
-            ) from error
-        except RuntimeError as error:
-            # CUDA tells of a fault at the next call, wherever that stands.
-            if self._device == "cpu" or "CUDA error" not in str(error):
-                raise
-            raise SlideError(
-                f"{self._device}: {_last_line(error)}", "GPU_LOST"
-            ) from error
 
     def _run(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         import torch
@@ -188,6 +228,14 @@ class TorchScriptRunner:
         return inputs if self._device == "cpu" else inputs.to(self._device)
 
     def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
+        outputs = self.logits(inputs)
+        return np.ascontiguousarray(outputs.reshape(len(inputs), -1).cpu().numpy())
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalized (N, 3, H, W) -> float32 logits, where the inputs lie.
+
+        Raises `SlideError` MODEL_SHAPE or MODEL_CLASSES.
+        """
         import torch
 
         config = self.package.config
@@ -220,7 +268,7 @@ class TorchScriptRunner:
             outputs = outputs.logit() if single else outputs.log()
         if distances is not None:
             outputs = torch.cat((outputs, distances), 1)
-        return np.ascontiguousarray(outputs.reshape(len(inputs), -1).cpu().numpy())
+        return outputs
 
     def _checked(self, outputs: torch.Tensor, batch: int) -> torch.Tensor:
         config = self.package.config
@@ -275,6 +323,11 @@ def _load_script(data: bytes, package: ModelPackage, device: str) -> Callable[..
             ) from error
     module.eval()
     return module.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+
+def _rgb_triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _last_line(error: BaseException) -> str:

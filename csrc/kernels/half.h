@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace her2fast::cuda {
+namespace her2fast {
 
 /// To the nearest, ties to even; beyond 65504 infinite, NaN stays NaN.
 inline std::uint16_t half_bits(float value) {
@@ -28,4 +28,4 @@ inline std::uint16_t half_bits(float value) {
   return static_cast<std::uint16_t>(sign | out);
 }
 
-}  // namespace her2fast::cuda
+}  // namespace her2fast
