@@ -47,14 +47,53 @@ def fold_norms(network: nn.Module) -> nn.Module:
     return network
 
 
+class CalmColors(nn.Module):
+    """Colors at the resolution that files keep; brightness stays as it is.
+
+    Scanners store colors at half resolution and quantize them coarsely (4:2:0). What a
+    network reads of finer ones it does not find in the next file. So color differences
+    (R - Y, G - Y, B - Y; Y of ITU-R BT.601) are smoothed for every picture alike, raw
+    or compressed. Nothing here is trained.
+    """
+
+    #: Binomial weights, sigma of 1.4 px.
+    TAPS = (1.0, 8.0, 28.0, 56.0, 70.0, 56.0, 28.0, 8.0, 1.0)
+    LUMA = (0.299, 0.587, 0.114)
+
+    def __init__(self, std: tuple[float, ...]) -> None:
+        """`std` is what pictures were divided by; a mean falls out of differences."""
+        super().__init__()
+        taps = torch.tensor(self.TAPS) / sum(self.TAPS)
+        self.std: torch.Tensor
+        self.luma: torch.Tensor
+        self.across: torch.Tensor
+        self.down: torch.Tensor
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("luma", torch.tensor(self.LUMA).view(1, 3, 1, 1))
+        self.register_buffer("across", taps.view(1, 1, 1, -1).repeat(3, 1, 1, 1))
+        self.register_buffer("down", taps.view(1, 1, -1, 1).repeat(3, 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) normalized -> the same; the border is repeated."""
+        reach = len(self.TAPS) // 2
+        light = x * self.std
+        bright = (light * self.luma).sum(1, keepdim=True)
+        wide = functional.pad(light - bright, (reach,) * 4, mode="replicate")
+        rows = functional.conv2d(wide, self.across, groups=3)
+        calm = functional.conv2d(rows, self.down, groups=3)
+        return (bright + calm) / self.std
+
+
 class TinyClassifier(nn.Module):
     """(N, 3, 64, 64) normalized -> (N, classes) logits; about 0.2 M parameters."""
 
     #: Blocks whose means are features; the last one feeds the classes.
     POOLED = (1, 3, 5)
 
-    def __init__(self, classes: int = 4) -> None:
+    def __init__(self, classes: int = 4, first: nn.Module | None = None) -> None:
+        """`first` is what pictures pass before the network, as `CalmColors`."""
         super().__init__()
+        self.first = nn.Identity() if first is None else first
         self.features = nn.Sequential(
             ConvBlock(3, 16),
             ConvBlock(16, 32, 2),
@@ -67,11 +106,13 @@ class TinyClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class logits: 0, 1+, 2+, 3+."""
-        logits: torch.Tensor = self.head(self.features(x).mean((2, 3)))
+        features = self.features(self.first(x))
+        logits: torch.Tensor = self.head(features.mean((2, 3)))
         return logits
 
     def with_features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and (N, 256) means of three layers and the middle one's maxima."""
+        x = self.first(x)
         pooled = []
         for index, block in enumerate(self.features):
             x = block(x)

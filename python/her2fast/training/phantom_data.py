@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
+from her2fast.training.coding import code
 from her2fast.training.hard_negatives import spoil
 from her2fast.training.looks import FOR_CLASSES, FOR_TUMOR, augment, wide_profile
 
@@ -88,6 +89,8 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
             look = wide_profile(rng)
         else:
             look = plan.profiles[int(rng.integers(len(plan.profiles)))]
+        # Raw: what compressing does is varied while training (coding.py).
+        look = replace(look, jpeg_quality=0)
         phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
         rgb[exposure] = phantom.rgb
         class_map = np.array(phantom.class_map)
@@ -222,7 +225,7 @@ def patch_batches(
             crop = source[y : y + patch_px, x : x + patch_px]
             rgb[item] = _turned(crop, int(rng.integers(8)))
         looks = augment(torch.from_numpy(rgb), random, FOR_CLASSES)
-        yield looks, torch.from_numpy(shares)
+        yield code(looks, random), torch.from_numpy(shares)
 
 
 def scene_patches(
@@ -236,15 +239,15 @@ def scene_patches(
         if not len(places):
             continue
         source = pictures.rgb[scene, scene % pictures.rgb.shape[1]]
+        # One laboratory and scanner a scene: the same numbers for all its patches.
+        look = augment(torch.from_numpy(source[None]), random, FOR_CLASSES)
+        whole = code(look, random)[0]
         crops = [
-            source[y : y + patch_px, x : x + patch_px]
+            whole[y : y + patch_px, x : x + patch_px]
             for y, x in (places * patch_px).tolist()
         ]
-        # One laboratory and scanner a scene: the same numbers for all its patches.
-        rows = torch.from_numpy(np.concatenate(crops)[None])
-        whole = augment(rows, random, FOR_CLASSES)[0]
         area = torch.from_numpy(tumor[places[:, 0], places[:, 1]])
-        yield whole.reshape(len(crops), patch_px, patch_px, 3), area
+        yield torch.stack(crops), area
 
 
 def crop_batches(
@@ -269,4 +272,4 @@ def crop_batches(
             mask[item, 0] = kinds >= 0
             mask[item, 1] = np.where(kinds == 0, UNSTAINED_WEIGHT, 1.0)
         looks, truth_of = _zoomed(torch.from_numpy(rgb), torch.from_numpy(mask), random)
-        yield augment(looks, random, FOR_TUMOR), truth_of
+        yield code(augment(looks, random, FOR_TUMOR), random), truth_of

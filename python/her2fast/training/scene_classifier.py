@@ -22,6 +22,7 @@ from her2fast.manifest import LABELS, Entry
 from her2fast.training.calibrate import calibrated, fit_calibration
 from her2fast.training.checkpoint import load_checkpoint
 from her2fast.training.classify import CLASSES, predict
+from her2fast.training.coding import SCANNERS
 from her2fast.training.cohort import TrainingSlide
 from her2fast.training.config import (
     Augment,
@@ -37,7 +38,7 @@ from her2fast.training.config import (
 )
 from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.loop import StageWork, fit, open_fabric
-from her2fast.training.networks import TinyClassifier, fold_norms
+from her2fast.training.networks import CalmColors, TinyClassifier, fold_norms
 from her2fast.training.packages import MEAN, STD
 from her2fast.training.patches import Pieces
 from her2fast.training.phantom_data import MIN_TUMOR, Pictures, patch_areas
@@ -50,9 +51,16 @@ Say = Callable[[str], None]
 LABEL_RULE = "pham-2022"
 #: One scene in so many validates.
 VAL_EVERY = 5
-#: Turns and flips, and other stains and scanners in place of shifts of color.
+#: Turns and flips, other stains and scanners in place of shifts of color, compression.
 AUGMENT = Augment(
-    looks=True, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur_share=0.0
+    looks=True,
+    jpeg_share=SCANNERS.share,
+    jpeg_agreement=1.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    hue=0.0,
+    blur_share=0.0,
 )
 STATISTICS = (MEAN, STD)
 
@@ -171,7 +179,7 @@ def train_on_scenes(
         optimizer=Optimizer(name="adamw", lr=3e-3, schedule="one-cycle"),
         train=Train(
             epochs=epochs[0],
-            batch_size=64,
+            batch_size=32,  # 64 pictures: each is seen coded in two ways
             patience=0,
             samples_per_epoch=samples,
             balance=["label"],
@@ -179,7 +187,7 @@ def train_on_scenes(
         augment=AUGMENT,
         compute=compute,
     )
-    network = TinyClassifier(CLASSES)
+    network = TinyClassifier(CLASSES, CalmColors(STD))
     work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
     run = RunFolder(runs / "pretrain", "pretrain")
     best = {"pretrain": _run(fabric, run, first, network, work, say)}

@@ -26,6 +26,7 @@ import torch
 from torch.nn import functional
 
 from her2fast import phantom
+from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
 from her2fast.training.domain_statistics import (
     DISTANCE_NAMES,
     Domain,
@@ -110,6 +111,18 @@ def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
     return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
+def _kept_segmenter(
+    network: TinyUNet, pictures: Pictures, folder: Path, seed: int, steps: int
+) -> float:
+    """`_train_segmenter`, or what it left in `folder`."""
+    path = folder / f"segmenter-{seed}-{steps}.safetensors"
+    if path.is_file():
+        return float(load_checkpoint(path, network)["loss"])
+    loss = _train_segmenter(network, crop_batches(pictures, 8, CROP_PX, seed), steps)
+    save_checkpoint(path, network, {"loss": loss})
+    return loss
+
+
 def train_networks(
     pictures: Pictures,
     *,
@@ -117,21 +130,29 @@ def train_networks(
     segment_steps: int,
     epochs: tuple[int, int],
     samples: int,
+    runs: Path | None = None,
 ) -> tuple[TinyUNet, Trained, float]:
-    """Train both networks; batch norms are folded in what comes back."""
+    """Train both networks; batch norms are folded in what comes back.
+
+    What is under `runs` from a run that ended early, with these arguments, is not
+    trained again.
+    """
     torch.manual_seed(seed)
     segmenter = TinyUNet()
-    crops = crop_batches(pictures, 8, CROP_PX, seed)
     # Side by side, a thread each: they share nothing, so the bytes are the same.
     with (
-        tempfile.TemporaryDirectory() as runs,
+        tempfile.TemporaryDirectory() as temporary,
         ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool,
     ):
-        first = pool.submit(_train_segmenter, segmenter, crops, segment_steps)
+        folder = Path(temporary) if runs is None else runs
+        folder.mkdir(parents=True, exist_ok=True)
+        first = pool.submit(
+            _kept_segmenter, segmenter, pictures, folder, seed, segment_steps
+        )
         second = pool.submit(
             train_on_scenes,
             pictures,
-            Path(runs),
+            folder,
             patch_px=PATCH_PX,
             stride_px=STRIDE_PX,
             truth=True,
@@ -239,6 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
+    parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
@@ -258,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
         segment_steps=chosen.segment_steps,
         epochs=(chosen.pretrain_epochs, chosen.constrained_epochs),
         samples=chosen.epoch_patches,
+        runs=chosen.runs,
     )
     classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
