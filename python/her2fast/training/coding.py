@@ -98,7 +98,8 @@ def _doubled(rgb: Rgb) -> Rgb:
     means = functional.avg_pool2d(large, 2)
     large += functional.interpolate(planes - means, scale_factor=2.0, mode="nearest")
     picture = large[0].permute(1, 2, 0).round_().clamp_(0.0, 255.0)
-    return picture.to(torch.uint8).numpy()
+    out: Rgb = picture.to(torch.uint8).numpy()
+    return out
 
 
 def _halved(rgb: Rgb) -> Rgb:

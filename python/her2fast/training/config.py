@@ -63,7 +63,7 @@ class Data(Section):
     #: "label" is the column; "majority" and "soft" come from reader_1 ...
     labels: Literal["label", "majority", "soft"] = "label"
     spacing_um: Annotated[float, Field(ge=0.08, le=10.0)] = 1.0
-    reading: Literal["scaled", "exact"] = "scaled"
+    reading: Literal["scaled", "exact", "level0"] = "scaled"
     #: At most so many patches of a slide, drawn once; 0 is all.
     max_patches: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     #: What a damaged slide or one without tumor does.

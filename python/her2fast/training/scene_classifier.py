@@ -49,13 +49,15 @@ Say = Callable[[str], None]
 
 #: The rule that says what a scene's label is, on its true tumor pixels.
 LABEL_RULE = "pham-2022"
+#: Largest learning rate from random weights, and of a network that was trained before.
+RATE, FURTHER_RATE = 3e-3, 1e-3
 #: One scene in so many validates.
 VAL_EVERY = 5
 #: Turns and flips, other stains and scanners in place of shifts of color, compression.
 AUGMENT = Augment(
     looks=True,
     jpeg_share=SCANNERS.share,
-    jpeg_agreement=1.0,
+    jpeg_agreement=2.0,
     brightness=0.0,
     contrast=0.0,
     saturation=0.0,
@@ -149,6 +151,7 @@ def train_on_scenes(
     epochs: tuple[int, int],
     samples: int,
     say: Say,
+    start: TinyClassifier | None = None,
 ) -> Trained:
     """Pretrain, train constrained, calibrate; run folders under `runs`.
 
@@ -162,9 +165,11 @@ def train_on_scenes(
         Pretrain on the true classes of patches, not on the label of their scene.
     seed : int
     epochs : (int, int)
-        Of pretraining and of constrained training.
+        Of pretraining and of constrained training; 0 of the latter leaves it out.
     samples : int
         Patches of an epoch of pretraining; labels are drawn equally often.
+    start : TinyClassifier, optional
+        Trained and folded; it is trained further, by smaller steps.
     """
     train, val = scene_pieces(pictures, patch_px, stride_px)
     targets = (train.column("shares"), val.column("shares")) if truth else None
@@ -176,7 +181,11 @@ def train_on_scenes(
         run=Run(seed=seed),
         data=data,
         model=Model(backbone="tiny"),
-        optimizer=Optimizer(name="adamw", lr=3e-3, schedule="one-cycle"),
+        optimizer=Optimizer(
+            name="adamw",
+            lr=RATE if start is None else FURTHER_RATE,
+            schedule="one-cycle",
+        ),
         train=Train(
             epochs=epochs[0],
             batch_size=32,  # 64 pictures: each is seen coded in two ways
@@ -188,27 +197,32 @@ def train_on_scenes(
         compute=compute,
     )
     network = TinyClassifier(CLASSES, CalmColors(STD))
+    if start is not None:
+        fold_norms(network)
+        network.features.load_state_dict(start.features.state_dict())
+        network.head.load_state_dict(start.head.state_dict())
     work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
     run = RunFolder(runs / "pretrain", "pretrain")
     best = {"pretrain": _run(fabric, run, first, network, work, say)}
-    second = ConstrainedConfig(
-        run=Run(seed=seed),
-        data=data,
-        start=runs / "pretrain",
-        optimizer=Optimizer(lr=1e-4),
-        train=Train(epochs=epochs[1], batch_size=64, patience=0),
-        augment=AUGMENT,
-        compute=compute,
-    )
-    run = RunFolder(runs / "constrained", "constrained")
-    best["constrained"] = _run(
-        fabric,
-        run,
-        second,
-        network,
-        ConstrainedWork(fabric, second, train, val, STATISTICS, run),
-        say,
-    )
+    if epochs[1] > 0:
+        second = ConstrainedConfig(
+            run=Run(seed=seed),
+            data=data,
+            start=runs / "pretrain",
+            optimizer=Optimizer(lr=1e-4),
+            train=Train(epochs=epochs[1], batch_size=64, patience=0),
+            augment=AUGMENT,
+            compute=compute,
+        )
+        run = RunFolder(runs / "constrained", "constrained")
+        best["constrained"] = _run(
+            fabric,
+            run,
+            second,
+            network,
+            ConstrainedWork(fabric, second, train, val, STATISTICS, run),
+            say,
+        )
     fold_norms(network)
     exact = open_fabric(Compute(threads=1, workers=1))
     logits = predict(exact, network, val, STATISTICS)

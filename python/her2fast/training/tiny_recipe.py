@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import tempfile
 import time
@@ -56,16 +57,18 @@ from her2fast.training.phantom_data import (
     patch_batches,
     scene_patches,
 )
+from her2fast.training.restart import classifier_of, segmenter_of
 from her2fast.training.scene_classifier import Trained, train_on_scenes
-from her2fast.training.tiny_evaluation import evaluate_phantoms
+from her2fast.training.tiny_evaluation import evaluate_coding, evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
 TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
 PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
 #: Patches that a classifier is trained on overlap by half.
 STRIDE_PX = 32
-#: Largest learning rate of AdamW.
-PEAK_RATE = 3e-3
+#: Largest learning rate of the segmenter's AdamW from random weights, and of one that
+#: was trained before.
+RATE, FURTHER_RATE = 3e-3, 1e-3
 #: Batches of training patches that the domain's statistics are taken of.
 DOMAIN_STEPS = 80
 
@@ -84,12 +87,14 @@ def _segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tenso
     return likelihood + 0.25 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
 
 
-def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
-    """AdamW with one cycle; returns the mean loss of the last tenth."""
+def _train_segmenter(
+    network: TinyUNet, batches: Batches, steps: int, rate: float
+) -> float:
+    """AdamW with one cycle to `rate`; returns the mean loss of the last tenth."""
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15
+        optimizer, rate, total_steps=steps, pct_start=0.15
     )
     losses: list[float] = []
     for step in range(steps):
@@ -112,13 +117,14 @@ def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
 
 
 def _kept_segmenter(
-    network: TinyUNet, pictures: Pictures, folder: Path, seed: int, steps: int
-) -> float:
-    """`_train_segmenter`, or what it left in `folder`."""
-    path = folder / f"segmenter-{seed}-{steps}.safetensors"
+    network: TinyUNet, batches: Batches, steps: int, rate: float, path: Path
+) -> float | None:
+    """`_train_segmenter`, or what an earlier run left in `path`; None of no steps."""
+    if steps == 0:
+        return None
     if path.is_file():
         return float(load_checkpoint(path, network)["loss"])
-    loss = _train_segmenter(network, crop_batches(pictures, 8, CROP_PX, seed), steps)
+    loss = _train_segmenter(network, batches, steps, rate)
     save_checkpoint(path, network, {"loss": loss})
     return loss
 
@@ -131,14 +137,18 @@ def train_networks(
     epochs: tuple[int, int],
     samples: int,
     runs: Path | None = None,
-) -> tuple[TinyUNet, Trained, float]:
+    start: Path | None = None,
+) -> tuple[TinyUNet, Trained, float | None]:
     """Train both networks; batch norms are folded in what comes back.
 
-    What is under `runs` from a run that ended early, with these arguments, is not
-    trained again.
+    `start` is a package whose networks are trained further. What is under `runs` from a
+    run that ended early, with these arguments, is not trained again.
     """
+    known = None if start is None else classifier_of(start)
     torch.manual_seed(seed)
-    segmenter = TinyUNet()
+    segmenter = TinyUNet() if start is None else segmenter_of(start)
+    crops = crop_batches(pictures, 8, CROP_PX, seed)
+    rate = RATE if start is None else FURTHER_RATE
     # Side by side, a thread each: they share nothing, so the bytes are the same.
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -147,7 +157,12 @@ def train_networks(
         folder = Path(temporary) if runs is None else runs
         folder.mkdir(parents=True, exist_ok=True)
         first = pool.submit(
-            _kept_segmenter, segmenter, pictures, folder, seed, segment_steps
+            _kept_segmenter,
+            segmenter,
+            crops,
+            segment_steps,
+            rate,
+            folder / f"segmenter-{seed}-{segment_steps}.safetensors",
         )
         second = pool.submit(
             train_on_scenes,
@@ -160,6 +175,7 @@ def train_networks(
             epochs=epochs,
             samples=samples,
             say=lambda text: _log(f"  classifier {text}"),
+            start=known,
         )
         segment_loss, trained = first.result(), second.result()
     fold_norms(segmenter)
@@ -236,6 +252,18 @@ def write_package(
     return digests
 
 
+def origin(package: Path) -> dict[str, Any]:
+    """What a package that is trained further was: its hashes and its own training."""
+    training = json.loads((package / "training.json").read_text(encoding="utf-8"))
+    hashes = {
+        name: hashlib.sha256(
+            (package / name / "torchscript_model.pt").read_bytes()
+        ).hexdigest()
+        for name in ("segment", "classify")
+    }
+    return {"sha256": hashes, "training": training}
+
+
 def phantom_sources_sha256() -> str:
     """SHA-256 over the generator's source files, which the pictures depend on."""
     digest = hashlib.sha256()
@@ -260,6 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
+    parser.add_argument("--start", type=Path, help="package that is trained further")
     parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
 
@@ -281,6 +310,7 @@ def main(arguments: list[str] | None = None) -> None:
         epochs=(chosen.pretrain_epochs, chosen.constrained_epochs),
         samples=chosen.epoch_patches,
         runs=chosen.runs,
+        start=chosen.start,
     )
     classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
@@ -289,8 +319,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     judged, domain = judge_domain(classifier, pictures, fresh, seed=chosen.seed)
     figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
+    stored = evaluate_coding(segmenter, classifier, count=chosen.test_scenes)
     training = {
         "recipe": "python -m her2fast.training.tiny_recipe",
+        "started_from": None if chosen.start is None else origin(chosen.start),
         "seed": chosen.seed,
         "scenes": chosen.scenes,
         "exposures": chosen.exposures,
@@ -302,9 +334,12 @@ def main(arguments: list[str] | None = None) -> None:
         "epoch_patches": chosen.epoch_patches,
         "segment_parameters": parameter_count(segmenter),
         "classify_parameters": parameter_count(classifier),
-        "final_segment_loss": round(segment_loss, 5),
+        "final_segment_loss": (
+            None if segment_loss is None else round(segment_loss, 5)
+        ),
         "classifier": trained.facts,
         "held_out_phantoms": figures,
+        "held_out_phantoms_compressed": stored,
         "phantom_sources_sha256": phantom_sources_sha256(),
         "torch": torch.__version__,
     }
