@@ -61,28 +61,44 @@ class CalmColors(nn.Module):
     TAPS = tuple(13.0 - abs(k) for k in range(-12, 13))
     LUMA = (0.299, 0.587, 0.114)
 
+    #: The side of a patch, whose matrix is kept.
+    SIDE_PX = 64
+
     def __init__(self, std: tuple[float, ...]) -> None:
         """`std` is what pictures were divided by; a mean falls out of differences."""
         super().__init__()
-        taps = torch.tensor(self.TAPS) / sum(self.TAPS)
         self.std: torch.Tensor
         self.luma: torch.Tensor
-        self.across: torch.Tensor
-        self.down: torch.Tensor
+        self.weights: torch.Tensor
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.register_buffer("luma", torch.tensor(self.LUMA).view(1, 3, 1, 1))
-        self.register_buffer("across", taps.view(1, 1, 1, -1).repeat(3, 1, 1, 1))
-        self.register_buffer("down", taps.view(1, 1, -1, 1).repeat(3, 1, 1, 1))
+        self.register_buffer("weights", self._matrix(self.SIDE_PX))
+
+    def _matrix(self, side: int) -> torch.Tensor:
+        """(side, side): what each pixel of a line takes of each; the border repeats."""
+        reach = len(self.TAPS) // 2
+        taps = torch.tensor(self.TAPS) / sum(self.TAPS)
+        matrix = torch.zeros(side, side)
+        for place, tap in enumerate(taps):
+            column = (torch.arange(side) + place - reach).clamp(0, side - 1)
+            matrix[torch.arange(side), column] += tap
+        return matrix
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) normalized -> the same; the border is repeated."""
-        reach = len(self.TAPS) // 2
-        light = x * self.std
-        bright = (light * self.luma).sum(1, keepdim=True)
-        wide = functional.pad(light - bright, (reach,) * 4, mode="replicate")
-        rows = functional.conv2d(wide, self.across, groups=3)
-        calm = functional.conv2d(rows, self.down, groups=3)
-        return (bright + calm) / self.std
+        """(N, 3, H, W) normalized -> the same."""
+        # Products of matrices: filters of three channels are slow on a CPU, and in half
+        # precision colors would be coarse.
+        with torch.autocast(x.device.type, enabled=False):
+            light = x.float() * self.std
+            bright = (light * self.luma).sum(1, keepdim=True)
+            down, across = (
+                self.weights
+                if side == self.SIDE_PX
+                else self._matrix(side).to(x.device)
+                for side in (int(x.shape[2]), int(x.shape[3]))
+            )
+            calm = down @ (light - bright) @ across.T
+            return (bright + calm) / self.std
 
 
 class TinyClassifier(nn.Module):
