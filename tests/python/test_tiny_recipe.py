@@ -17,6 +17,7 @@ pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[t
 import her2fast
 from her2fast.models.config import MethodConfig, ModelConfig
 from her2fast.training import (
+    coding,
     networks,
     packages,
     phantom_data,
@@ -97,7 +98,7 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     make_package(pictures, tmp_path / "one")
     segmenter = restart.segmenter_of(tmp_path / "one")
     classifier = restart.classifier_of(tmp_path / "one")
-    assert isinstance(classifier.first, networks.CalmColors)
+    assert isinstance(classifier.first, torch.nn.Identity)
     x = torch.randn(3, 3, 64, 64)
     with torch.inference_mode():
         for name, network in (("segment", segmenter), ("classify", classifier)):
@@ -115,15 +116,14 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
         "samples": 64,
         "runs": tmp_path / "runs",
         "start": tmp_path / "one",
+        "coded": True,
     }
     moved, trained, loss = tiny_recipe.train_networks(pictures, **further)
     assert set(trained.facts["best_epochs"]) == {"pretrain"}
     steps = [
-        float((after - before).abs().max())
+        float((after - before).detach().abs().max())
         for network, start in ((moved, segmenter), (trained.network, classifier))
-        for after, before in zip(
-            network.state_dict().values(), start.state_dict().values(), strict=True
-        )
+        for after, before in zip(network.parameters(), start.parameters(), strict=True)
     ]
     assert 0.0 < max(steps) < 0.2  # moved, not made anew
 
@@ -134,10 +134,15 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     again, twice, same = tiny_recipe.train_networks(pictures, **further)
     assert same == loss
     for network, other in ((moved, again), (trained.network, twice.network)):
-        for one, two in zip(
-            network.state_dict().values(), other.state_dict().values(), strict=True
-        ):
+        for one, two in zip(network.parameters(), other.parameters(), strict=True):
             assert torch.equal(one, two)
+
+    judged, domain = tiny_recipe.judge_domain(
+        trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
+    )
+    tiny_recipe.write_package(tmp_path / "two", moved, judged, domain, {"seed": 3})
+    calm = restart.classifier_of(tmp_path / "two")  # its answers are compared there
+    assert isinstance(calm.first, networks.CalmColors)
 
 
 def test_another_package_is_not_trained_further(pictures, tmp_path):

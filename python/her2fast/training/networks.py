@@ -61,18 +61,18 @@ class CalmColors(nn.Module):
     TAPS = tuple(13.0 - abs(k) for k in range(-12, 13))
     LUMA = (0.299, 0.587, 0.114)
 
-    #: The side of a patch, whose matrix is kept.
-    SIDE_PX = 64
+    def __init__(self, std: tuple[float, ...], side_px: int = 64) -> None:
+        """Of square pictures; `std` is what they were divided by.
 
-    def __init__(self, std: tuple[float, ...]) -> None:
-        """`std` is what pictures were divided by; a mean falls out of differences."""
+        What was taken off before falls out of differences.
+        """
         super().__init__()
         self.std: torch.Tensor
         self.luma: torch.Tensor
         self.weights: torch.Tensor
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.register_buffer("luma", torch.tensor(self.LUMA).view(1, 3, 1, 1))
-        self.register_buffer("weights", self._matrix(self.SIDE_PX))
+        self.register_buffer("weights", self._matrix(side_px))
 
     def _matrix(self, side: int) -> torch.Tensor:
         """(side, side): what each pixel of a line takes of each; the border repeats."""
@@ -85,19 +85,13 @@ class CalmColors(nn.Module):
         return matrix
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) normalized -> the same."""
+        """(N, 3, side, side) normalized -> the same."""
         # Products of matrices: filters of three channels are slow on a CPU, and in half
         # precision colors would be coarse.
         with torch.autocast(x.device.type, enabled=False):
             light = x.float() * self.std
             bright = (light * self.luma).sum(1, keepdim=True)
-            down, across = (
-                self.weights
-                if side == self.SIDE_PX
-                else self._matrix(side).to(x.device)
-                for side in (int(x.shape[2]), int(x.shape[3]))
-            )
-            calm = down @ (light - bright) @ across.T
+            calm = self.weights @ (light - bright) @ self.weights.T
             return (bright + calm) / self.std
 
 

@@ -8,6 +8,7 @@ place.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from her2fast.training.networks import CalmColors, TinyClassifier, TinyUNet, fold_norms
-from her2fast.training.packages import STD
+from her2fast.training.packages import CALM_ARCHITECTURE, STD
 from her2fast.training.tiny_evaluation import load_model
 
 #: Largest difference of an output between a package and what was made of it.
@@ -34,10 +35,8 @@ def classifier_of(package: Path) -> TinyClassifier:
     """The classifier of a package that the recipe wrote, without its distances."""
     script = load_model(package / "classify")
     heads = _constants(script, "aten::linear")
-    # What calms colors is not trained and has no bias.
-    calm = len(_uses(script, "aten::_convolution")) > len(
-        _constants(script, "aten::_convolution")
-    )
+    config = json.loads((package / "classify" / "config.json").read_text("utf-8"))
+    calm = config["architecture"] == CALM_ARCHITECTURE
     network = TinyClassifier(first=CalmColors(STD) if calm else None)
     if len(heads) != 1:
         raise ValueError(f"{package}: need one linear layer, got {len(heads)}")
@@ -50,27 +49,16 @@ def _example(count: int) -> torch.Tensor:
     return torch.rand((count, 3, 64, 64), generator=random)
 
 
-def _uses(
+def _constants(
     script: torch.jit.ScriptModule, kind: str
-) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Weight and bias of every node of a kind, in the order of use."""
     graph: Any = script.inlined_graph  # nodes live as long as it does
     found = []
     for node in graph.findAllNodes(kind):
         weight, bias = (value.toIValue() for value in list(node.inputs())[1:3])
-        found.append((weight, bias))
+        found.append((weight.detach().clone(), bias.detach().clone()))
     return found
-
-
-def _constants(
-    script: torch.jit.ScriptModule, kind: str
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Those that have both."""
-    return [
-        (weight.detach().clone(), bias.detach().clone())
-        for weight, bias in _uses(script, kind)
-        if weight is not None and bias is not None
-    ]
 
 
 @torch.no_grad()

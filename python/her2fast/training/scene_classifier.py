@@ -53,17 +53,12 @@ LABEL_RULE = "pham-2022"
 RATE, FURTHER_RATE = 3e-3, 1e-3
 #: One scene in so many validates.
 VAL_EVERY = 5
-#: Turns and flips, other stains and scanners in place of shifts of color, compression.
+#: Turns and flips, and other stains and scanners in place of shifts of color.
 AUGMENT = Augment(
-    looks=True,
-    jpeg_share=SCANNERS.share,
-    jpeg_agreement=2.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-    blur_share=0.0,
+    looks=True, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur_share=0.0
 )
+#: The same, compressed as scanners do; pretraining sees each picture in two codings.
+CODED = AUGMENT.model_copy(update={"jpeg_share": SCANNERS.share, "jpeg_agreement": 2.0})
 STATISTICS = (MEAN, STD)
 
 
@@ -152,6 +147,7 @@ def train_on_scenes(
     samples: int,
     say: Say,
     start: TinyClassifier | None = None,
+    coded: bool = False,
 ) -> Trained:
     """Pretrain, train constrained, calibrate; run folders under `runs`.
 
@@ -170,6 +166,8 @@ def train_on_scenes(
         Patches of an epoch of pretraining; labels are drawn equally often.
     start : TinyClassifier, optional
         Trained and folded; it is trained further, by smaller steps.
+    coded : bool
+        Compress patches as scanners do, and let the network see calmed colors.
     """
     train, val = scene_pieces(pictures, patch_px, stride_px)
     targets = (train.column("shares"), val.column("shares")) if truth else None
@@ -188,15 +186,15 @@ def train_on_scenes(
         ),
         train=Train(
             epochs=epochs[0],
-            batch_size=32,  # 64 pictures: each is seen coded in two ways
+            batch_size=32 if coded else 64,  # as many pictures: two codings of each
             patience=0,
             samples_per_epoch=samples,
             balance=["label"],
         ),
-        augment=AUGMENT,
+        augment=CODED if coded else AUGMENT,
         compute=compute,
     )
-    network = TinyClassifier(CLASSES, CalmColors(STD))
+    network = TinyClassifier(CLASSES, CalmColors(STD) if coded else None)
     if start is not None:
         fold_norms(network)
         network.features.load_state_dict(start.features.state_dict())
@@ -211,7 +209,7 @@ def train_on_scenes(
             start=runs / "pretrain",
             optimizer=Optimizer(lr=1e-4),
             train=Train(epochs=epochs[1], batch_size=64, patience=0),
-            augment=AUGMENT,
+            augment=CODED if coded else AUGMENT,
             compute=compute,
         )
         run = RunFolder(runs / "constrained", "constrained")

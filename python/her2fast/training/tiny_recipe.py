@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from her2fast import phantom
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
+from her2fast.training.coding import SCANNERS, Coding
 from her2fast.training.domain_statistics import (
     DISTANCE_NAMES,
     Domain,
@@ -35,12 +36,15 @@ from her2fast.training.domain_statistics import (
     fit_domain,
 )
 from her2fast.training.networks import (
+    CalmColors,
     TinyClassifier,
     TinyUNet,
     fold_norms,
     parameter_count,
 )
 from her2fast.training.packages import (
+    ARCHITECTURE,
+    CALM_ARCHITECTURE,
     CLASS_NAMES,
     MEAN,
     STD,
@@ -138,16 +142,18 @@ def train_networks(
     samples: int,
     runs: Path | None = None,
     start: Path | None = None,
+    coded: bool = False,
 ) -> tuple[TinyUNet, Trained, float | None]:
     """Train both networks; batch norms are folded in what comes back.
 
     `start` is a package whose networks are trained further. What is under `runs` from a
-    run that ended early, with these arguments, is not trained again.
+    run that ended early, with these arguments, is not trained again. `coded` shows
+    pictures compressed as scanners do.
     """
     known = None if start is None else classifier_of(start)
     torch.manual_seed(seed)
     segmenter = TinyUNet() if start is None else segmenter_of(start)
-    crops = crop_batches(pictures, 8, CROP_PX, seed)
+    crops = crop_batches(pictures, 8, CROP_PX, seed, SCANNERS if coded else None)
     rate = RATE if start is None else FURTHER_RATE
     # Side by side, a thread each: they share nothing, so the bytes are the same.
     with (
@@ -176,6 +182,7 @@ def train_networks(
             samples=samples,
             say=lambda text: _log(f"  classifier {text}"),
             start=known,
+            coded=coded,
         )
         segment_loss, trained = first.result(), second.result()
     fold_norms(segmenter)
@@ -183,16 +190,21 @@ def train_networks(
 
 
 def judge_domain(
-    classifier: TinyClassifier, pictures: Pictures, fresh: Pictures, *, seed: int
+    classifier: TinyClassifier,
+    pictures: Pictures,
+    fresh: Pictures,
+    *,
+    seed: int,
+    coding: Coding | None = None,
 ) -> tuple[JudgedClassifier, Domain]:
     """The classifier with its distances; cuts by `fresh` scenes of the same kind."""
     known = (
         (normalize(rgb, MEAN, STD), shares)
-        for rgb, shares in patch_batches(pictures, 48, PATCH_PX, seed + 1)
+        for rgb, shares in patch_batches(pictures, 48, PATCH_PX, seed + 1, coding)
     )
     others = [
         (normalize(rgb, MEAN, STD), tumor)
-        for rgb, tumor in scene_patches(fresh, PATCH_PX, seed + 2)
+        for rgb, tumor in scene_patches(fresh, PATCH_PX, seed + 2, coding)
     ]
     return fit_domain(classifier, known, others, steps=DOMAIN_STEPS, mean=MEAN, std=STD)
 
@@ -205,6 +217,7 @@ def write_package(
     training: dict[str, Any],
 ) -> dict[str, str]:
     """Write the method package; returns the SHA-256 of each model."""
+    calm = isinstance(classifier.classifier.first, CalmColors)
     shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
     digests = {
         "segment": write_model(
@@ -222,7 +235,7 @@ def write_package(
             out / "classify",
             classifier,
             task="classify",
-            architecture="her2fast-tiny-conv",
+            architecture=CALM_ARCHITECTURE if calm else ARCHITECTURE,
             class_names=CLASS_NAMES,
             input_px=PATCH_PX,
             halo_px=0,
@@ -288,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
+    parser.add_argument("--coded", action="store_true", help="compress pictures, too")
     parser.add_argument("--start", type=Path, help="package that is trained further")
     parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
@@ -301,6 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.size_px,
         chosen.exposures,
         chosen.processes,
+        raw=chosen.coded,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
     segmenter, trained, segment_loss = train_networks(
@@ -311,17 +326,30 @@ def main(arguments: list[str] | None = None) -> None:
         samples=chosen.epoch_patches,
         runs=chosen.runs,
         start=chosen.start,
+        coded=chosen.coded,
     )
     classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
     fresh = make_pictures(
-        chosen.domain_scenes, chosen.size_px, 1, first_seed=DOMAIN_SEED, empty_share=0.0
+        chosen.domain_scenes,
+        chosen.size_px,
+        1,
+        first_seed=DOMAIN_SEED,
+        empty_share=0.0,
+        raw=chosen.coded,
     )
-    judged, domain = judge_domain(classifier, pictures, fresh, seed=chosen.seed)
+    judged, domain = judge_domain(
+        classifier,
+        pictures,
+        fresh,
+        seed=chosen.seed,
+        coding=SCANNERS if chosen.coded else None,
+    )
     figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
     stored = evaluate_coding(segmenter, classifier, count=chosen.test_scenes)
     training = {
         "recipe": "python -m her2fast.training.tiny_recipe",
+        "coded": chosen.coded,
         "started_from": None if chosen.start is None else origin(chosen.start),
         "seed": chosen.seed,
         "scenes": chosen.scenes,
