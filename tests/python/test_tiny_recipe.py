@@ -181,11 +181,12 @@ def test_compressing_is_measured(pictures):
         def forward(self, x):
             apart = x[:, 0] - x[:, 2]
             fine = (apart[:, :, 1:] - apart[:, :, :-1]).abs().mean((1, 2))
-            return torch.stack([fine * 0 + 0.25, fine, 0 * fine, 0 * fine], 1)
+            # Between the raw patches' 0.13 to 0.22 and 4:2:0's 0.04 to 0.10.
+            return torch.stack([fine * 0 + 0.115, fine, 0 * fine, 0 * fine], 1)
 
     moved = tiny_evaluation.evaluate_coding(Tumor(), Fine(), count=1, size_px=128)
     assert moved["420_q70"]["pooled_points"] == 100.0
-    assert moved["420_q70"]["patches_changed"] > 0.5
+    assert moved["420_q70"]["patches_changed"] == 1.0
 
 
 def test_folding_keeps_the_answer_and_forgets_the_batch():

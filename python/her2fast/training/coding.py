@@ -105,4 +105,5 @@ def _doubled(rgb: Rgb) -> Rgb:
 def _halved(rgb: Rgb) -> Rgb:
     height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
     blocks = rgb.reshape(height, 2, width, 2, 3).astype(np.uint16)
-    return ((blocks.sum((1, 3)) + 2) // 4).astype(np.uint8)
+    out: Rgb = ((blocks.sum((1, 3)) + 2) // 4).astype(np.uint8)
+    return out
