@@ -24,8 +24,9 @@ using Request = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_
 ReadingMode parse_mode(const std::string& name) {
   if (name == "scaled") return ReadingMode::kScaled;
   if (name == "exact") return ReadingMode::kExact;
-  throw std::invalid_argument("need reading \"scaled\" or \"exact\", got \"" + name +
-                              "\"");
+  if (name == "level0") return ReadingMode::kLevel0;
+  throw std::invalid_argument("need reading \"scaled\", \"exact\" or \"level0\", got \"" +
+                              name + "\"");
 }
 
 std::shared_ptr<TileReader> make_reader(std::shared_ptr<Slide> slide,

@@ -60,6 +60,7 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
   ReadPlan plan{-1, 1};
   for (std::size_t i = 0; i < levels.size(); ++i) {
     if (!passes(levels[i], frame, 1, target)) continue;
+    if (mode == ReadingMode::kLevel0 && plan.level >= 0) break;
     if (plan.level < 0 ||
         coarser(levels[i], levels[static_cast<std::size_t>(plan.level)])) {
       plan.level = static_cast<int>(i);
@@ -72,7 +73,7 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
                                     " um/px), got " + std::to_string(target.um()) +
                                     " um/px; this slide was scanned too coarsely for it");
   }
-  if (mode == ReadingMode::kScaled) {
+  if (mode != ReadingMode::kExact) {
     const Level& level = levels[static_cast<std::size_t>(plan.level)];
     for (const int denominator : {2, 4, 8}) {
       if (slide.can_scale(plan.level, denominator) &&

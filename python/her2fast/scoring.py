@@ -41,7 +41,7 @@ from her2fast.record import (
     unmeasured,
 )
 
-READING_MODES = ("scaled", "exact")
+READING_MODES = ("scaled", "exact", "level0")
 #: `class_map` where a patch was not classified.
 NO_CLASS = 255
 
@@ -433,8 +433,8 @@ def score(
         Level-0 spacing, um/px; wins over the file's.
     ish : {"positive", "negative"}, optional
         In-situ hybridization, for the binary view of 2+.
-    reading : {"scaled", "exact"}
-        How tiles are decoded.
+    reading : {"scaled", "exact", "level0"}
+        How tiles are decoded, and of which level (`her2fast.open_slide`).
     workers : int, optional
         Batches computed side by side; default is one per core.
     batch_size : int, optional

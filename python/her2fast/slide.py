@@ -36,7 +36,7 @@ __all__ = ["Level", "Slide", "TileBatch", "open_slide"]
 
 Rgb = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.int64]
-Reading = Literal["scaled", "exact"]
+Reading = Literal["scaled", "exact", "level0"]
 OnDamage = Literal["raise", "white"]
 
 _PM_PER_UM = 1_000_000  # the core holds spacings as whole picometers
@@ -102,9 +102,11 @@ def open_slide(
         Aperio SVS and tiled TIFF are read natively, other formats through OpenSlide.
     mpp : float, optional
         Spacing of level 0 in um/px; wins over what the file states.
-    reading : "scaled" or "exact"
+    reading : "scaled", "exact" or "level0"
         "scaled" lets the JPEG decoder work at 1/2, 1/4 or 1/8 where that is fine
-        enough; "exact" decodes fully and averages. Both are defined to the bit.
+        enough; "exact" decodes fully and averages. Both take the coarsest level that is
+        fine enough; "level0" is "scaled" of level 0, whose pixels were compressed once
+        and not at the working spacing. All are defined to the bit.
 
     Returns
     -------

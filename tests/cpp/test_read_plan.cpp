@@ -36,6 +36,10 @@ TEST(PlanRead, TakesTheCoarsestLevelWithinOnePercentThenTheLargestDenominator) {
   EXPECT_EQ(plan(250000, 8000000, ReadingMode::kScaled), std::pair(2, 2));
   EXPECT_EQ(plan(250000, 100000000, ReadingMode::kScaled), std::pair(2, 8));
   EXPECT_EQ(plan(500000, 496000, ReadingMode::kScaled), std::pair(0, 1));
+  EXPECT_EQ(plan(250000, 1000000, ReadingMode::kLevel0), std::pair(0, 4));
+  EXPECT_EQ(plan(252501, 1000000, ReadingMode::kLevel0), std::pair(0, 2));
+  EXPECT_EQ(plan(250000, 8000000, ReadingMode::kLevel0), std::pair(0, 8));
+  EXPECT_EQ(plan(1000000, 1000000, ReadingMode::kLevel0), std::pair(0, 1));
 }
 
 TEST(PlanRead, BothAxesMustPassAndTooFineIsRefused) {
@@ -52,6 +56,9 @@ TEST(PlanRead, BothAxesMustPassAndTooFineIsRefused) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Code::kNoLevel);
   }
+  EXPECT_THROW(
+      plan_read(slide, slide.frame(500000, 500000), {495000}, ReadingMode::kLevel0),
+      Error);
 }
 
 TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {

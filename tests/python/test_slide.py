@@ -293,6 +293,25 @@ def test_unknown_names_are_attribute_errors() -> None:
         _ = her2fast.nothing_here
 
 
+def test_level0_reads_no_stored_level(tmp_path: Path) -> None:
+    """A pyramid read by it is a file without its levels; the default is not."""
+    noise = np.random.default_rng(0).integers(0, 40, (2048, 2048, 3))
+    rgb = (noise + np.linspace(60, 200, 2048)[:, None, None]).astype(np.uint8)
+    read = {}
+    for levels in ([1], [1, 4]):
+        path = tmp_path / f"{len(levels)}.svs"
+        _core.write_pyramid(
+            str(path), rgb, spacing_um=0.25, jpeg_quality=70, downsamples=levels,
+            aperio=True, workers=1,
+        )  # fmt: skip
+        for reading in ("level0", "scaled"):
+            slide = her2fast.open_slide(path, reading=reading)
+            assert len(slide.levels) == len(levels)
+            read[reading, len(levels)] = slide.read(8, 16, 96, 1.0).tobytes()
+    assert read["level0", 1] == read["scaled", 1] == read["level0", 2]
+    assert read["scaled", 2] != read["level0", 2]
+
+
 # --- real slides, OpenSlide as the oracle ---
 
 

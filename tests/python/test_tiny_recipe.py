@@ -17,9 +17,11 @@ pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[t
 import her2fast
 from her2fast.models.config import MethodConfig, ModelConfig
 from her2fast.training import (
+    coding,
     networks,
     packages,
     phantom_data,
+    restart,
     tiny_evaluation,
     tiny_recipe,
 )
@@ -89,6 +91,102 @@ def test_a_few_steps_make_a_package_twice_the_same(pictures, tmp_path):
     assert set(method.domain.cuts) == {"color", "feature"}
     assert method.domain.statistics["patches"] == 48 * tiny_recipe.DOMAIN_STEPS
     assert method.synthetic
+
+
+def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
+    """Its networks come out of TorchScript, and what is trained already is kept."""
+    make_package(pictures, tmp_path / "one")
+    segmenter = restart.segmenter_of(tmp_path / "one")
+    classifier = restart.classifier_of(tmp_path / "one")
+    assert isinstance(classifier.first, torch.nn.Identity)
+    x = torch.randn(3, 3, 64, 64)
+    with torch.inference_mode():
+        for name, network in (("segment", segmenter), ("classify", classifier)):
+            script = tiny_evaluation.load_model(tmp_path / "one" / name)
+            side = 320 if name == "segment" else 64
+            wide = torch.nn.functional.interpolate(x, size=(side, side))
+            made = network(wide)
+            torch.testing.assert_close(
+                script(wide)[:, : made.shape[1]], made, atol=1e-4, rtol=1e-4
+            )
+    further = {
+        "seed": 3,
+        "segment_steps": 2,
+        "epochs": (1, 0),
+        "samples": 64,
+        "runs": tmp_path / "runs",
+        "start": tmp_path / "one",
+        "coded": True,
+    }
+    moved, trained, loss = tiny_recipe.train_networks(pictures, **further)
+    assert set(trained.facts["best_epochs"]) == {"pretrain"}
+    steps = [
+        float((after - before).detach().abs().max())
+        for network, start in ((moved, segmenter), (trained.network, classifier))
+        for after, before in zip(network.parameters(), start.parameters(), strict=True)
+    ]
+    assert 0.0 < max(steps) < 0.2  # moved, not made anew
+
+    def never(*_):
+        raise AssertionError("trained twice")
+
+    monkeypatch.setattr(tiny_recipe, "_train_segmenter", never)
+    again, twice, same = tiny_recipe.train_networks(pictures, **further)
+    assert same == loss
+    for network, other in ((moved, again), (trained.network, twice.network)):
+        for one, two in zip(network.parameters(), other.parameters(), strict=True):
+            assert torch.equal(one, two)
+
+    judged, domain = tiny_recipe.judge_domain(
+        trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
+    )
+    tiny_recipe.write_package(tmp_path / "two", moved, judged, domain, {"seed": 3})
+    calm = restart.classifier_of(tmp_path / "two")  # its answers are compared there
+    assert isinstance(calm.first, networks.CalmColors)
+
+
+def test_another_package_is_not_trained_further(pictures, tmp_path):
+    make_package(pictures, tmp_path / "one")
+    script = tmp_path / "one" / "classify" / "torchscript_model.pt"
+    script.write_bytes(
+        (tmp_path / "one" / "segment" / "torchscript_model.pt").read_bytes()
+    )
+    with pytest.raises(ValueError, match="one linear layer, got 0"):
+        restart.classifier_of(tmp_path / "one")
+
+
+def test_compressing_is_measured(pictures):
+    """Models that answer one thing alone are not moved by any file."""
+
+    class Tumor(torch.nn.Module):
+        def forward(self, x):
+            return torch.ones(len(x), 1, *x.shape[2:])
+
+    class Bright(torch.nn.Module):
+        """1+ where the mean is above a cut that compression does not move."""
+
+        def forward(self, x):
+            high = (x.mean((1, 2, 3)) > 1e9).float()
+            return torch.stack([1.0 - high, high, 0 * high, 0 * high], 1)
+
+    still = tiny_evaluation.evaluate_coding(Tumor(), Bright(), count=1, size_px=128)
+    assert set(still) == {name for name, *_ in tiny_evaluation.CODINGS}
+    for row in still.values():
+        assert row["phantoms"] == 2
+        assert row["worst_points"] == row["patches_changed"] == row["tumor_change"] == 0
+
+    class Fine(Bright):
+        """Reads the finest differences of color: what 4:2:0 takes away."""
+
+        def forward(self, x):
+            apart = x[:, 0] - x[:, 2]
+            fine = (apart[:, :, 1:] - apart[:, :, :-1]).abs().mean((1, 2))
+            # Between the raw patches' 0.13 to 0.22 and 4:2:0's 0.04 to 0.10.
+            return torch.stack([fine * 0 + 0.115, fine, 0 * fine, 0 * fine], 1)
+
+    moved = tiny_evaluation.evaluate_coding(Tumor(), Fine(), count=1, size_px=128)
+    assert moved["420_q70"]["pooled_points"] == 100.0
+    assert moved["420_q70"]["patches_changed"] == 1.0
 
 
 def test_folding_keeps_the_answer_and_forgets_the_batch():

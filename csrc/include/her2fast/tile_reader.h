@@ -6,7 +6,8 @@
 /// that sum to 65536 on each axis, rounded half up. Beyond the slide is white. The source
 /// level is the coarsest whose spacing is at most 1 % above the target. `kScaled` lets
 /// the JPEG decoder work at 1/2, 1/4 or 1/8 where the result still passes that rule;
-/// `kExact` decodes fully.
+/// `kExact` decodes fully. `kLevel0` is `kScaled` of level 0 whatever levels there are: a
+/// stored level was compressed a second time, at its own spacing.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@
 
 namespace her2fast {
 
-enum class ReadingMode { kScaled, kExact };
+enum class ReadingMode { kScaled, kExact, kLevel0 };
 
 /// Which level, at which decode denominator, serves a spacing.
 struct ReadPlan {

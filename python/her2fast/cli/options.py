@@ -60,10 +60,10 @@ workers = click.option(
 )
 reading = click.option(
     "--reading",
-    type=click.Choice(["scaled", "exact"]),
+    type=click.Choice(["scaled", "exact", "level0"]),
     default="scaled",
     show_default=True,
-    help="How tiles are decoded.",
+    help="How tiles are decoded; level0: from level 0, whatever levels are stored.",
 )
 geojson = click.option(
     "--geojson",

@@ -2,16 +2,19 @@
 """Augmentation of batches: turns and flips per item, colors and blur per small group.
 
 The paper's list (section 3.4): rotation, flipping, brightness, contrast, blur, hue and
-saturation. Everything drawn follows from one seed, so a resumed run sees the same.
+saturation; and, where asked for, compression (coding.py). Everything drawn follows from
+one seed, so a resumed run sees the same.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
+from her2fast.training.coding import SCANNERS, code
 from her2fast.training.config import Augment
 from her2fast.training.vision import submodule
 
@@ -37,11 +40,27 @@ class Augmentation:
 
         Raises `ValueError` where pictures are not square.
         """
+        random = torch.Generator().manual_seed(seed)
+        rgb, mask = self._scanned(rgb, random, mask)
+        return self._coded(rgb, random), mask
+
+    def twice(self, rgb: torch.Tensor, seed: int) -> torch.Tensor:
+        """(2 N, H, W, 3): every picture as in a call, coded in two ways.
+
+        The first half is what a call gives.
+        """
+        random = torch.Generator().manual_seed(seed)
+        rgb, _ = self._scanned(rgb, random, None)
+        return torch.cat([self._coded(rgb, random), self._coded(rgb, random)])
+
+    def _scanned(
+        self, rgb: torch.Tensor, random: torch.Generator, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """All but the file: stain, scanner, turns, colors, blur."""
         if rgb.ndim != 4 or rgb.shape[1] != rgb.shape[2] or rgb.shape[3] != 3:
             raise ValueError(
                 f"need pictures of shape (N, side, side, 3), got {tuple(rgb.shape)}"
             )
-        random = torch.Generator().manual_seed(seed)
         if self.config.looks:
             rgb = _other_looks(rgb, random, self._task)
         turns = torch.randint(4, (len(rgb),), generator=random)
@@ -53,6 +72,12 @@ class Augmentation:
         rgb = _turned(rgb, turns, flips)
         mask = None if mask is None else _turned(mask, turns, flips)
         return self._colored(rgb, random), mask
+
+    def _coded(self, rgb: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        if self.config.jpeg_share == 0:
+            return rgb
+        # Last, as in a scanner: the stain is there before the file.
+        return code(rgb, random, replace(SCANNERS, share=self.config.jpeg_share))
 
     def _colored(self, rgb: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         config, change = self.config, self._functional

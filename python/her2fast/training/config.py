@@ -65,7 +65,7 @@ class Data(Section):
     #: "label" is the column; "majority" and "soft" come from reader_1 ...
     labels: Literal["label", "majority", "soft"] = "label"
     spacing_um: Annotated[float, Field(ge=0.08, le=10.0)] = 1.0
-    reading: Literal["scaled", "exact"] = "scaled"
+    reading: Literal["scaled", "exact", "level0"] = "scaled"
     #: At most so many patches of a slide, drawn once; 0 is all.
     max_patches: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     #: What a damaged slide or one without tumor does.
@@ -177,6 +177,16 @@ class Augment(Section):
     group: Count = 8
     #: Other stains and scanners by Beer and Lambert (looks.py); needs SciPy.
     looks: bool = False
+    #: Share of the pictures that is compressed as scanners do (coding.py).
+    jpeg_share: Share = 0.0
+    #: Weight, in pretraining, of how much a picture coded in two ways disagrees.
+    jpeg_agreement: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.jpeg_agreement > 0 and self.jpeg_share == 0:
+            raise ValueError("need jpeg_share > 0 with jpeg_agreement, got 0")
+        return self
 
 
 class Focal(Section):

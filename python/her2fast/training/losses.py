@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: partial labels, focal, cross-entropy with soft labels.
+"""Losses: partial labels, focal, cross-entropy with soft labels, disagreement.
 
 Each takes logits and returns one value per item or pixel where `reduction` is "none",
 else their (weighted) mean.
@@ -87,6 +87,24 @@ def soft_cross_entropy(
         )
     log_shares = functional.log_softmax(logits.float(), dim=1)
     return _reduce(-(target.to(log_shares) * log_shares).sum(1), weights, reduction)
+
+
+def disagreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Mean over items of the two ways' Kullback-Leibler divergence, halved.
+
+    Logits (n, classes) of the same items seen in two ways; 0 where their class shares
+    are equal. The symmetric term of R-Drop (Liang et al., 2021, Eq. 2).
+    """
+    if first.ndim != 2 or first.shape != second.shape:
+        raise ValueError(
+            "need two logits of one shape (n, classes), got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    one = functional.log_softmax(first.float(), dim=1)
+    other = functional.log_softmax(second.float(), dim=1)
+    # KL(p, q) + KL(q, p) = sum of (p - q) (log p - log q)
+    both: torch.Tensor = ((one.exp() - other.exp()) * (one - other)).sum(1)
+    return 0.5 * both.mean()
 
 
 def focal_loss(

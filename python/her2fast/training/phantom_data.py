@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
+from her2fast.training.coding import Coding, code
 from her2fast.training.hard_negatives import spoil
 from her2fast.training.looks import FOR_CLASSES, FOR_TUMOR, augment, wide_profile
 
@@ -66,6 +67,7 @@ class Plan:
     exposures: int
     profiles: tuple[Profile, ...] | None
     empty_share: float
+    raw: bool = False
 
 
 Exposures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]
@@ -88,6 +90,8 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
             look = wide_profile(rng)
         else:
             look = plan.profiles[int(rng.integers(len(plan.profiles)))]
+        if plan.raw:  # what compressing does is varied while training (coding.py)
+            look = replace(look, jpeg_quality=0)
         phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
         rgb[exposure] = phantom.rgb
         class_map = np.array(phantom.class_map)
@@ -104,15 +108,16 @@ def make_pictures(
     profiles: tuple[Profile, ...] | None = None,
     empty_share: float = 0.08,
     processes: int = 1,
+    raw: bool = False,
 ) -> Pictures:
     """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
 
-    Without `profiles` every exposure has a stain and a scanner of its own. The bytes do
-    not depend on `processes`.
+    Without `profiles` every exposure has a stain and a scanner of its own; a third is
+    compressed by JPEG, or none where `raw`. The bytes do not depend on `processes`.
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
-    plan = Plan(size_px, exposures, profiles, empty_share)
+    plan = Plan(size_px, exposures, profiles, empty_share, raw)
     seeds = range(first_seed, first_seed + count)
     done: Iterable[Exposures]
     with contextlib.ExitStack() as stack:
@@ -129,13 +134,18 @@ def make_pictures(
 
 
 def cached_pictures(
-    path: Path | None, count: int, size: int, exposures: int, processes: int
+    path: Path | None,
+    count: int,
+    size: int,
+    exposures: int,
+    processes: int,
+    raw: bool = False,
 ) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment."""
     if path is not None and path.is_file():
         with np.load(path) as stored:
             return Pictures(stored["rgb"], stored["class_map"])
-    pictures = make_pictures(count, size, exposures, processes=processes)
+    pictures = make_pictures(count, size, exposures, processes=processes, raw=raw)
     if path is not None:
         np.savez(path, rgb=pictures.rgb, class_map=pictures.class_map)
     return pictures
@@ -193,7 +203,11 @@ def _zoomed(
 
 
 def patch_batches(
-    pictures: Pictures, batch: int, patch_px: int, seed: int
+    pictures: Pictures,
+    batch: int,
+    patch_px: int,
+    seed: int,
+    coding: Coding | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (N, P, P, 3) uint8 patches, class-balanced, with (N, 4) class shares."""
     rng = generator(seed, 11)
@@ -222,11 +236,11 @@ def patch_batches(
             crop = source[y : y + patch_px, x : x + patch_px]
             rgb[item] = _turned(crop, int(rng.integers(8)))
         looks = augment(torch.from_numpy(rgb), random, FOR_CLASSES)
-        yield looks, torch.from_numpy(shares)
+        yield _coded(looks, random, coding), torch.from_numpy(shares)
 
 
 def scene_patches(
-    pictures: Pictures, patch_px: int, seed: int
+    pictures: Pictures, patch_px: int, seed: int, coding: Coding | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Per scene with tumor (N, P, P, 3) uint8 patches and their (N,) tumor pixels."""
     random = torch.Generator().manual_seed(seed)
@@ -242,13 +256,17 @@ def scene_patches(
         ]
         # One laboratory and scanner a scene: the same numbers for all its patches.
         rows = torch.from_numpy(np.concatenate(crops)[None])
-        whole = augment(rows, random, FOR_CLASSES)[0]
+        whole = _coded(augment(rows, random, FOR_CLASSES), random, coding)[0]
         area = torch.from_numpy(tumor[places[:, 0], places[:, 1]])
         yield whole.reshape(len(crops), patch_px, patch_px, 3), area
 
 
 def crop_batches(
-    pictures: Pictures, batch: int, crop_px: int, seed: int
+    pictures: Pictures,
+    batch: int,
+    crop_px: int,
+    seed: int,
+    coding: Coding | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (N, C, C, 3) uint8 crops with (N, 2, C, C) float: tumor, and weight."""
     rng = generator(seed, 13)
@@ -269,4 +287,10 @@ def crop_batches(
             mask[item, 0] = kinds >= 0
             mask[item, 1] = np.where(kinds == 0, UNSTAINED_WEIGHT, 1.0)
         looks, truth_of = _zoomed(torch.from_numpy(rgb), torch.from_numpy(mask), random)
-        yield augment(looks, random, FOR_TUMOR), truth_of
+        yield _coded(augment(looks, random, FOR_TUMOR), random, coding), truth_of
+
+
+def _coded(
+    rgb: torch.Tensor, random: torch.Generator, coding: Coding | None
+) -> torch.Tensor:
+    return rgb if coding is None else code(rgb, random, coding)

@@ -14,7 +14,7 @@ from her2fast.training.augment import Augmentation, normalized
 from her2fast.training.classify import Floats, predict, slide_figures
 from her2fast.training.config import PretrainConfig
 from her2fast.training.loop import EpochPlan, epoch_seed
-from her2fast.training.losses import soft_cross_entropy
+from her2fast.training.losses import disagreement, soft_cross_entropy
 from her2fast.training.patches import Pieces, epoch_batches, to_device
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -65,9 +65,12 @@ class PretrainWork:
         def made() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for step, cut in enumerate(cuts):
                 rgb = torch.from_numpy(self._train.take("rgb", cut))
-                rgb, _ = self._augmentation(
-                    rgb.to(self._fabric.device), epoch_seed(seed, epoch, 2, step, rank)
-                )
+                rgb = rgb.to(self._fabric.device)
+                drawn = epoch_seed(seed, epoch, 2, step, rank)
+                if self._config.augment.jpeg_agreement > 0:
+                    rgb = self._augmentation.twice(rgb, drawn)
+                else:
+                    rgb, _ = self._augmentation(rgb, drawn)
                 yield (
                     normalized(rgb, *self._statistics),
                     to_device(self._targets[cut], self._fabric.device),
@@ -76,9 +79,15 @@ class PretrainWork:
         return EpochPlan(len(cuts), made())
 
     def loss(self, network: nn.Module, batch: Any) -> torch.Tensor:
-        """Cross-entropy."""
+        """Cross-entropy; of pictures coded in two ways both, and what they disagree."""
         pictures, target = batch
-        return soft_cross_entropy(network(pictures), target)
+        logits = network(pictures)
+        weight = self._config.augment.jpeg_agreement
+        if weight == 0:
+            return soft_cross_entropy(logits, target)
+        first, second = logits.chunk(2)
+        both = soft_cross_entropy(logits, target.repeat(2, 1))
+        return both + weight * disagreement(first, second)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Accuracy of patches against their targets, and the slides' figures."""

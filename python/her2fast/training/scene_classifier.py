@@ -22,6 +22,7 @@ from her2fast.manifest import LABELS, Entry
 from her2fast.training.calibrate import calibrated, fit_calibration
 from her2fast.training.checkpoint import load_checkpoint
 from her2fast.training.classify import CLASSES, predict
+from her2fast.training.coding import SCANNERS
 from her2fast.training.cohort import TrainingSlide
 from her2fast.training.config import (
     Augment,
@@ -37,7 +38,7 @@ from her2fast.training.config import (
 )
 from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.loop import StageWork, fit, open_fabric
-from her2fast.training.networks import TinyClassifier, fold_norms
+from her2fast.training.networks import CalmColors, TinyClassifier, fold_norms
 from her2fast.training.packages import MEAN, STD
 from her2fast.training.patches import Pieces
 from her2fast.training.phantom_data import MIN_TUMOR, Pictures, patch_areas
@@ -48,12 +49,16 @@ Say = Callable[[str], None]
 
 #: The rule that says what a scene's label is, on its true tumor pixels.
 LABEL_RULE = "pham-2022"
+#: Largest learning rate from random weights, and of a network that was trained before.
+RATE, FURTHER_RATE = 3e-3, 1e-3
 #: One scene in so many validates.
 VAL_EVERY = 5
 #: Turns and flips, and other stains and scanners in place of shifts of color.
 AUGMENT = Augment(
     looks=True, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur_share=0.0
 )
+#: The same, compressed as scanners do; pretraining sees each picture in two codings.
+CODED = AUGMENT.model_copy(update={"jpeg_share": SCANNERS.share, "jpeg_agreement": 2.0})
 STATISTICS = (MEAN, STD)
 
 
@@ -141,6 +146,8 @@ def train_on_scenes(
     epochs: tuple[int, int],
     samples: int,
     say: Say,
+    start: TinyClassifier | None = None,
+    coded: bool = False,
 ) -> Trained:
     """Pretrain, train constrained, calibrate; run folders under `runs`.
 
@@ -154,9 +161,13 @@ def train_on_scenes(
         Pretrain on the true classes of patches, not on the label of their scene.
     seed : int
     epochs : (int, int)
-        Of pretraining and of constrained training.
+        Of pretraining and of constrained training; 0 of the latter leaves it out.
     samples : int
         Patches of an epoch of pretraining; labels are drawn equally often.
+    start : TinyClassifier, optional
+        Trained and folded; it is trained further, by smaller steps.
+    coded : bool
+        Compress patches as scanners do, and let the network see calmed colors.
     """
     train, val = scene_pieces(pictures, patch_px, stride_px)
     targets = (train.column("shares"), val.column("shares")) if truth else None
@@ -168,39 +179,48 @@ def train_on_scenes(
         run=Run(seed=seed),
         data=data,
         model=Model(backbone="tiny"),
-        optimizer=Optimizer(name="adamw", lr=3e-3, schedule="one-cycle"),
+        optimizer=Optimizer(
+            name="adamw",
+            lr=RATE if start is None else FURTHER_RATE,
+            schedule="one-cycle",
+        ),
         train=Train(
             epochs=epochs[0],
-            batch_size=64,
+            batch_size=32 if coded else 64,  # as many pictures: two codings of each
             patience=0,
             samples_per_epoch=samples,
             balance=["label"],
         ),
-        augment=AUGMENT,
+        augment=CODED if coded else AUGMENT,
         compute=compute,
     )
-    network = TinyClassifier(CLASSES)
+    network = TinyClassifier(CLASSES, CalmColors(STD) if coded else None)
+    if start is not None:
+        fold_norms(network)
+        network.features.load_state_dict(start.features.state_dict())
+        network.head.load_state_dict(start.head.state_dict())
     work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
     run = RunFolder(runs / "pretrain", "pretrain")
     best = {"pretrain": _run(fabric, run, first, network, work, say)}
-    second = ConstrainedConfig(
-        run=Run(seed=seed),
-        data=data,
-        start=runs / "pretrain",
-        optimizer=Optimizer(lr=1e-4),
-        train=Train(epochs=epochs[1], batch_size=64, patience=0),
-        augment=AUGMENT,
-        compute=compute,
-    )
-    run = RunFolder(runs / "constrained", "constrained")
-    best["constrained"] = _run(
-        fabric,
-        run,
-        second,
-        network,
-        ConstrainedWork(fabric, second, train, val, STATISTICS, run),
-        say,
-    )
+    if epochs[1] > 0:
+        second = ConstrainedConfig(
+            run=Run(seed=seed),
+            data=data,
+            start=runs / "pretrain",
+            optimizer=Optimizer(lr=1e-4),
+            train=Train(epochs=epochs[1], batch_size=64, patience=0),
+            augment=CODED if coded else AUGMENT,
+            compute=compute,
+        )
+        run = RunFolder(runs / "constrained", "constrained")
+        best["constrained"] = _run(
+            fabric,
+            run,
+            second,
+            network,
+            ConstrainedWork(fabric, second, train, val, STATISTICS, run),
+            say,
+        )
     fold_norms(network)
     exact = open_fabric(Compute(threads=1, workers=1))
     logits = predict(exact, network, val, STATISTICS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from her2fast.phantom import PROFILES, UNSEEN, Phantom, compose_scene, develop
 from her2fast.phantom.fields import generator
+from her2fast.training.coding import FULL_COLOR, QUARTER_COLOR, coded
 from her2fast.training.packages import MEAN, STD
 from her2fast.training.phantom_data import (
     MIN_TUMOR,
@@ -33,6 +35,13 @@ from her2fast.training.phantom_data import (
 #: Far from the seeds of training (1,000,000 on) and of the demo slide.
 TEST_SEED = 5_000_000
 TILE_PX, HALO_PX, PATCH_PX = 256, 32, 64
+#: Stored levels of the working spacing: name, quality, colors.
+CODINGS = (
+    ("444_q70", 70, FULL_COLOR),
+    ("420_q70", 70, QUARTER_COLOR),
+    ("420_q80", 80, QUARTER_COLOR),
+    ("420_q90", 90, QUARTER_COLOR),
+)
 
 
 @torch.inference_mode()
@@ -91,13 +100,17 @@ def _macro_f1(confusion: npt.NDArray[np.int64]) -> float:
     return float(np.mean(2.0 * hits[both > 0] / both[both > 0]))
 
 
-def _test_phantoms(count: int, size_px: int, unseen: bool) -> list[Phantom]:
+def _test_phantoms(
+    count: int, size_px: int, unseen: bool, *, raw: bool = False
+) -> list[Phantom]:
     phantoms = []
     for index in range(count):
         seed = TEST_SEED + index
         rng = generator(seed, 7)
         scene = compose_scene(seed, (size_px, size_px), mixture=random_mixture(rng))
         look = UNSEEN if unseen else PROFILES[index % len(PROFILES)]
+        if raw:
+            look = replace(look, jpeg_quality=0)
         phantoms.append(develop(scene, look, seed, spacing_um=1.0))
     return phantoms
 
@@ -137,6 +150,61 @@ def evaluate_phantoms(
             "confusion": confusion.tolist(),
         }
     return figures
+
+
+def evaluate_coding(
+    segmenter: torch.nn.Module,
+    classifier: torch.nn.Module,
+    *,
+    count: int,
+    size_px: int = 512,
+) -> dict[str, dict[str, Any]]:
+    """What compressing raw phantoms changes: points of class shares, flips, tumor.
+
+    `points` is the largest difference of a class's share of one phantom's tumor, in
+    percent points; `pooled_points` that of all phantoms' tumor together.
+    """
+    phantoms = [
+        phantom
+        for unseen in (False, True)
+        for phantom in _test_phantoms(count, size_px, unseen, raw=True)
+    ]
+    before = [_measured(segmenter, classifier, phantom.rgb) for phantom in phantoms]
+    figures: dict[str, dict[str, Any]] = {}
+    for name, quality, colors in CODINGS:
+        points, flips = [], []
+        total = np.zeros((2, 4), np.int64)
+        for phantom, (areas, kinds) in zip(phantoms, before, strict=True):
+            rgb = coded(phantom.rgb, quality, colors)
+            found, others = _measured(segmenter, classifier, rgb)
+            total += np.stack([areas, found])
+            tumor = patch_areas(phantom.class_map, PATCH_PX, PATCH_PX).sum(-1)
+            kept = tumor > MIN_TUMOR * PATCH_PX * PATCH_PX
+            flips.append((kinds != others)[kept])
+            if areas.sum() and found.sum():
+                points.append(_points(areas, found))
+        figures[name] = {
+            "phantoms": len(phantoms),
+            "mean_points": round(float(np.mean(points)), 2),
+            "worst_points": round(float(np.max(points)), 2),
+            "pooled_points": round(_points(*total), 2),
+            "patches_changed": round(float(np.concatenate(flips).mean()), 4),
+            "tumor_change": round(float(total[1].sum() / total[0].sum() - 1.0), 4),
+        }
+    return figures
+
+
+def _measured(
+    segmenter: torch.nn.Module,
+    classifier: torch.nn.Module,
+    rgb: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    logits = patch_logits(classifier, rgb)
+    return class_areas(tumor_mask(segmenter, rgb), logits), logits.argmax(-1)
+
+
+def _points(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> float:
+    return float(100.0 * np.abs(one / one.sum() - other / other.sum()).max())
 
 
 def evaluate_picture(
@@ -187,6 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     classifier = load_model(chosen.package / "classify")
     if chosen.phantoms:
         figures = evaluate_phantoms(segmenter, classifier, count=chosen.phantoms)
+        figures |= evaluate_coding(segmenter, classifier, count=chosen.phantoms)
         for name, values in figures.items():
             sys.stdout.write(f"{name}: {values}\n")
     if chosen.cores:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import tempfile
 import time
@@ -26,6 +27,8 @@ import torch
 from torch.nn import functional
 
 from her2fast import phantom
+from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
+from her2fast.training.coding import SCANNERS, Coding
 from her2fast.training.domain_statistics import (
     DISTANCE_NAMES,
     Domain,
@@ -33,12 +36,15 @@ from her2fast.training.domain_statistics import (
     fit_domain,
 )
 from her2fast.training.networks import (
+    CalmColors,
     TinyClassifier,
     TinyUNet,
     fold_norms,
     parameter_count,
 )
 from her2fast.training.packages import (
+    ARCHITECTURE,
+    CALM_ARCHITECTURE,
     CLASS_NAMES,
     MEAN,
     STD,
@@ -55,16 +61,18 @@ from her2fast.training.phantom_data import (
     patch_batches,
     scene_patches,
 )
+from her2fast.training.restart import classifier_of, segmenter_of
 from her2fast.training.scene_classifier import Trained, train_on_scenes
-from her2fast.training.tiny_evaluation import evaluate_phantoms
+from her2fast.training.tiny_evaluation import evaluate_coding, evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
 TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
 PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
 #: Patches that a classifier is trained on overlap by half.
 STRIDE_PX = 32
-#: Largest learning rate of AdamW.
-PEAK_RATE = 3e-3
+#: Largest learning rate of the segmenter's AdamW from random weights, and of one that
+#: was trained before.
+RATE, FURTHER_RATE = 3e-3, 1e-3
 #: Batches of training patches that the domain's statistics are taken of.
 DOMAIN_STEPS = 80
 
@@ -83,12 +91,14 @@ def _segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tenso
     return likelihood + 0.25 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
 
 
-def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
-    """AdamW with one cycle; returns the mean loss of the last tenth."""
+def _train_segmenter(
+    network: TinyUNet, batches: Batches, steps: int, rate: float
+) -> float:
+    """AdamW with one cycle to `rate`; returns the mean loss of the last tenth."""
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15
+        optimizer, rate, total_steps=steps, pct_start=0.15
     )
     losses: list[float] = []
     for step in range(steps):
@@ -110,6 +120,19 @@ def _train_segmenter(network: TinyUNet, batches: Batches, steps: int) -> float:
     return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
+def _kept_segmenter(
+    network: TinyUNet, batches: Batches, steps: int, rate: float, path: Path
+) -> float | None:
+    """`_train_segmenter`, or what an earlier run left in `path`; None of no steps."""
+    if steps == 0:
+        return None
+    if path.is_file():
+        return float(load_checkpoint(path, network)["loss"])
+    loss = _train_segmenter(network, batches, steps, rate)
+    save_checkpoint(path, network, {"loss": loss})
+    return loss
+
+
 def train_networks(
     pictures: Pictures,
     *,
@@ -117,21 +140,40 @@ def train_networks(
     segment_steps: int,
     epochs: tuple[int, int],
     samples: int,
-) -> tuple[TinyUNet, Trained, float]:
-    """Train both networks; batch norms are folded in what comes back."""
+    runs: Path | None = None,
+    start: Path | None = None,
+    coded: bool = False,
+) -> tuple[TinyUNet, Trained, float | None]:
+    """Train both networks; batch norms are folded in what comes back.
+
+    `start` is a package whose networks are trained further. What is under `runs` from a
+    run that ended early, with these arguments, is not trained again. `coded` shows
+    pictures compressed as scanners do.
+    """
+    known = None if start is None else classifier_of(start)
     torch.manual_seed(seed)
-    segmenter = TinyUNet()
-    crops = crop_batches(pictures, 8, CROP_PX, seed)
+    segmenter = TinyUNet() if start is None else segmenter_of(start)
+    crops = crop_batches(pictures, 8, CROP_PX, seed, SCANNERS if coded else None)
+    rate = RATE if start is None else FURTHER_RATE
     # Side by side, a thread each: they share nothing, so the bytes are the same.
     with (
-        tempfile.TemporaryDirectory() as runs,
+        tempfile.TemporaryDirectory() as temporary,
         ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool,
     ):
-        first = pool.submit(_train_segmenter, segmenter, crops, segment_steps)
+        folder = Path(temporary) if runs is None else runs
+        folder.mkdir(parents=True, exist_ok=True)
+        first = pool.submit(
+            _kept_segmenter,
+            segmenter,
+            crops,
+            segment_steps,
+            rate,
+            folder / f"segmenter-{seed}-{segment_steps}.safetensors",
+        )
         second = pool.submit(
             train_on_scenes,
             pictures,
-            Path(runs),
+            folder,
             patch_px=PATCH_PX,
             stride_px=STRIDE_PX,
             truth=True,
@@ -139,6 +181,8 @@ def train_networks(
             epochs=epochs,
             samples=samples,
             say=lambda text: _log(f"  classifier {text}"),
+            start=known,
+            coded=coded,
         )
         segment_loss, trained = first.result(), second.result()
     fold_norms(segmenter)
@@ -146,16 +190,21 @@ def train_networks(
 
 
 def judge_domain(
-    classifier: TinyClassifier, pictures: Pictures, fresh: Pictures, *, seed: int
+    classifier: TinyClassifier,
+    pictures: Pictures,
+    fresh: Pictures,
+    *,
+    seed: int,
+    coding: Coding | None = None,
 ) -> tuple[JudgedClassifier, Domain]:
     """The classifier with its distances; cuts by `fresh` scenes of the same kind."""
     known = (
         (normalize(rgb, MEAN, STD), shares)
-        for rgb, shares in patch_batches(pictures, 48, PATCH_PX, seed + 1)
+        for rgb, shares in patch_batches(pictures, 48, PATCH_PX, seed + 1, coding)
     )
     others = [
         (normalize(rgb, MEAN, STD), tumor)
-        for rgb, tumor in scene_patches(fresh, PATCH_PX, seed + 2)
+        for rgb, tumor in scene_patches(fresh, PATCH_PX, seed + 2, coding)
     ]
     return fit_domain(classifier, known, others, steps=DOMAIN_STEPS, mean=MEAN, std=STD)
 
@@ -168,6 +217,7 @@ def write_package(
     training: dict[str, Any],
 ) -> dict[str, str]:
     """Write the method package; returns the SHA-256 of each model."""
+    calm = isinstance(classifier.classifier.first, CalmColors)
     shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
     digests = {
         "segment": write_model(
@@ -185,7 +235,7 @@ def write_package(
             out / "classify",
             classifier,
             task="classify",
-            architecture="her2fast-tiny-conv",
+            architecture=CALM_ARCHITECTURE if calm else ARCHITECTURE,
             class_names=CLASS_NAMES,
             input_px=PATCH_PX,
             halo_px=0,
@@ -215,6 +265,18 @@ def write_package(
     return digests
 
 
+def origin(package: Path) -> dict[str, Any]:
+    """What a package that is trained further was: its hashes and its own training."""
+    training = json.loads((package / "training.json").read_text(encoding="utf-8"))
+    hashes = {
+        name: hashlib.sha256(
+            (package / name / "torchscript_model.pt").read_bytes()
+        ).hexdigest()
+        for name in ("segment", "classify")
+    }
+    return {"sha256": hashes, "training": training}
+
+
 def phantom_sources_sha256() -> str:
     """SHA-256 over the generator's source files, which the pictures depend on."""
     digest = hashlib.sha256()
@@ -239,6 +301,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
+    parser.add_argument("--coded", action="store_true", help="compress pictures, too")
+    parser.add_argument("--start", type=Path, help="package that is trained further")
+    parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
@@ -250,6 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.size_px,
         chosen.exposures,
         chosen.processes,
+        raw=chosen.coded,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
     segmenter, trained, segment_loss = train_networks(
@@ -258,16 +324,33 @@ def main(arguments: list[str] | None = None) -> None:
         segment_steps=chosen.segment_steps,
         epochs=(chosen.pretrain_epochs, chosen.constrained_epochs),
         samples=chosen.epoch_patches,
+        runs=chosen.runs,
+        start=chosen.start,
+        coded=chosen.coded,
     )
     classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
     fresh = make_pictures(
-        chosen.domain_scenes, chosen.size_px, 1, first_seed=DOMAIN_SEED, empty_share=0.0
+        chosen.domain_scenes,
+        chosen.size_px,
+        1,
+        first_seed=DOMAIN_SEED,
+        empty_share=0.0,
+        raw=chosen.coded,
     )
-    judged, domain = judge_domain(classifier, pictures, fresh, seed=chosen.seed)
+    judged, domain = judge_domain(
+        classifier,
+        pictures,
+        fresh,
+        seed=chosen.seed,
+        coding=SCANNERS if chosen.coded else None,
+    )
     figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
+    stored = evaluate_coding(segmenter, classifier, count=chosen.test_scenes)
     training = {
         "recipe": "python -m her2fast.training.tiny_recipe",
+        "coded": chosen.coded,
+        "started_from": None if chosen.start is None else origin(chosen.start),
         "seed": chosen.seed,
         "scenes": chosen.scenes,
         "exposures": chosen.exposures,
@@ -279,9 +362,12 @@ def main(arguments: list[str] | None = None) -> None:
         "epoch_patches": chosen.epoch_patches,
         "segment_parameters": parameter_count(segmenter),
         "classify_parameters": parameter_count(classifier),
-        "final_segment_loss": round(segment_loss, 5),
+        "final_segment_loss": (
+            None if segment_loss is None else round(segment_loss, 5)
+        ),
         "classifier": trained.facts,
         "held_out_phantoms": figures,
+        "held_out_phantoms_compressed": stored,
         "phantom_sources_sha256": phantom_sources_sha256(),
         "torch": torch.__version__,
     }
