@@ -75,13 +75,50 @@ def test_a_scene_is_its_pictures_and_their_truth() -> None:
     assert (arrays["mask"] == 1).any()
 
 
+def test_scenes_of_nuclear_dab_are_negatives() -> None:
+    """Brown nuclei and no membrane in four of six; nothing of them is ignored."""
+    rng = generator(1, 0)
+    kinds = [membrane_scenes.nuclear_mixture(rng, n) for n in range(6)]
+    assert kinds[:4] == [(1.0, 0.0, 0.0, 0.0)] * 4
+    assert kinds[4] == (0.0, 1.0, 0.0, 0.0)
+    assert sum(kinds[5]) == pytest.approx(1.0)
+    val = [
+        n for n in range(membrane_recipe.NUCLEAR_SCENES) if membrane_scenes.validates(n)
+    ]
+    assert len({n % membrane_scenes.ROUND for n in val}) == 6
+    # Seeds of both kinds, those of the cuts too, never meet.
+    seeds = [
+        membrane_scenes.seed_of(first + n, nuclear=nuclear)
+        for nuclear, first, count in (
+            (False, 0, membrane_recipe.SCENES),
+            (True, 0, membrane_recipe.NUCLEAR_SCENES),
+            (False, membrane_recipe.CUT_SCENE, membrane_recipe.CUT_SCENES),
+            (True, membrane_recipe.CUT_SCENE, membrane_recipe.NUCLEAR_CUT_SCENES),
+        )
+        for n in range(count)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    plan = membrane_scenes.Plan(side_px=256, tile_px=128, exposures=1)
+    brown = 0
+    for number in range(4):
+        picture = membrane_scenes.photograph(plan, number, nuclear=True)[0]
+        arrays = membrane_scenes.draw_scene(plan, number, nuclear=True)
+        # The darkest of class 0, as in any scene of it; nothing is left out.
+        assert (arrays["mask"] == 1).mean() < 0.003
+        assert not (arrays["mask"] == IGNORED).any()
+        assert set(np.unique(picture.class_map)) <= {-1, 0}
+        red, blue = (picture.rgb[..., k].astype(int) for k in (0, 2))
+        brown += int((red > 1.3 * blue)[picture.tumor_mask].sum())
+    assert brown > 500
+
+
 def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe that was killed draws what is missing."""
     plan = membrane_scenes.Plan(side_px=64, tile_px=32, exposures=1)
     drawn: list[int] = []
 
-    def draw(plan: Any, number: int) -> Any:
-        drawn.append(number)
+    def draw(plan: Any, number: int, *, nuclear: bool) -> Any:
+        drawn.append(-1 - number if nuclear else number)
         return {
             "rgb": np.full((4, 32, 32, 3), number, np.uint8),
             "mask": np.zeros((4, 32, 32), np.uint8),
@@ -92,6 +129,11 @@ def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert drawn == list(range(13))
     train, val = membrane_scenes.scene_pieces(tmp_path, 15, plan, say=lambda _: None)
     assert drawn == list(range(15))
+    more, _ = membrane_scenes.scene_pieces(
+        tmp_path, 15, plan, nuclear=2, say=lambda _: None
+    )
+    assert drawn == [*range(15), -1, -2]
+    assert len(more) == len(train) + 8
     assert (len(train), len(val)) == (56, 4)
     assert val.take("rgb", np.array([0]))[0, 0, 0, 0] == 12
 
@@ -105,6 +147,7 @@ def test_recipe_from_scenes_to_a_package(
     out = tmp_path / "out"
     small = ["--out", str(out), "--scenes", "13", "--side-px", "256"]
     small += ["--epochs", "1", "--samples", "8", "--cut-scenes", "2"]
+    small += ["--nuclear-scenes", "1", "--nuclear-cut-scenes", "1"]
     try:
         membrane_recipe.main(small)
     finally:
@@ -120,6 +163,7 @@ def test_recipe_from_scenes_to_a_package(
     facts = json.loads((out / "run" / "package" / "training.json").read_text())
     assert facts["cuts"]["low"] < facts["cut"] <= facts["cuts"]["high"]
     assert facts["scenes"] == 13
+    assert facts["nuclear_scenes"] == 1
     with pytest.raises(UsageError, match="one to validate on"):
         membrane_recipe.main(["--out", str(out), "--scenes", "12"])
     with pytest.raises(UsageError, match="multiple of 256"):
@@ -193,6 +237,30 @@ def test_bench_counts(bench: ModuleType) -> None:
     assert soft.shape == rgb.shape
     assert soft[0].max() == 200
     assert 0 < soft[3].max() < 200
+
+
+def test_bench_counts_what_nuclear_dab_is_called(bench: ModuleType) -> None:
+    """A ring of membrane round one nucleus: one cell of two, and half the brown."""
+    rgb = np.full((128, 256, 3), 255, np.uint8)
+    y, x = np.mgrid[:128, :256]
+    found = np.zeros((128, 256), np.bool_)
+    for middle in (64, 192):
+        away = np.hypot(y - 64, x - middle)
+        rgb[away < 14] = (110, 110, 190)
+        rgb[(away >= 22) & (away < 26)] = (235, 200, 140)
+        if middle == 64:
+            found[(away >= 22) & (away < 26)] = True
+    figures = bench.nuclear_figures([(rgb, found, None)])
+    assert figures["called_share"] == pytest.approx(found.mean(), abs=1e-5)
+    assert figures["brown_share"] == pytest.approx(2 * found.mean(), abs=1e-5)
+    assert figures["brown_called_share"] == pytest.approx(0.5, abs=1e-4)
+    assert figures["cells"] == 2
+    assert figures["complete_cells_share"] == 0.5
+    right = np.zeros_like(found)
+    right[:, 128:] = True
+    where = bench.nuclear_figures([(rgb, found, right)])
+    assert where["cells"] == 1
+    assert where["complete_cells_share"] == 0.0
 
 
 def test_bench_puts_tiles_where_they_were(bench: ModuleType) -> None:

@@ -42,6 +42,11 @@ VAL_EVERY = 13
 MIX = StromaMix(nuclear_dab=0.3)
 #: Of six scenes four are of one class, one is of all, one of random shares.
 ROUND = 6
+#: Seeds of scenes of nuclear DAB start so much later than the others'.
+NUCLEAR_OFFSET = 200_000
+#: Their tumor has brown nuclei, other tissue often. No stained membrane that is no
+#: tumor's, so that benign epithelium says what brown nuclei are as well.
+NUCLEAR_MIX = StromaMix(nuclear_dab=0.6, tumor_nuclear_dab=1.0, benign_stained=0.0)
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,41 @@ def mixture_of(
     return float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3])
 
 
+def nuclear_mixture(
+    rng: np.random.Generator, number: int
+) -> tuple[float, float, float, float]:
+    """Class shares under brown nuclei: of six scenes four have no stained membrane."""
+    kind = number % ROUND
+    if kind == 4:
+        return 0.0, 1.0, 0.0, 0.0
+    return mixture_of(rng, number) if kind == 5 else (1.0, 0.0, 0.0, 0.0)
+
+
 def laboratory(rng: np.random.Generator) -> Profile:
     """`wide_profile` with any sharpness: at this spacing that is what differs most."""
     low, high = (math.log(value) for value in BLUR_UM)
     return replace(wide_profile(rng), blur_um=math.exp(rng.uniform(low, high)))
 
 
-def photograph(plan: Plan, number: int) -> list[Phantom]:
-    """One scene as each of its laboratories shows it: a function of its number."""
-    seed = FIRST_SEED + number
+def seed_of(number: int, *, nuclear: bool = False) -> int:
+    """A scene's seed."""
+    return FIRST_SEED + number + (NUCLEAR_OFFSET if nuclear else 0)
+
+
+def photograph(plan: Plan, number: int, *, nuclear: bool = False) -> list[Phantom]:
+    """One scene as each of its laboratories shows it: a function of its number.
+
+    `nuclear` scenes are of a nuclear marker.
+    """
+    seed = seed_of(number, nuclear=nuclear)
     rng = generator(seed, 7)
     spacing_um = SPACING_UM * math.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD))
     scene = compose_scene(
         seed,
         (plan.side_px, plan.side_px),
         spacing_um=spacing_um,
-        mixture=mixture_of(rng, number),
-        mix=MIX,
+        mixture=(nuclear_mixture if nuclear else mixture_of)(rng, number),
+        mix=NUCLEAR_MIX if nuclear else MIX,
     )
     return [
         develop(scene, laboratory(rng), seed * 16 + k, spacing_um=spacing_um)
@@ -91,15 +114,17 @@ def photograph(plan: Plan, number: int) -> list[Phantom]:
     ]
 
 
-def draw_scene(plan: Plan, number: int) -> Arrays:
+def draw_scene(plan: Plan, number: int, *, nuclear: bool = False) -> Arrays:
     """Tiles of one scene, (n, T, T, 3) and (n, T, T).
 
     Stained membranes of benign epithelium are no tumor's and yet look like it: that
-    tissue is ignored. Tiles without tumor are kept: nothing is membrane there.
+    tissue is ignored where it may be stained. Tiles without tumor are kept: nothing is
+    membrane there.
     """
-    pictures = photograph(plan, number)
+    pictures = photograph(plan, number, nuclear=nuclear)
     mask = pictures[0].membrane_mask.astype(np.uint8)
-    mask[pictures[0].tissue == Tissue.BENIGN] = IGNORED
+    if not nuclear:
+        mask[pictures[0].tissue == Tissue.BENIGN] = IGNORED
     return {
         "rgb": np.concatenate([cut(one.rgb, plan.tile_px) for one in pictures]),
         "mask": np.concatenate([cut(mask, plan.tile_px)] * plan.exposures),
@@ -121,25 +146,30 @@ def cut(plane: npt.NDArray[Any], tile_px: int) -> npt.NDArray[Any]:
 
 
 def scene_pieces(
-    cache: Path, count: int, plan: Plan, *, say: Say
+    cache: Path, count: int, plan: Plan, *, nuclear: int = 0, say: Say
 ) -> tuple[Pieces, Pieces]:
-    """Tiles of `count` scenes, train and val; what is missing is drawn."""
+    """Tiles of `count` scenes and of `nuclear` ones of nuclear DAB, train and val.
+
+    What is missing in the cache is drawn.
+    """
     store = SlideCache(cache)
     parts: dict[str, list[tuple[TrainingSlide, Arrays]]] = {"train": [], "val": []}
-    for number in range(count):
-        name = f"scene-{number:05d}"
+    wanted = [(number, False) for number in range(count)]
+    wanted += [(number, True) for number in range(nuclear)]
+    for done, (number, brown) in enumerate(wanted, 1):
+        name = f"{'nuclear' if brown else 'scene'}-{number:05d}"
         arrays = store.get(
             {
                 "kind": "membrane scenes",
-                "seed": FIRST_SEED + number,
+                "seed": seed_of(number, nuclear=brown),
                 "side_px": plan.side_px,
                 "tile_px": plan.tile_px,
                 "exposures": plan.exposures,
             },
-            lambda n=number: draw_scene(plan, n),  # type: ignore[misc]
+            lambda n=number, b=brown: draw_scene(plan, n, nuclear=b),  # type: ignore[misc]
         )
-        if store.made and (number + 1) % 50 == 0:
-            say(f"{number + 1} of {count} scenes")
+        if store.made and done % 50 == 0:
+            say(f"{done} of {len(wanted)} scenes")
         part = "val" if validates(number) else "train"
         slide = TrainingSlide(
             id=name,
