@@ -200,6 +200,20 @@ def test_cuts_are_those_of_the_cells() -> None:
     assert macro_f1(np.full((4, 4), 1, np.int64)) == 0.25
 
 
+def called(package: Any, number: int, *, nuclear: bool = False) -> Any:
+    """A scene of no training, 1024 px, and what the package calls membrane there."""
+    plan = membrane_scenes.Plan(side_px=1024, exposures=1)
+    picture = membrane_scenes.photograph(plan, number, nuclear=nuclear)[0]
+    tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
+    masks = NetworkFinder(package)(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
+    return picture, masks.swapaxes(1, 2).reshape(1024, 1024) == 1
+
+
+def after_cuts(count: int) -> int:
+    """The first scene of a round of six after those on which cuts are chosen."""
+    return -(-(membrane_recipe.CUT_SCENE + count) // 6) * 6
+
+
 def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
     """Two pictures of 0 and two of 1+, of laboratories and scenes of no training."""
     folder = SHIPPED_DIR / "membrane-tiny"
@@ -208,20 +222,31 @@ def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
     assert package.name == "membrane-tiny"
     assert package.synthetic
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8 << 20
-    find = NetworkFinder(package)
-    plan = membrane_scenes.Plan(side_px=1024, exposures=1)
-    # The next scenes of 0 and of 1+ (rounds of six) after those of the cuts.
-    first = -(-(membrane_recipe.CUT_SCENE + membrane_recipe.CUT_SCENES) // 6) * 6
+    first = after_cuts(membrane_recipe.CUT_SCENES)
     for kind in (0, 1):
         counts = np.zeros(4, np.int64)
         for number in (first + kind, first + kind + 6):
-            picture = membrane_scenes.photograph(plan, number)[0]
-            tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
-            masks = find(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
-            mask = masks.swapaxes(1, 2).reshape(1024, 1024) == 1
-            counts += confusion_of(picture, mask)[kind]
+            counts += confusion_of(*called(package, number))[kind]
         assert counts.sum() > 30
         assert 2 * counts[kind] > counts.sum(), counts
+
+
+def test_what_ships_leaves_brown_nuclei_alone() -> None:
+    """Three pictures of a nuclear marker: little brown is membrane, few cells are."""
+    package = load_membrane_package(SHIPPED_DIR / "membrane-tiny")
+    first = after_cuts(membrane_recipe.NUCLEAR_CUT_SCENES)
+    cells = np.zeros(4, np.int64)
+    brown_px = brown_called = 0
+    for number in (first, first + 1, first + 2):
+        picture, found = called(package, number, nuclear=True)
+        cells += confusion_of(picture, found)[0]
+        brown = picture.rgb[..., 2] * 1.6 < picture.rgb[..., 0]
+        brown_px += int(brown.sum())
+        brown_called += int((found & brown).sum())
+    assert brown_px > 2000
+    assert brown_called < 0.25 * brown_px
+    assert cells.sum() > 100
+    assert cells[0] > 0.8 * cells.sum(), cells
 
 
 def test_bench_counts(bench: ModuleType) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from her2fast.phantom.fields import Floats, Indices, per_cell
 from her2fast.phantom.layout import Grid
@@ -43,7 +45,7 @@ class NuclearMarker:
 
     def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
         share = rng.uniform(*(MOST if rng.random() < 0.5 else SOME))
-        low, high = np.log(DENSITY)
+        low, high = (float(np.log(value)) for value in DENSITY)
         usual = np.exp(rng.uniform(low, high))
         spread = float(rng.uniform(0.1, 1.0))
         self.brown = per_cell(rng, 0.0, 1.0) < share
@@ -59,7 +61,8 @@ class NuclearMarker:
         self.rim = np.float32(rng.uniform(0.0, 0.8))
         self.rim_um = per_cell(rng, 0.3, 1.2)
         self.ragged_um = np.float32(rng.uniform(0.0, 0.7))
-        sharpest, softest = np.sort(np.exp(rng.uniform(*np.log(EDGE_UM), 2)))
+        low, high = (float(np.log(value)) for value in EDGE_UM)
+        sharpest, softest = np.sort(np.exp(rng.uniform(low, high, 2)))
         self.edge_um = per_cell(rng, float(sharpest), float(softest))
         # How much of the blue is left under the brown.
         self.hidden = np.float32(rng.uniform(0.2, 1.0))
@@ -72,7 +75,12 @@ class NuclearMarker:
         self.blush_of = per_cell(rng, 0.3, 1.5)
 
     def paint(
-        self, begin: int, end: int, at: Indices, cell: Indices, nuclei: Nuclei
+        self,
+        begin: int,
+        end: int,
+        at: Indices,
+        cell: npt.NDArray[np.integer[Any]],
+        nuclei: Nuclei,
     ) -> tuple[Floats, Floats]:
         """Brown of pixels `at` of rows [begin, end), and the share of blue left."""
         one = np.float32(1.0)
