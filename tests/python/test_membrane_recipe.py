@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
@@ -25,6 +27,7 @@ from her2fast.phantom.fields import generator
 from her2fast.phantom.ground import Tissue
 from her2fast.training import membrane_recipe, membrane_scenes
 from her2fast.training.augment import normalized
+from her2fast.training.checkpoint import NETWORK, read_tensors
 from her2fast.training.extract import IGNORED
 from her2fast.training.membrane_cuts import choose_cuts, confusion_of, macro_f1
 from her2fast.training.packages import MEAN, STD
@@ -43,7 +46,7 @@ def bench() -> ModuleType:
 
 
 def test_scenes_of_every_kind_validate() -> None:
-    count = membrane_recipe.SCENES
+    count = membrane_recipe.PARTS[0].counts[membrane_scenes.USUAL]
     val = [n for n in range(count) if membrane_scenes.validates(n)]
     assert {n % membrane_scenes.ROUND for n in val} == set(range(6))
     assert 10 <= len(val) <= count // 5
@@ -82,56 +85,73 @@ def test_scenes_of_nuclear_dab_are_negatives() -> None:
     assert kinds[:4] == [(1.0, 0.0, 0.0, 0.0)] * 4
     assert kinds[4] == (0.0, 1.0, 0.0, 0.0)
     assert sum(kinds[5]) == pytest.approx(1.0)
-    val = [
-        n for n in range(membrane_recipe.NUCLEAR_SCENES) if membrane_scenes.validates(n)
-    ]
-    assert len({n % membrane_scenes.ROUND for n in val}) == 6
-    # Seeds of both kinds, those of the cuts too, never meet.
-    seeds = [
-        membrane_scenes.seed_of(first + n, nuclear=nuclear)
-        for nuclear, first, count in (
-            (False, 0, membrane_recipe.SCENES),
-            (True, 0, membrane_recipe.NUCLEAR_SCENES),
-            (False, membrane_recipe.CUT_SCENE, membrane_recipe.CUT_SCENES),
-            (True, membrane_recipe.CUT_SCENE, membrane_recipe.NUCLEAR_CUT_SCENES),
-        )
-        for n in range(count)
-    ]
-    assert len(set(seeds)) == len(seeds)
     plan = membrane_scenes.Plan(side_px=256, tile_px=128, exposures=1)
     brown = 0
     for number in range(4):
-        picture = membrane_scenes.photograph(plan, number, nuclear=True)[0]
-        arrays = membrane_scenes.draw_scene(plan, number, nuclear=True)
-        # The darkest of class 0, as in any scene of it; nothing is left out.
-        assert (arrays["mask"] == 1).mean() < 0.003
-        assert not (arrays["mask"] == IGNORED).any()
-        assert set(np.unique(picture.class_map)) <= {-1, 0}
-        red, blue = (picture.rgb[..., k].astype(int) for k in (0, 2))
-        brown += int((red > 1.3 * blue)[picture.tumor_mask].sum())
+        for kind in (membrane_scenes.NUCLEAR, membrane_scenes.BLUE):
+            picture = membrane_scenes.photograph(plan, number, kind)[0]
+            arrays = membrane_scenes.draw_scene(plan, number, kind)
+            # The darkest of class 0, as in any scene of it; nothing is left out.
+            assert (arrays["mask"] == 1).mean() < 0.005
+            assert not (arrays["mask"] == IGNORED).any()
+            assert set(np.unique(picture.class_map)) <= {-1, 0}
+            red, blue = (picture.rgb[..., k].astype(int) for k in (0, 2))
+            brown += int((red > 1.3 * blue)[picture.tumor_mask].sum())
     assert brown > 500
+
+
+def test_seeds_of_no_two_scenes_meet() -> None:
+    """Those that train, in any part, and those on which the cuts are chosen."""
+    counts = [(0, part.counts) for part in membrane_recipe.PARTS]
+    counts.append((membrane_recipe.CUT_SCENE, membrane_recipe.CUT_SCENES))
+    scenes = {
+        (kind.name, first + n)
+        for first, of_kind in counts
+        for kind, count in of_kind.items()
+        for n in range(count)
+    }
+    kinds = {
+        kind.name: kind
+        for kind in (
+            membrane_scenes.USUAL,
+            membrane_scenes.NUCLEAR,
+            membrane_scenes.BLUE,
+        )
+    }
+    assert len({kinds[name].seed(n) for name, n in scenes}) == len(scenes)
+
+
+def test_a_sky_blue_laboratory_is_one() -> None:
+    for seed in range(20):
+        look = membrane_scenes.blue_laboratory(generator(seed, 0))
+        red, green, blue = look.hematoxylin
+        assert np.hypot(np.hypot(red, green), blue) == pytest.approx(1.0)
+        assert red > 1.2 * green > 1.2 * 1.5 * blue
+        assert look.white_rgb[0] - look.white_rgb[2] > 7.0
 
 
 def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe that was killed draws what is missing."""
     plan = membrane_scenes.Plan(side_px=64, tile_px=32, exposures=1)
+    usual, nuclear = membrane_scenes.USUAL, membrane_scenes.NUCLEAR
     drawn: list[int] = []
 
-    def draw(plan: Any, number: int, *, nuclear: bool) -> Any:
-        drawn.append(-1 - number if nuclear else number)
+    def pieces(counts: dict[membrane_scenes.Kind, int]) -> Any:
+        return membrane_scenes.scene_pieces(tmp_path, counts, plan, say=lambda _: None)
+
+    def draw(plan: Any, number: int, kind: membrane_scenes.Kind) -> Any:
+        drawn.append(number if kind == usual else -1 - number)
         return {
             "rgb": np.full((4, 32, 32, 3), number, np.uint8),
             "mask": np.zeros((4, 32, 32), np.uint8),
         }
 
     monkeypatch.setattr(membrane_scenes, "draw_scene", draw)
-    membrane_scenes.scene_pieces(tmp_path, 13, plan, say=lambda _: None)
+    pieces({usual: 13})
     assert drawn == list(range(13))
-    train, val = membrane_scenes.scene_pieces(tmp_path, 15, plan, say=lambda _: None)
+    train, val = pieces({usual: 15})
     assert drawn == list(range(15))
-    more, _ = membrane_scenes.scene_pieces(
-        tmp_path, 15, plan, nuclear=2, say=lambda _: None
-    )
+    more, _ = pieces({usual: 15, nuclear: 2})
     assert drawn == [*range(15), -1, -2]
     assert len(more) == len(train) + 8
     assert (len(train), len(val)) == (56, 4)
@@ -147,7 +167,6 @@ def test_recipe_from_scenes_to_a_package(
     out = tmp_path / "out"
     small = ["--out", str(out), "--scenes", "13", "--side-px", "256"]
     small += ["--epochs", "1", "--samples", "8", "--cut-scenes", "2"]
-    small += ["--nuclear-scenes", "1", "--nuclear-cut-scenes", "1"]
     try:
         membrane_recipe.main(small)
     finally:
@@ -162,8 +181,14 @@ def test_recipe_from_scenes_to_a_package(
     assert package.synthetic
     facts = json.loads((out / "run" / "package" / "training.json").read_text())
     assert facts["cuts"]["low"] < facts["cut"] <= facts["cuts"]["high"]
-    assert facts["scenes"] == 13
-    assert facts["nuclear_scenes"] == 1
+    assert facts["part"] == "run"
+    assert facts["scenes"] == {"scene": 13, "nuclear": 13, "blue": 13}
+    for part, before in itertools.pairwise(reversed(membrane_recipe.PARTS)):
+        begun = read_tensors(out / f"{part.name}-begin.safetensors")
+        ended = load_file(out / before.name / "checkpoints" / "best.safetensors")
+        for name, values in begun.items():
+            assert torch.equal(values, ended[NETWORK + name])
+    assert not (out / f"{membrane_recipe.PARTS[0].name}-begin.safetensors").exists()
     with pytest.raises(UsageError, match="one to validate on"):
         membrane_recipe.main(["--out", str(out), "--scenes", "12"])
     with pytest.raises(UsageError, match="multiple of 256"):
@@ -200,17 +225,20 @@ def test_cuts_are_those_of_the_cells() -> None:
     assert macro_f1(np.full((4, 4), 1, np.int64)) == 0.25
 
 
-def called(package: Any, number: int, *, nuclear: bool = False) -> Any:
+def called(
+    package: Any, number: int, kind: membrane_scenes.Kind = membrane_scenes.USUAL
+) -> Any:
     """A scene of no training, 1024 px, and what the package calls membrane there."""
     plan = membrane_scenes.Plan(side_px=1024, exposures=1)
-    picture = membrane_scenes.photograph(plan, number, nuclear=nuclear)[0]
+    picture = membrane_scenes.photograph(plan, number, kind)[0]
     tiles = membrane_scenes.cut(picture.rgb, package.tile_px)
     masks = NetworkFinder(package)(tiles, [(0, 0)] * 4).reshape(2, 2, 512, 512)
     return picture, masks.swapaxes(1, 2).reshape(1024, 1024) == 1
 
 
-def after_cuts(count: int) -> int:
+def after_cuts(kind: membrane_scenes.Kind) -> int:
     """The first scene of a round of six after those on which cuts are chosen."""
+    count = membrane_recipe.CUT_SCENES[kind]
     return -(-(membrane_recipe.CUT_SCENE + count) // 6) * 6
 
 
@@ -222,7 +250,7 @@ def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
     assert package.name == "membrane-tiny"
     assert package.synthetic
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8 << 20
-    first = after_cuts(membrane_recipe.CUT_SCENES)
+    first = after_cuts(membrane_scenes.USUAL)
     for kind in (0, 1):
         counts = np.zeros(4, np.int64)
         for number in (first + kind, first + kind + 6):
@@ -234,11 +262,11 @@ def test_what_ships_is_known_small_and_finds_faint_membranes() -> None:
 def test_what_ships_leaves_brown_nuclei_alone() -> None:
     """Three pictures of a nuclear marker: little brown is membrane, few cells are."""
     package = load_membrane_package(SHIPPED_DIR / "membrane-tiny")
-    first = after_cuts(membrane_recipe.NUCLEAR_CUT_SCENES)
+    first = after_cuts(membrane_scenes.NUCLEAR)
     cells = np.zeros(4, np.int64)
     brown_px = brown_called = 0
     for number in (first, first + 1, first + 2):
-        picture, found = called(package, number, nuclear=True)
+        picture, found = called(package, number, membrane_scenes.NUCLEAR)
         cells += confusion_of(picture, found)[0]
         brown = picture.rgb[..., 2] * 1.6 < picture.rgb[..., 0]
         brown_px += int(brown.sum())
