@@ -58,8 +58,10 @@ measure = _measure()
 
 def by_tissue(package: MethodPackage, scenes: int) -> dict[str, Any]:
     """Share of each tissue's pixels that the package calls tumor."""
-    mix = phantom.StromaMix(
-        **{one.name: 0.5 for one in fields(phantom.StromaMix)},
+    # Brown nuclei of tumor are tumor's look, not another tissue.
+    mix = replace(
+        phantom.StromaMix(**{one.name: 0.5 for one in fields(phantom.StromaMix)}),
+        tumor_nuclear_dab=0.0,
     )
     total = np.zeros((2, len(phantom.Tissue)), np.int64)
     for index in range(scenes):

@@ -41,7 +41,12 @@ def drawn(seed, *names, shape=SHAPE, spacing_um=1.0, clear_um=100.0):
 
 
 #: These need glass, tumor or a lumen; they have tests of their own.
-NEEDS_A_SCENE = ("edge_artifact", "tumor_necrosis", "lumen_debris")
+NEEDS_A_SCENE = (
+    "edge_artifact",
+    "tumor_necrosis",
+    "lumen_debris",
+    "tumor_nuclear_dab",
+)
 ALL = [one.name for one in fields(StromaMix)]
 
 

@@ -17,12 +17,13 @@ from her2fast.phantom.cells import CellTable, gather, no_cells
 from her2fast.phantom.fields import Floats, generator
 from her2fast.phantom.ground import Ground, Tissue
 from her2fast.phantom.layout import FAR_UM, Grid, Layout, draw_layout
+from her2fast.phantom.marker import NuclearMarker
 from her2fast.phantom.stroma import StromaMix
 from her2fast.phantom.tumor import TumorPainter, draw_regions
 
 #: Independent streams of random numbers, so that a part can change without the others.
-_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS, _OVERLAY, _NECROSIS = (
-    2**40 + part for part in range(7)
+_LAYOUT, _STROMA, _REGION, _TUMOR, _SPECKS, _OVERLAY, _NECROSIS, _MARKER = (
+    2**40 + part for part in range(8)
 )
 #: A scene meant to hold tumor is laid out anew where it got less than this share.
 _LEAST_TUMOR, _ATTEMPTS = 0.06, 8
@@ -79,7 +80,10 @@ def compose(
     region = draw_regions(generator(seed, _REGION), coarse, inside, mixture)
     painter = None
     if inside.any():
-        painter = TumorPainter(generator(seed, _TUMOR), grid, layout, region)
+        own = generator(seed, _MARKER)
+        marked = own.random() < mix.tumor_nuclear_dab
+        marker = NuclearMarker(own, grid) if marked else None
+        painter = TumorPainter(generator(seed, _TUMOR), grid, layout, region, marker)
     class_map = np.full(shape, -1, np.int8)
     membrane = np.zeros(shape, np.bool_)
     cells = _fill(

@@ -233,6 +233,7 @@ class Background(_Table):
     calcification: float = _chance("calcification", "dark blue bodies")
     edge_artifact: float = _chance("edge_artifact", "DAB that darkens toward glass")
     nuclear_dab: float = _chance("nuclear_dab", "brown nuclei")
+    tumor_nuclear_dab: float = _chance("tumor_nuclear_dab", "brown nuclei of tumor")
     brown_stroma: float = _chance("brown_stroma", "fibers and muscle bind DAB")
     dab_dots: float = _chance("dab_dots", "brown precipitate")
     veil: float = _chance("veil", "brown haze")

@@ -50,6 +50,7 @@ class StromaMix:
     calcification: float = 0.08
     edge_artifact: float = 0.15
     nuclear_dab: float = 0.15
+    tumor_nuclear_dab: float = 0.0  # the tumor's own nuclei, as ER or Ki-67 stains them
     brown_stroma: float = 0.12
     dab_dots: float = 0.5
     veil: float = 0.3

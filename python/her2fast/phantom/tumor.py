@@ -18,6 +18,7 @@ from her2fast.phantom.fields import (
     per_cell,
 )
 from her2fast.phantom.layout import Grid, Layout
+from her2fast.phantom.marker import NuclearMarker, Nuclei
 
 #: Membrane width of class 0 to 3, mean and spread in um. 1+ to 3+: Scheel et al., Diagn
 #: Pathol 2018;13:19. Class 0 has no membrane; the width serves its few faint cells.
@@ -106,8 +107,10 @@ class TumorPainter:
         grid: Grid,
         layout: Layout,
         region: npt.NDArray[np.int8],
+        marker: NuclearMarker | None = None,
     ) -> None:
         self.grid, self.layout, self.region = grid, layout, region
+        self.marker = marker
         self.kinds = np.bincount(region[layout.tumor()], minlength=4) > 0
         self.depth_um = layout.distance(layout.depth_um)
         self.lumen_um = layout.distance(-layout.lumen_um)
@@ -338,7 +341,8 @@ class TumorPainter:
         run = np.exp(edge_um / -self.run_um)
         blush += self.run * density * uneven * stained * run
 
-        body, nucleus, from_um = self._nucleus(begin, end, at, places, unit)
+        nuclei = self._nuclei(begin, end, at, places, unit)
+        body, nucleus = nuclei.cover, nuclei.stain
         granules = np.clip(one + self.granular * fine, 0.2, 2.2)
         cytoplasm = self.cytoplasm.take(cell) * granules * uneven
         holes = self.holes.rows(begin, end).take(at)
@@ -358,19 +362,22 @@ class TumorPainter:
         outside = one - body
         hematoxylin = cytoplasm * (outside + np.float32(0.4) * body) + nucleus
         dab = membrane + blush * (one - np.float32(0.7) * body)
-        here = np.flatnonzero(from_um < spacing)
-        cells = self._cells(begin, at, here, from_um, places, density)
+        if self.marker is not None:
+            brown, left = self.marker.paint(begin, end, at, cell, nuclei)
+            hematoxylin, dab = hematoxylin * left, dab + brown * rim
+        here = np.flatnonzero(nuclei.from_um < spacing)
+        cells = self._cells(begin, at, here, nuclei.from_um, places, density)
         return Painted(hematoxylin, dab, kind, membrane > MEMBRANE_CUT, cells)
 
-    def _nucleus(
+    def _nuclei(
         self,
         begin: int,
         end: int,
         at: Indices,
         places: _Places,
         unit: Floats,
-    ) -> tuple[Floats, Floats, Floats]:
-        """Cover of the nucleus, its hematoxylin, and the distance to its center, um."""
+    ) -> Nuclei:
+        """The nuclei nearest to pixels `at`."""
         one, spacing = np.float32(1.0), np.float32(self.grid.spacing_um)
         cell, off_u, off_v = places.packing.cell, places.off_u, places.off_v
         big_um, long = self.big_um.take(cell), self.long.take(cell)
@@ -379,9 +386,12 @@ class TumorPainter:
         away = np.hypot(from_u / long, off_v * np.sqrt(long))
         depth_um = big_um - away
         body = np.clip(depth_um / spacing + np.float32(0.5), 0.0, 1.0)
-        body *= self.has_nucleus.take(cell)
-        chromatin = one + self.mottle * self.chromatin.rows(begin, end).take(at)
-        chromatin += self.clumpy * self.clumps.rows(begin, end).take(at)
+        visible = self.has_nucleus.take(cell)
+        body *= visible
+        fine = self.chromatin.rows(begin, end).take(at)
+        clumps = self.clumps.rows(begin, end).take(at)
+        chromatin = one + self.mottle * fine
+        chromatin += self.clumpy * clumps
         np.clip(chromatin, 0.2, 2.4, out=chromatin)
         clear = self.clear.take(cell)
         ring = np.abs(depth_um - np.float32(0.5))
@@ -391,7 +401,9 @@ class TumorPainter:
         inside = one - np.float32(0.65) * clear
         nucleus = body * self.tone.take(cell) * (chromatin * inside + ring)
         nucleus += body * spot * self.nucleolus
-        return body, nucleus, from_um
+        return Nuclei(
+            body, nucleus, from_um, depth_um, visible.astype(np.float32), fine, clumps
+        )
 
     def _cells(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,6 @@ Longs = npt.NDArray[np.int64]
 #: Steps from the network's one best cut, in logits: tried for `high` and for `low`.
 HIGHER, LOWER = (1.0, 0.0, 2.0), (-1.0, -2.0, -3.0)
 SLACKS = (0.5, 1.0, 2.0)
-#: Cuts this near to the best macro-F1 are as good: the most cautious of them is taken,
-#: because what is no phantom (brown nuclei, for one) has faint ridges of other kinds.
-AS_GOOD = 0.01
 #: A found and a true cell are one where nothing is nearer and they are so near.
 TRUTH_UM = 3.0
 #: Pixels of the picture along one of the cells' grid.
@@ -98,9 +96,9 @@ def choose_cuts(
 ) -> tuple[Cuts, dict[str, Any]]:
     """Cuts by macro-F1 of cells.
 
-    `low` and `slack` are tried together at the first of `HIGHER`; of those within
-    `AS_GOOD` of the best the highest `low` is taken, then the least `slack`. `high` is
-    tried last, the best of three.
+    `low` and `slack` are tried together at the first of `HIGHER`; of equals the highest
+    `low` is taken, then the least `slack`. `high` is tried last, the best of three.
+    What is to be left alone, brown nuclei for one, has to be in the pictures.
 
     Parameters
     ----------
@@ -131,9 +129,8 @@ def choose_cuts(
         for low, slack in itertools.product(LOWER, SLACKS)
     ]
     found = [judged(cuts) for cuts in tried]
-    most = max(value for value, _ in found)
-    # They stand from the most cautious on.
-    best = next(i for i, (value, _) in enumerate(found) if value >= most - AS_GOOD)
+    # They stand from the most cautious on; the first of equals.
+    best = max(range(len(found)), key=lambda i: found[i][0])
     cuts, (value, total) = tried[best], found[best]
     for high in HIGHER[1:]:
         other = Cuts(cut + high, cuts.low, cuts.slack)
@@ -141,6 +138,10 @@ def choose_cuts(
         if score > value:
             cuts, value, total = other, score, counts
     return cuts, {
+        "tried": [
+            {**asdict(one), "cells_macro_f1": round(score, 4)}
+            for one, (score, _) in zip(tried, found, strict=True)
+        ],
         "cells_macro_f1": round(value, 4),
         "one_cut_macro_f1": round(alone, 4),
         "confusion_true_by_called": total.tolist(),

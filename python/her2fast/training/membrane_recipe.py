@@ -3,7 +3,9 @@
 
     python -m her2fast.training.membrane_recipe --out DIR
 
-draws scenes at 0.25 um/px into DIR/cache and trains as `her2fast train membrane` does;
+draws scenes at 0.25 um/px into DIR/cache and trains as `her2fast train membrane` does:
+membranes first (DIR/membranes), then, from those weights, with scenes of nuclear DAB
+among them (DIR/nuclear), then with such scenes of sky blue counterstains (DIR/run);
 the package is DIR/run/package. What was killed goes on when called again. One thread,
 no GPU.
 """
@@ -13,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,13 @@ from her2fast.training.config import (
 )
 from her2fast.training.membrane_network import Cuts
 from her2fast.training.membrane_scenes import (
+    BLUE,
     FIRST_SEED,
+    NUCLEAR,
     SPACING_UM,
+    USUAL,
     VAL_EVERY,
+    Kind,
     Plan,
     photograph,
     scene_pieces,
@@ -43,9 +50,29 @@ from her2fast.training.membrane_scenes import (
 CACHE, RUN = "cache", "run"
 #: A scorer's tile; training cuts smaller ones, of which a batch holds more scenes.
 TILE_PX = 512
-SCENES, EPOCHS, SAMPLES = 252, 10, 1600
-#: Scenes on which the cuts are chosen: the first one's number, and how many.
-CUT_SCENE, CUT_SCENES = 100_000, 48
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the training; the next begins with its weights."""
+
+    name: str
+    epochs: int
+    samples: int  # tiles of an epoch
+    lr: float
+    counts: Mapping[Kind, int]  # scenes
+
+
+#: Later parts are to keep what is known of membranes: a third of the rate.
+PARTS = (
+    Part("membranes", 10, 1600, 3e-3, {USUAL: 252}),
+    Part("nuclear", 4, 2128, 1e-3, {USUAL: 252, NUCLEAR: 84}),
+    Part(RUN, 2, 2128, 1e-3, {USUAL: 252, NUCLEAR: 84, BLUE: 42}),
+)
+#: Scenes on which the cuts are chosen: the first one's number, and how many. Some are
+#: of nuclear DAB: there a faint ridge is the rim of a nucleus.
+CUT_SCENE = 100_000
+CUT_SCENES: Mapping[Kind, int] = {USUAL: 48, NUCLEAR: 18, BLUE: 12}
 
 #: A cycle of AdamW is quicker on a CPU than the paper's plain descent.
 OPTIMIZER = Optimizer(
@@ -65,17 +92,24 @@ PACKAGE = MembranePackage(
 )
 
 
-def recipe(out: Path, *, seed: int, epochs: int, samples: int) -> MembraneConfig:
-    """The configuration, as a `membrane.toml` would hold it."""
+def recipe(
+    out: Path, part: Part, *, seed: int, weights: Path | None = None
+) -> MembraneConfig:
+    """The configuration of a part, as a `membrane.toml` would hold it."""
     return MembraneConfig(
         run=Run(seed=seed),
         # Scenes stand in the place of a manifest's slides.
         data=MembraneData(
             manifest=out, cache=out / CACHE, spacing_um=SPACING_UM, tile_px=TILE_PX
         ),
-        model=Model(backbone="tiny"),
-        optimizer=OPTIMIZER,
-        train=Train(epochs=epochs, batch_size=8, samples_per_epoch=samples, patience=0),
+        model=Model(backbone="tiny", weights=None if weights is None else str(weights)),
+        optimizer=OPTIMIZER.model_copy(update={"lr": part.lr}),
+        train=Train(
+            epochs=part.epochs,
+            batch_size=8,
+            samples_per_epoch=part.samples,
+            patience=0,
+        ),
         loss=LOSS,
         augment=AUGMENT,
         compute=Compute(threads=1, workers=1, precision="bf16-mixed"),
@@ -83,38 +117,90 @@ def recipe(out: Path, *, seed: int, epochs: int, samples: int) -> MembraneConfig
     )
 
 
+def weights_of(checkpoint: Path, to: Path) -> Path:
+    """The weights of a checkpoint alone, as a run begins with."""
+    from safetensors.torch import save_file
+
+    from her2fast.training.checkpoint import load_checkpoint
+    from her2fast.training.membrane_network import TinyMembraneNet
+
+    network = TinyMembraneNet()
+    load_checkpoint(checkpoint, network)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, to)
+    return to
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw, train, write DIR/run/package."""
+    names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=41)
-    parser.add_argument("--scenes", type=int, default=SCENES)
-    parser.add_argument("--cut-scenes", type=int, default=CUT_SCENES)
     parser.add_argument("--side-px", type=int, default=Plan.side_px, help="of a scene")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="tiles an epoch")
+    parser.add_argument(
+        "--from", dest="begin", choices=names, default=names[0], help="part"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="checkpoint that the first part begins with"
+    )
+    # For trials: of each kind that a part has, and of each part.
+    parser.add_argument("--scenes", type=int)
+    parser.add_argument("--cut-scenes", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--samples", type=int, help="tiles an epoch")
     chosen = parser.parse_args(arguments)
-    if chosen.scenes < VAL_EVERY:
+    if chosen.scenes is not None and chosen.scenes < VAL_EVERY:
         raise UsageError(f"need --scenes {VAL_EVERY} or more: one to validate on")
     plan = Plan(side_px=chosen.side_px)
     if chosen.side_px < 1 or chosen.side_px % plan.tile_px:
         raise UsageError(
             f"need --side-px a multiple of {plan.tile_px}, got {chosen.side_px}"
         )
-    from her2fast.training.backbones import input_statistics
-    from her2fast.training.membrane_cuts import choose_cuts
-    from her2fast.training.stages import fit_membranes, run_configured
+    from her2fast.training.stages import run_configured
 
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    text = "# python -m her2fast.training.membrane_recipe; see config.json\n"
+    checkpoint: Path | None = chosen.weights
+    facts: dict[str, Any] = {}
+    for part in PARTS[names.index(chosen.begin) :]:
+        part = replace(
+            part,
+            epochs=chosen.epochs or part.epochs,
+            samples=chosen.samples or part.samples,
+            counts={k: chosen.scenes or n for k, n in part.counts.items()},
+        )
+        weights = None
+        if checkpoint is not None:
+            path = chosen.out / f"{part.name}-begin.safetensors"
+            weights = weights_of(checkpoint, path)
+        config = recipe(chosen.out, part, seed=chosen.seed, weights=weights)
+        cuts = {k: chosen.cut_scenes or n for k, n in CUT_SCENES.items()}
+        work = _work(part, plan, cuts if part.name == RUN else {})
+        folder = chosen.out / part.name
+        facts = run_configured("membrane", config, text, folder, work, say=say)
+        checkpoint = folder / "checkpoints" / "best.safetensors"
+    say(json.dumps(facts))
+
+
+def _work(
+    part: Part, plan: Plan, cut_scenes: Mapping[Kind, int]
+) -> Callable[..., dict[str, Any]]:
+    """What a part does; cuts are chosen on `cut_scenes`, if there are any."""
+    from her2fast.training.backbones import input_statistics
+    from her2fast.training.membrane_cuts import choose_cuts
+    from her2fast.training.stages import fit_membranes
+
     def on_scenes(
         fabric: Any, run: Any, config: MembraneConfig, resume: bool, say: Any
     ) -> dict[str, Any]:
-        train, val = scene_pieces(config.data.cache, chosen.scenes, plan, say=say)
+        train, val = scene_pieces(config.data.cache, part.counts, plan, say=say)
         say(f"train: {len(train)} tiles, val: {len(val)} tiles")
         source = {
-            "scenes": chosen.scenes,
+            "part": part.name,
+            "scenes": {kind.name: count for kind, count in part.counts.items()},
             "first_scene": FIRST_SEED,
             "scene_px": plan.side_px,
             "exposures": plan.exposures,
@@ -123,28 +209,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         def choose(network: Any, cut: float) -> tuple[Cuts, dict[str, Any]]:
             one = Plan(side_px=plan.side_px, exposures=1)
+            pictures = [
+                photograph(one, CUT_SCENE + k, kind)[0]
+                for kind, count in cut_scenes.items()
+                for k in range(count)
+            ]
             return choose_cuts(
                 network,
                 cut,
-                [photograph(one, CUT_SCENE + k)[0] for k in range(chosen.cut_scenes)],
+                pictures,
                 statistics=input_statistics(config.model),
                 tile_px=min(config.data.tile_px, plan.side_px),
                 halo_px=config.package.halo_px,
             )
 
         return fit_membranes(
-            fabric, run, config, train, val, source, resume, say, choose
+            fabric,
+            run,
+            config,
+            train,
+            val,
+            source,
+            resume,
+            say,
+            choose if cut_scenes else None,
         )
 
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    config = recipe(
-        chosen.out, seed=chosen.seed, epochs=chosen.epochs, samples=chosen.samples
-    )
-    text = "# python -m her2fast.training.membrane_recipe; see config.json\n"
-    facts = run_configured(
-        "membrane", config, text, chosen.out / RUN, on_scenes, say=say
-    )
-    say(json.dumps(facts))
+    return on_scenes
 
 
 if __name__ == "__main__":
