@@ -107,7 +107,8 @@ void TileCache::remember(const TileKey& key, std::size_t bytes) try {
   gone_order_.push_back(key);
   gone_.emplace(key, bytes);
   gone_bytes_ += bytes;
-  while (gone_bytes_ > capacity_bytes_ - limit_bytes_) {
+  // What is here now, not what may be: a tile larger than the limit goes at once.
+  while (gone_bytes_ + bytes_ > capacity_bytes_) {
     if (const auto oldest = gone_.find(gone_order_.front()); oldest != gone_.end()) {
       gone_bytes_ -= oldest->second;
       gone_.erase(oldest);

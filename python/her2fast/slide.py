@@ -40,7 +40,7 @@ Reading = Literal["scaled", "exact", "level0"]
 OnDamage = Literal["raise", "white"]
 
 _PM_PER_UM = 1_000_000  # the core holds spacings as whole picometers
-_BATCHES_AHEAD = 2  # the one asked for, and those that threads fill meanwhile
+_BATCHES_AHEAD = 2  # at least: the one asked for, and what threads fill meanwhile
 _ROI_CHUNK = 65_536  # tiles whose rectangles are built at once
 
 
@@ -290,15 +290,19 @@ class Slide:
             geometry = _as_geometry(roi, self.dimensions)
             keep = self._touching(geometry, x_px, y_px, tile_px, spacing_um)
             x_px, y_px = x_px[keep], y_px[keep]
+        # While the caller looks at one, the others keep every thread at work.
+        batches = max(_BATCHES_AHEAD, 1 + -(-workers // batch_size))
         reader = _core.TileReader(
             self._open_core(),
             self._spacing_um,
             workers=workers,
-            max_ahead=_BATCHES_AHEAD * batch_size,
+            max_ahead=batches * batch_size,
             mode=self._reading,
         )
         reader.plan(spacing_um)  # refuse here, not at the first batch
-        return self._stream(reader, x_px, y_px, tile_px, spacing_um, batch_size)
+        return self._stream(
+            reader, x_px, y_px, tile_px, spacing_um, batch_size, batches
+        )
 
     def _stream(
         self,
@@ -308,6 +312,7 @@ class Slide:
         tile_px: int,
         spacing_um: float,
         batch_size: int,
+        batches: int,
     ) -> Iterator[TileBatch]:
         # Workers write into the batches themselves: the arrays must outlive `cancel`.
         buffers = _core.BatchBuffers()
@@ -315,7 +320,7 @@ class Slide:
         starts = iter(range(0, len(x_px), batch_size))
         try:
             while True:
-                for start in itertools.islice(starts, _BATCHES_AHEAD - len(ahead)):
+                for start in itertools.islice(starts, batches - len(ahead)):
                     part = slice(start, min(start + batch_size, len(x_px)))
                     rgb = buffers.take(part.stop - start, tile_px, tile_px)
                     ahead.append((part, rgb))

@@ -111,9 +111,7 @@ TEST(TileCache, GrowsOnlyForWhatOneOfFullSizeWouldHave) {
 
   get(2 * kCapacity - 1);  // the last that 80 tiles would not have kept
   EXPECT_EQ(cache.limit_bytes(), start);
-  // One came since, and of the tiles here and the keys of those gone neither fills up
-  // with a part of a tile.
-  get(2 * kCapacity + 2);
+  get(2 * kCapacity + 1);  // the first that they would, for one came since
   EXPECT_EQ(cache.limit_bytes(), 2 * start);
 
   // Going over a band of 70 again and again: soon nothing of it is decoded twice.
@@ -128,6 +126,19 @@ TEST(TileCache, GrowsOnlyForWhatOneOfFullSizeWouldHave) {
   EXPECT_LE(cache.bytes(), kCapacity * kTile);
 
   EXPECT_EQ(TileCache(5).limit_bytes(), 5U);
+}
+
+TEST(TileCache, KeepsATileThatFillsMostOfIt) {
+  TileCache cache(std::size_t{64} << 20);
+  int decodes = 0;
+  for (int round = 0; round < 6; ++round) {
+    cache.get({0, 1, 0, 0}, 4096, 4096, [&](ImageView<std::uint8_t>) {
+      ++decodes;
+      return TileStatus::kOk;
+    });
+  }
+  EXPECT_LE(decodes, 3) << "it grows twice, from 16 MB to 64";
+  EXPECT_TRUE(cache.has({0, 1, 0, 0}));
 }
 
 TEST(PixelBlocks, PiecesNeitherOverlapNorLoseTheirMemory) {
@@ -173,6 +184,11 @@ class PairedSlide final : public FakeSlide {
     return FakeSlide::read_tile(level, column, row, denominator, out, scratch);
   }
   bool met() const { return met_; }
+  /// Until a decode has begun: else both threads may choose the same tile.
+  void wait_for_one() const {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return begun_ > 0; });
+  }
 
  private:
   mutable std::mutex mutex_;
@@ -192,6 +208,7 @@ TEST(TileReader, ThreadsDecodeTheTilesOfOneRequestSideBySide) {
     threads.emplace_back([&] {
       reader.read({0, 0, 16, 32, 96, kOneUm}, {rgb.data(), 96, 32, 3});
     });
+    slide->wait_for_one();
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(slide->met());

@@ -143,7 +143,8 @@ class Engine {
     return text;
   }
   static void keep(const char* words) noexcept {
-    const std::size_t size = std::min(std::strlen(words), kMaxMessage - 1);
+    // In brackets: windows.h may have made a macro of it.
+    const std::size_t size = (std::min)(std::strlen(words), kMaxMessage - 1);
     std::memmove(message(), words, size);
     message()[size] = '\0';
   }
