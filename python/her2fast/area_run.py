@@ -19,12 +19,13 @@ def area_method(scorer: Scorer) -> Method:
 
 def _score(scorer: Scorer, task: Task) -> tuple[Result, str]:
     source = scorer.provenance(task.slide)
-    core = None
+    core, sha256 = None, source.slide["sha256"]
     if not task.again:
-        core = task.folder.read_measurement(task.name, source.measurement_key)
+        key = source.measurement_key
+        core = task.folder.read_measurement(task.name, key, sha256)
     if core is not None:
         return decide_with(Measurement(core, source), task.settings), "decided"
     measurement = scorer.measure(task.slide, on_progress=partial(task.on_stage(), ""))
     task.folder.drop_derived(task.name)
-    task.folder.write_measurement(task.name, measurement.core)
+    task.folder.write_measurement(task.name, measurement.core, sha256)
     return decide_with(measurement, task.settings), "measured"

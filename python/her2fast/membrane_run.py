@@ -56,19 +56,19 @@ class MembraneOptions(RunOptions):
 def _score(scorer: MembraneScorer, task: Task) -> tuple[MembraneResult, str]:
     folder, name, slide = task.folder, task.name, task.slide
     source = scorer.provenance(slide)
-    on_stage = task.on_stage()
+    on_stage, sha256 = task.on_stage(), source.slide["sha256"]
     stored = None if task.again else stored_membranes(folder, name, source)
     if stored is None:
         tumor = scorer.measure_tumor(slide, on_stage)
         folder.drop_derived(name)
         # At once: whatever befalls the membranes, this is not done again.
-        folder.write_measurement(name, tumor.core)
+        folder.write_measurement(name, tumor.core, sha256)
         measurement = MembraneMeasurement(tumor, source)
     else:
         measurement = stored
 
     def keep(cells: CellMeasurement) -> None:
-        folder.write_cells(name, cells, source.measurement_key or "")
+        folder.write_cells(name, cells, source.measurement_key or "", sha256)
 
     result = scorer.finish(slide, measurement, task.settings, on_stage, keep)
     decided = stored is not None and (
@@ -81,9 +81,9 @@ def stored_membranes(
     folder: ResultsFolder, name: str, source: Provenance
 ) -> MembraneMeasurement | None:
     """What a results folder holds of a slide, measured from `source`."""
-    own = tumor_provenance(source)
-    core = folder.read_measurement(name, own.measurement_key)
+    own, sha256 = tumor_provenance(source), source.slide.get("sha256")
+    core = folder.read_measurement(name, own.measurement_key, sha256)
     if core is None:
         return None
-    cells = folder.read_cells(name, source.measurement_key)
+    cells = folder.read_cells(name, source.measurement_key, sha256)
     return MembraneMeasurement(Measurement(core, own), source, cells)

@@ -8,6 +8,7 @@ import re
 
 from her2fast import _core
 from her2fast.errors import SlideError
+from her2fast.full_hash import full_sha256
 from her2fast.record import Record
 from her2fast.scoring import open_core
 from her2fast.store import ResultsFolder
@@ -21,7 +22,7 @@ def reopen(folder: ResultsFolder, name: str, record: Record) -> _core.TileReader
     """A reader of the slide that `record` is of, or in words why there is none.
 
     Only the very slide will do: its place is that of its last run, and its fingerprint
-    the record's.
+    the record's, as is every byte where the record has their hash.
     """
     place = folder.slide_place(name)
     if place is None:
@@ -32,6 +33,9 @@ def reopen(folder: ResultsFolder, name: str, record: Record) -> _core.TileReader
     try:
         core = open_core(path)
         if core.fingerprint() != record["slide"]["fingerprint"]:
+            return "the file where the slide was is another one now"
+        sha256 = record["slide"].get("sha256")
+        if sha256 is not None and full_sha256(path) != sha256:
             return "the file where the slide was is another one now"
         x_um, y_um = record["slide"]["spacing_um"]
         return _core.TileReader(core, (x_um, y_um), workers=1)

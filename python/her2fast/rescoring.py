@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from her2fast.errors import SlideError, UsageError
 from her2fast.exports import ExportOptions, write_tables
 from her2fast.manifest import check_regions, read_ish, roi_for
+from her2fast.measure import crash_as_code
 from her2fast.membrane_decision import (
     CellsNotMeasured,
     MembraneMeasurement,
@@ -32,6 +35,9 @@ from her2fast.slide_job import AnyResult, take_region, write_result
 from her2fast.store import ResultsFolder
 
 Stored = Measurement | MembraneMeasurement
+
+#: How a slide ends whose region is refused, or cannot be read.
+_OF_REGIONS = ("ROI_INVALID", "ROI_OUTSIDE", "NOT_FOUND", "IO")
 
 
 def rescore(
@@ -172,7 +178,11 @@ def _rescore_one(
     exports: ExportOptions | None,
 ) -> Rescored:
     try:
-        with folder.lock(name):
+        with crash_as_code(), folder.lock(name):
+            now = folder.read_record(name)
+            if now is None:
+                return Rescored(name, record, "its record is gone")
+            record = now  # another run may have written it since
             stored = read_stored(folder, name, record)
             if stored is None:
                 return Rescored(name, record, "no measurement")
@@ -192,8 +202,8 @@ def _rescore_one(
                     inputs.update(roi=(), roi_refused=False)
                 elif roi is not None:
                     note = f"no region of it in {roi}: kept as it was"
-                if inputs["roi_refused"]:  # before, and nothing took its place
-                    raise SlideError(str(record["message"]), str(record["code"]))
+                if _was_refused(inputs, record):  # and nothing took its place
+                    raise _refusal(record)
             except SlideError as error:
                 # A full run with this region is refused; the old score must not stand.
                 result = _refused(stored, error)
@@ -221,12 +231,36 @@ def _rescore_one(
         return Rescored(name, record, f"{error.code}: {error}")
 
 
+def _was_refused(inputs: Mapping[str, Any], record: Record) -> bool:
+    """Whether the last region was; of older folders the record alone says it."""
+    said = inputs["roi_refused"]
+    if said is not None:
+        return bool(said)
+    outside = record["code"] == "ROI_OUTSIDE" and not inputs["roi"]
+    return outside or record["code"] == "ROI_INVALID"
+
+
+def _refusal(record: Record) -> SlideError:
+    """The error of a record whose region was refused.
+
+    A run that was killed between the two files leaves a record of before.
+    """
+    if record["code"] in _OF_REGIONS:
+        return SlideError(str(record["message"]), str(record["code"]))
+    return SlideError(
+        "the region of the last run was refused; give another, or --roi none for the "
+        "whole slide",
+        "ROI_INVALID",
+    )
+
+
 def read_stored(folder: ResultsFolder, name: str, record: Record) -> Stored | None:
     """What a results folder holds of the slide of a record; None where nothing."""
     source = Provenance.from_record(record)
     method = source.method or {}
     if method.get("kind") != MEMBRANE:
-        core = folder.read_measurement(name, source.measurement_key)
+        sha256 = source.slide.get("sha256")
+        core = folder.read_measurement(name, source.measurement_key, sha256)
         return None if core is None else Measurement(core, source)
     # Folders of older releases do not say what their tumor was measured from.
     return stored_membranes(folder, name, source) if "tumor" in method else None

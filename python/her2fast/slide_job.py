@@ -160,25 +160,33 @@ def _score_locked(
                 entry.ish,
             )
             mpp = options.mpp if options.mpp is not None else entry.mpp
-            opened = open_input(
-                entry.slide, mpp, slide_record, full_hash=options.full_hash
-            )
+            try:
+                opened = open_input(
+                    entry.slide, mpp, slide_record, full_hash=options.full_hash
+                )
+            finally:
+                # At once: no run may decide on it any more, however this one ends.
+                sha256 = slide_record["sha256"]
+                if sha256 is not None:
+                    folder.drop_other_bytes(name, sha256)
             source = method.scorer.provenance(opened)
             if isinstance(settings, SlideError):
                 raise settings
             key = source.measurement_key
             decision_key = settings.key(key) if key else None
-            again = options.overwrite or not _same_bytes(folder, name, slide_record)
-            if not again and folder.is_finished(
-                name, key, decision_key, asdict(options.exports)
+            if not options.overwrite and folder.is_finished(
+                name, key, decision_key, asdict(options.exports), sha256
             ):
                 record = folder.read_record(name)
                 if record is not None:
                     return record, "kept"
             check_roi(settings.roi, opened.size_px)
-            task = Task(folder, name, opened, settings, again, report)
+            task = Task(folder, name, opened, settings, options.overwrite, report)
             result, work = method.score(task)
             report({"writing": True})
+            if sha256 is not None:
+                # A run that hashed nothing may have read them from other bytes.
+                folder.drop_pictures(name)
             overview = folder.overview_path(name)
             if work == "measured" or not overview.is_file():
                 write_overview(overview, opened, method.scorer.workers)
@@ -235,16 +243,3 @@ def write_result(
         exports=asdict(exports),
         pictures_missing=written.pictures_missing,
     )
-
-
-def _same_bytes(folder: ResultsFolder, name: str, slide: Record) -> bool:
-    """False where every byte was hashed now, and was not so, or otherwise, before.
-
-    What was measured then may be of a file that differs between the fingerprint's
-    samples.
-    """
-    if slide["sha256"] is None:
-        return True
-    record = folder.read_record(name)
-    before = None if record is None else record["slide"].get("sha256")
-    return bool(before == slide["sha256"])

@@ -180,8 +180,12 @@ class ResultsFolder:
         measurement_key: str | None,
         decision_key: str | None,
         exports: Mapping[str, Any],
+        sha256: str | None = None,
     ) -> bool:
-        """Whether the slide ended with these keys, its files being as written."""
+        """Whether the slide ended with these keys, its files being as written.
+
+        With the slide's `sha256` also whether it was measured from these bytes.
+        """
         if measurement_key is None or decision_key is None:
             return False
         record = self.read_record(name)
@@ -195,54 +199,107 @@ class ResultsFolder:
             or state.get("pictures_missing")
         ):
             return False
+        if sha256 is not None:
+            core = self._stored_measurement(name)
+            measured_from = None if core is None else _parted(core.key)[1]
+            if not sha256 == measured_from == record["slide"].get("sha256"):
+                return False
         files = state.get("files")
         return isinstance(files, dict) and all(
             sha256_of(self.root / file) == value for file, value in files.items()
         )
 
-    def read_measurement(self, name: str, key: str | None) -> _core.Measurement | None:
-        """The stored measurement with this key, or None: then it is measured again."""
-        if key is None:
+    def read_measurement(
+        self, name: str, key: str | None, sha256: str | None = None
+    ) -> _core.Measurement | None:
+        """The stored measurement with this key, or None: then it is measured again.
+
+        With the slide's `sha256` only one that was measured from these bytes. The file
+        says so itself: a record may be of a later look at the slide.
+        """
+        core = self._stored_measurement(name)
+        if core is None or key is None:
             return None
+        core.key, measured_from = _parted(core.key)
+        return core if core.key == key and sha256 in (None, measured_from) else None
+
+    def _stored_measurement(self, name: str) -> _core.Measurement | None:
         try:
             data = self.measurement_path(name).read_bytes()
-            core = _core.Measurement.from_bytes(data)
+            return _core.Measurement.from_bytes(data)
         except (OSError, SlideError):
             return None
-        return core if core.key == key else None
 
-    def write_measurement(self, name: str, core: _core.Measurement) -> None:
-        """Stores a measurement before anything is decided on it."""
-        atomic_write(self.measurement_path(name), core.to_bytes())
+    def write_measurement(
+        self, name: str, core: _core.Measurement, sha256: str | None = None
+    ) -> None:
+        """Stores a measurement before anything is decided on it.
+
+        With the slide's `sha256`, where it is known what bytes it is of.
+        """
+        key = core.key
+        core.key = _joined(key, sha256)
+        try:
+            data = core.to_bytes()
+        finally:
+            core.key = key
+        atomic_write(self.measurement_path(name), data)
 
     def cells_path(self, name: str) -> Path:
         """`measurements/<name>.h2c`: cells, where membranes were measured."""
         return self.root / MEASUREMENTS / f"{name}.h2c"
 
-    def read_cells(self, name: str, key: str | None) -> CellMeasurement | None:
-        """The stored cells with this key, or None: then they are measured again."""
+    def read_cells(
+        self, name: str, key: str | None, sha256: str | None = None
+    ) -> CellMeasurement | None:
+        """The stored cells, as `read_measurement`."""
+        stored = self._stored_cells(name)
+        if stored is None or key is None:
+            return None
+        cells, (own, measured_from) = stored[0], _parted(stored[1])
+        return cells if own == key and sha256 in (None, measured_from) else None
+
+    def _stored_cells(self, name: str) -> tuple[CellMeasurement, str] | None:
         try:
-            cells, stored = cell_file.from_bytes(self.cells_path(name).read_bytes())
+            return cell_file.from_bytes(self.cells_path(name).read_bytes())
         except (OSError, SlideError):
             return None
-        return cells if stored == key else None
 
-    def write_cells(self, name: str, cells: CellMeasurement, key: str) -> None:
-        """Stores cells before anything is decided on them."""
-        atomic_write(self.cells_path(name), cell_file.to_bytes(cells, key))
+    def write_cells(
+        self, name: str, cells: CellMeasurement, key: str, sha256: str | None = None
+    ) -> None:
+        """Stores cells before anything is decided on them; as `write_measurement`."""
+        data = cell_file.to_bytes(cells, _joined(key, sha256))
+        atomic_write(self.cells_path(name), data)
+
+    def drop_other_bytes(self, name: str, sha256: str) -> None:
+        """Takes away what is known to be measured from other bytes than these."""
+        own = (None, sha256)
+        core, cells = self._stored_measurement(name), self._stored_cells(name)
+        if core is not None and _parted(core.key)[1] not in own:
+            self.measurement_path(name).unlink(missing_ok=True)
+            self.drop_derived(name)
+        elif cells is not None and _parted(cells[1])[1] not in own:
+            self.drop_derived(name)
+
+    def drop_pictures(self, name: str) -> None:
+        """Takes away the pictures of a slide: the next ones are of the bytes of now."""
+        for path in (self.overview_path(name), self.patches_path(name)):
+            path.unlink(missing_ok=True)
 
     def drop_derived(self, name: str) -> None:
-        """Takes cells and pictures of patches away before a slide is measured anew.
+        """Takes cells and pictures away before a slide is measured anew.
 
         Their keys are those of the slide's fingerprint, which other bytes may share.
         """
-        for path in (self.cells_path(name), self.patches_path(name)):
-            path.unlink(missing_ok=True)
+        self.cells_path(name).unlink(missing_ok=True)
+        self.drop_pictures(name)
 
     def read_inputs(self, name: str) -> dict[str, Any]:
         """ROI, guideline and ISH of the last decision, for the next one.
 
-        `roi_refused`: there was none, because its region was refused.
+        `roi_refused`: there was none, because its region was refused; None where
+        nobody wrote that down.
         """
         state = _read_object(self.state_path(name)) or {}
         inputs = state.get("inputs") or {}
@@ -250,7 +307,7 @@ class ResultsFolder:
             "roi": _roi_from_json(inputs.get("roi") or []),
             "guideline": inputs.get("guideline"),
             "ish": inputs.get("ish"),
-            "roi_refused": bool(inputs.get("roi_refused")),
+            "roi_refused": inputs.get("roi_refused"),
         }
 
     def read_exports(self, name: str) -> dict[str, str]:
@@ -331,6 +388,20 @@ def sha256_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _joined(key: str, sha256: str | None) -> str:
+    """The key in a stored file: that of the measurement, and what bytes it is of.
+
+    In one file, so that no kill parts them; a record is written later, and may be of
+    bytes that nobody measured.
+    """
+    return key if sha256 is None else f"{key} {sha256}"
+
+
+def _parted(key: str) -> tuple[str, str | None]:
+    own, _, sha256 = key.partition(" ")
+    return own, sha256 or None
 
 
 def _source_text(slide: str) -> str:

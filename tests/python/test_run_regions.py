@@ -18,6 +18,7 @@ import her2fast
 from her2fast import cli
 from her2fast.errors import UsageError
 from her2fast.manifest import check_regions, read_ish, roi_for
+from her2fast.rescoring import rescore_folder
 from her2fast.store import ResultsFolder
 
 Run = Callable[..., int]
@@ -205,6 +206,99 @@ def test_a_refused_region_stays_refused(
     assert (found["status"], found["roi_sha256"]) == ("scored", None)
     assert found["guideline"]["rule_set"] == "pham-2022"
     assert cli.run(["rescore", out, "--guideline", "asco-cap-2018"]) == 0
+
+
+@pytest.fixture
+def two(score: Run, tmp_path: Path) -> Path:
+    """Two scored slides, a.svs and b.svs; and bad.geojson."""
+    for name, seed in (("a", 0), ("b", 3)):
+        slides.write_slide(tmp_path / f"{name}.svs", slides.paint(seed=seed))
+    write_region(tmp_path / "bad.geojson", BOW_TIE)
+    assert score(tmp_path / "a.svs", tmp_path / "b.svs") == 0
+    return tmp_path
+
+
+def rule_sets(tmp_path: Path) -> list[str | None]:
+    records = [record(tmp_path, name) for name in "ab"]
+    return [(found["guideline"] or {}).get("rule_set") for found in records]
+
+
+def test_rescore_after_a_kill_between_state_and_record(score: Run, two: Path) -> None:
+    place = two / "out/results/a.json"
+    before = place.read_bytes()
+    assert score(two / "a.svs", "--roi", two / "bad.geojson") == 20
+    place.write_bytes(before)
+    words = ["rescore", str(two / "out")]
+    assert cli.run([*words, "--guideline", "pham-2022"]) == 10
+    found = record(two, "a")
+    assert (found["code"], found["score"]) == ("ROI_INVALID", None)
+    assert "the region of the last run was refused" in found["message"]
+    assert rule_sets(two) == [None, "pham-2022"]
+    assert cli.run([*words, "--roi", "none"]) == 0
+    assert rule_sets(two) == ["pham-2022"] * 2
+
+
+def test_rescore_sees_what_another_run_wrote_meanwhile(
+    score: Run, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = ResultsFolder.records
+
+    def then_another_writes(folder: ResultsFolder) -> Any:
+        monkeypatch.setattr(ResultsFolder, "records", records)
+        found = records(folder)
+        assert score(two / "a.svs", "--roi", two / "bad.geojson") == 20
+        (two / "out/results/b.json").unlink()
+        return found
+
+    monkeypatch.setattr(ResultsFolder, "records", then_another_writes)
+    done = rescore_folder(two / "out", guideline="pham-2022")
+    assert [item.skipped for item in done] == ["", "its record is gone"]
+    full = two / "full"
+    words = ["--roi", two / "bad.geojson", "-o", full]
+    assert score(two / "a.svs", *words) == 20
+    assert record(two, "a") == json.loads((full / "results/a.json").read_bytes())
+
+
+@pytest.mark.parametrize("broken", ["exports", "inputs"])
+def test_one_broken_state_ends_no_rescore(broken: str, two: Path) -> None:
+    state = two / "out/measurements/a.state.json"
+    content = json.loads(state.read_bytes())
+    content["exports"]["of tomorrow"] = "x"
+    content["inputs"]["roi"] = [[False, [["x"]]]]
+    kept = {broken: content[broken]}
+    state.write_text(json.dumps({**json.loads(state.read_bytes()), **kept}))
+    before = record(two, "a")
+    done = rescore_folder(two / "out", guideline="pham-2022")
+    assert done[0].skipped.startswith("CRASH: ")
+    assert done[1].skipped == ""
+    assert record(two, "a") == before
+    assert rule_sets(two)[1] == "pham-2022"
+
+
+@pytest.mark.parametrize(
+    ("ring", "code"), [(BOW_TIE, "ROI_INVALID"), (FAR, "ROI_OUTSIDE")]
+)
+def test_folders_that_do_not_say_what_was_refused(
+    ring: list[list[int]], code: str, score: Run, two: Path
+) -> None:
+    region = write_region(two / "region.geojson", ring)
+    assert score(two / "a.svs", "--roi", region) == 20
+    refused = record(two, "a")
+    assert refused["code"] == code
+    state = two / "out/measurements/a.state.json"
+    content = json.loads(state.read_bytes())
+    del content["inputs"]["roi_refused"]
+    content["inputs"]["roi"] = []
+    state.write_text(json.dumps(content))
+    assert cli.run(["rescore", str(two / "out"), "--ish", str(ish_of(two))]) == 10
+    assert record(two, "a") == refused
+    assert record(two, "b")["guideline"]["ish"] == "positive"
+
+
+def ish_of(tmp_path: Path) -> Path:
+    table = tmp_path / "ish.csv"
+    table.write_text("slide,ish\na.svs,positive\nb.svs,positive\n")
+    return table
 
 
 def test_rescore_gives_no_slide_anothers_region_or_ish(

@@ -183,7 +183,8 @@ def test_inputs_come_back(folder: ResultsFolder) -> None:
     ((exclude, (back,)),) = got["roi"]
     assert exclude is True
     np.testing.assert_array_equal(back, ring)
-    assert folder.read_inputs("never") == {"roi": [], "guideline": None, "ish": None}
+    nothing = {"roi": [], "guideline": None, "ish": None, "roi_refused": None}
+    assert folder.read_inputs("never") == nothing
 
 
 def test_a_damaged_measurement_is_measured_again(folder: ResultsFolder) -> None:
