@@ -33,6 +33,27 @@ int at_least_one(std::int32_t threads, const char* name) {
   return threads == 0 ? 1 : threads;
 }
 
+/// A `read_mode` as the reader and the record call it.
+struct WayOfReading {
+  ReadingMode mode;
+  const char* name;
+};
+
+WayOfReading way_of_reading(std::int32_t read_mode) {
+  switch (read_mode) {
+    case HER2_READ_SCALED:
+      return {ReadingMode::kScaled, "scaled"};
+    case HER2_READ_EXACT:
+      return {ReadingMode::kExact, "exact"};
+    case HER2_READ_LEVEL0:
+      return {ReadingMode::kLevel0, "level0"};
+    default:
+      throw std::invalid_argument(
+          "need read_mode HER2_READ_SCALED, HER2_READ_EXACT or HER2_READ_LEVEL0, got " +
+          std::to_string(read_mode));
+  }
+}
+
 SlideFrame pushed_frame(const her2_session_options& options) {
   const SlideFrame frame{options.width_px, options.height_px,
                          Spacing::from_um(options.spacing_x_um),
@@ -54,11 +75,7 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
                                 std::to_string(kLeastMemory) + ", got " +
                                 std::to_string(memory));
   }
-  if (options.read_mode != HER2_READ_SCALED && options.read_mode != HER2_READ_EXACT) {
-    throw std::invalid_argument(
-        "need read_mode HER2_READ_SCALED or HER2_READ_EXACT, got " +
-        std::to_string(options.read_mode));
-  }
+  const WayOfReading way = way_of_reading(options.read_mode);
   if (options.white_rgb > 0xFFFFFF) {
     throw std::invalid_argument("need white_rgb as 0xRRGGBB, got " +
                                 std::to_string(options.white_rgb));
@@ -90,11 +107,10 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     source_.fingerprint = slide->fingerprint();
     source_.format = slide->info().format;
     source_.reader = slide->info().reader;
-    const bool exact = options.read_mode == HER2_READ_EXACT;
-    source_.reading_mode = exact ? "exact" : "scaled";
+    source_.reading_mode = way.name;
     ReaderOptions reading;
     reading.workers = read_threads;
-    reading.mode = exact ? ReadingMode::kExact : ReadingMode::kScaled;
+    reading.mode = way.mode;
     reader_ = std::make_unique<TileReader>(slide, frame, reading);
     reader_->plan(Spacing::from_um(engine_->package->classify.config.spacing_um));
   }

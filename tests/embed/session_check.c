@@ -253,6 +253,55 @@ static void test_spacing_of_a_slide(her2_engine* engine) {
   her2_slide_close(slide);
 }
 
+/* Every way of reading is taken, stands in the record, and reads what it says: at the
+ * stated 0.25 um/px the file has a stored level of 1 um/px, which level 0 leaves alone.
+ * Other numbers are refused. */
+static void test_ways_of_reading(her2_engine* engine) {
+  static const struct {
+    int32_t mode;
+    const char* words;
+  } cases[] = {{HER2_READ_SCALED, "\"reading_mode\": \"scaled\""},
+               {HER2_READ_EXACT, "\"reading_mode\": \"exact\""},
+               {HER2_READ_LEVEL0, "\"reading_mode\": \"level0\""}};
+  static const int32_t refused[] = {-1, 3};
+  int64_t tumor_px[3];
+  her2_slide* slide = NULL;
+  char path[4096];
+  size_t i;
+  her2_session_options options = session_options();
+  options.spacing_x_um = options.spacing_y_um = 0.25;
+  snprintf(path, sizeof path, "%s/../../demo/phantom-c.svs", package_folder);
+  NEED(her2_slide_open_file(path, &slide) == HER2_OK);
+  for (i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    her2_session* session = NULL;
+    her2_measurement* measurement = NULL;
+    her2_decision* decision = NULL;
+    her2_decision_info info;
+    options.read_mode = cases[i].mode;
+    NEED(her2_session_open_slide(engine, slide, &options, &session) == HER2_OK);
+    NEED(her2_session_finish(session, &measurement) == HER2_OK);
+    NEED(her2_measurement_decide(measurement, NULL, &decision) == HER2_OK);
+    CHECK(strstr(her2_decision_json(decision), cases[i].words) != NULL);
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    NEED(her2_decision_get_info(decision, &info) == HER2_OK);
+    tumor_px[i] = info.kept_tumor_px;
+    her2_decision_close(decision);
+    her2_measurement_close(measurement);
+    her2_session_close(session);
+  }
+  CHECK(tumor_px[0] > 0 && tumor_px[0] == tumor_px[1]);
+  CHECK(tumor_px[2] > 0 && tumor_px[2] != tumor_px[0]);
+  for (i = 0; i < sizeof refused / sizeof refused[0]; ++i) {
+    her2_session* session = NULL;
+    options.read_mode = refused[i];
+    CHECK(her2_session_open_slide(engine, slide, &options, &session) ==
+          HER2_INVALID_ARGUMENT);
+    CHECK(session == NULL && strstr(her2_last_error(), "HER2_READ_LEVEL0") != NULL);
+  }
+  her2_slide_close(slide);
+}
+
 int main(int argc, char** argv) {
   color_engine context;
   her2_package* package;
@@ -269,6 +318,7 @@ int main(int argc, char** argv) {
   test_tissue_after_blank(engine);
   test_close_while_callbacks_ask(package);
   test_spacing_of_a_slide(engine);
+  test_ways_of_reading(engine);
   her2_engine_close(engine);
   her2_package_close(package);
   if (failures == 0) printf("session_check: all passed\n");

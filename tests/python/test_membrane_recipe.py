@@ -28,10 +28,12 @@ from her2fast.phantom.fields import generator
 from her2fast.phantom.ground import Tissue
 from her2fast.training import membrane_recipe, membrane_scenes
 from her2fast.training.augment import normalized
-from her2fast.training.checkpoint import NETWORK, read_tensors
+from her2fast.training.checkpoint import NETWORK, read_tensors, save_checkpoint
 from her2fast.training.extract import IGNORED
 from her2fast.training.membrane_cuts import choose_cuts, confusion_of, macro_f1
+from her2fast.training.membrane_network import TinyMembraneNet
 from her2fast.training.packages import MEAN, STD
+from her2fast.training.run_folder import RunFolder
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "membrane_network" / "run.py"
 
@@ -195,6 +197,80 @@ def test_recipe_from_scenes_to_a_package(
         membrane_recipe.main(["--out", str(out), "--scenes", "12"])
     with pytest.raises(UsageError, match="multiple of 256"):
         membrane_recipe.main(["--out", str(out), "--side-px", "300"])
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
+    """What the recipe would train: the part's folder, its configuration, its work."""
+    begun: list[tuple[str, Any, Any]] = []
+
+    def run(
+        stage: str, config: Any, text: str, folder: Path, work: Any, **_: Any
+    ) -> dict[str, Any]:
+        assert stage == "membrane"
+        begun.append((folder.name, config, work))
+        finish(folder)
+        return {}
+
+    monkeypatch.setattr("her2fast.training.stages.run_configured", run)
+    return begun
+
+
+def finish(folder: Path) -> None:
+    """A part that was trained to its end, of weights that tell its name."""
+    run = RunFolder(folder, "membrane")
+    run.open({}, "")
+    torch.manual_seed(len(folder.name))
+    save_checkpoint(run.best, TinyMembraneNet(), {})
+    run.finish({})
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "before"), [("nuclear", "membranes"), ("run", "nuclear")]
+)
+def test_a_later_part_begins_with_the_one_before(
+    tmp_path: Path, trained: list[tuple[str, Any, Any]], begin: str, before: str
+) -> None:
+    """Never with random weights."""
+    out = tmp_path / "out"
+    arguments = ["--out", str(out), "--from", begin]
+    with pytest.raises(UsageError, match=f"train it with --from {before}, or name"):
+        membrane_recipe.main(arguments)
+    assert trained == []
+    finish(out / before)
+    (out / before / "run.json").unlink()
+    with pytest.raises(UsageError, match="has not finished"):
+        membrane_recipe.main(arguments)
+    finish(out / before)
+    membrane_recipe.main(arguments)
+    assert trained[0][0] == begin
+    begun = read_tensors(Path(trained[0][1].model.weights))
+    ended = load_file(out / before / "checkpoints" / "best.safetensors")
+    for name, values in begun.items():
+        assert torch.equal(values, ended[NETWORK + name])
+    # A checkpoint that is named comes before what lies there.
+    finish(tmp_path / "other-longer-name")
+    named = tmp_path / "other-longer-name" / "checkpoints" / "best.safetensors"
+    trained.clear()
+    membrane_recipe.main([*arguments, "--weights", str(named)])
+    begun = read_tensors(Path(trained[0][1].model.weights))
+    other = load_file(named)
+    assert all(torch.equal(v, other[NETWORK + k]) for k, v in begun.items())
+    assert not all(torch.equal(v, ended[NETWORK + k]) for k, v in begun.items())
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--samples", "--cut-scenes"])
+def test_none_of_it_is_refused(
+    tmp_path: Path, trained: list[tuple[str, Any, Any]], option: str
+) -> None:
+    """A 0 is not the default."""
+    for value in ("0", "-1"):
+        with pytest.raises(
+            UsageError, match=f"need {option} of 1 or more, got {value}"
+        ):
+            membrane_recipe.main(["--out", str(tmp_path), option, value])
+    assert trained == []
 
 
 def test_cuts_are_those_of_the_cells() -> None:

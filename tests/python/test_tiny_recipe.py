@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
 import her2fast
+from her2fast.errors import UsageError
 from her2fast.models.config import MethodConfig, ModelConfig
 from her2fast.training import (
     coding,
@@ -22,6 +23,7 @@ from her2fast.training import (
     packages,
     phantom_data,
     restart,
+    scene_classifier,
     tiny_evaluation,
     tiny_recipe,
 )
@@ -137,12 +139,87 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
         for one, two in zip(network.parameters(), other.parameters(), strict=True):
             assert torch.equal(one, two)
 
+    # Nothing of other pictures, another start, raw pictures or another rate.
+    brighter = phantom_data.Pictures(255 - pictures.rgb, pictures.class_map)
+    other = {**further, "start": None}
+    for changed, of, name in (
+        (further, brighter, "pictures"),
+        (other, pictures, "start"),
+        (other, pictures, "segmenter_rate"),
+        ({**further, "coded": False}, pictures, "coded"),
+    ):
+        with pytest.raises(UsageError, match=rf"made with .*{name}=.*another --runs"):
+            tiny_recipe.train_networks(of, **changed)
+    (tmp_path / "runs" / tiny_recipe.MADE_OF).unlink()
+    with pytest.raises(UsageError, match="start=unknown"):
+        tiny_recipe.train_networks(pictures, **further)
+
     judged, domain = tiny_recipe.judge_domain(
         trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
     )
     tiny_recipe.write_package(tmp_path / "two", moved, judged, domain, {"seed": 3})
     calm = restart.classifier_of(tmp_path / "two")  # its answers are compared there
     assert isinstance(calm.first, networks.CalmColors)
+    # Training it further as if it saw all colors would make another network of it.
+    plain = {**further, "runs": None, "start": tmp_path / "two", "coded": False}
+    with pytest.raises(UsageError, match="sees calmed colors"):
+        tiny_recipe.train_networks(pictures, **plain)
+    with pytest.raises(UsageError, match="train it with --coded"):
+        scene_classifier.train_on_scenes(
+            pictures,
+            tmp_path / "never",
+            patch_px=64,
+            stride_px=32,
+            truth=True,
+            seed=3,
+            epochs=(1, 0),
+            samples=64,
+            say=print,
+            start=calm,
+        )
+
+
+@pytest.mark.parametrize(
+    "change", [{"raw": True}, {"count": 2}, {"size": 96}, {"exposures": 2}]
+)
+def test_kept_pictures_are_those_that_are_asked_for(tmp_path, monkeypatch, change):
+    path = tmp_path / "pictures"  # without a suffix, too
+    asked = {"count": 1, "size": 64, "exposures": 1, "processes": 1, "raw": False}
+    made = phantom_data.cached_pictures(path, **asked)
+
+    def never(*_, **__):
+        raise AssertionError("drawn twice")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(phantom_data, "make_pictures", never)
+        again = phantom_data.cached_pictures(path, **{**asked, "processes": 2})
+    assert np.array_equal(again.rgb, made.rgb)
+    assert np.array_equal(again.class_map, made.class_map)
+    with pytest.raises(UsageError, match="name another --cache, or remove it"):
+        phantom_data.cached_pictures(path, **{**asked, **change})
+    np.savez(tmp_path / "old.npz", rgb=made.rgb, class_map=made.class_map)
+    with pytest.raises(UsageError, match="raw=unknown for False"):
+        phantom_data.cached_pictures(tmp_path / "old.npz", **asked)
+
+
+def test_constrained_training_counts_no_agreement(pictures, tmp_path):
+    """What its configuration says is what it does."""
+    tiny_recipe.train_networks(
+        pictures,
+        seed=3,
+        segment_steps=0,
+        epochs=(1, 1),
+        samples=64,
+        runs=tmp_path,
+        coded=True,
+    )
+    counted = {
+        stage: json.loads((tmp_path / stage / "config.json").read_text())["augment"]
+        for stage in ("pretrain", "constrained")
+    }
+    assert counted["pretrain"].pop("jpeg_agreement") == 2.0
+    assert counted["constrained"].pop("jpeg_agreement") == 0.0
+    assert counted["pretrain"] == counted["constrained"]
 
 
 def test_another_package_is_not_trained_further(pictures, tmp_path):

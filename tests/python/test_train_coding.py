@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression as an augmentation, and colors at the resolution of files."""
+"""Compression as an augmentation, and colors without their detail."""
 
 from __future__ import annotations
 
@@ -214,13 +214,13 @@ def test_one_color_stays_and_grays_stay() -> None:
 
 
 def test_halved_colors_are_nearer_after_calming() -> None:
-    """The largest difference of 4:2:0 at the best quality is a third of what it was."""
+    """The mean difference of 4:2:0 at quality 95 is under a fifth of what it was."""
     rgb = picture(64, 4)
     pair = np.stack([rgb, coding.coded(rgb, 95, coding.QUARTER_COLOR)])
     x = normalize(torch.from_numpy(pair), MEAN, STD)
     before = (x[0] - x[1]).abs().mean()
     calm = CalmColors(STD)(x)
-    assert float((calm[0] - calm[1]).abs().mean()) < 0.5 * float(before)
+    assert float((calm[0] - calm[1]).abs().mean()) < 0.2 * float(before)
 
 
 def test_the_classifier_looks_through_what_it_is_given() -> None:

@@ -134,6 +134,25 @@ def test_what_cannot_be_together(
         load_config(_write(tmp_path, head + data + text), CONFIGS[stage])
 
 
+@pytest.mark.parametrize("stage", ["segment", "constrained", "membrane"])
+def test_agreement_is_of_pretraining_alone(tmp_path: Path, stage: str) -> None:
+    """A stage whose loss does not count it refuses it."""
+    augment = "[augment]\njpeg_share = 0.5\n"
+    head = 'start = "run"\n' if stage == "constrained" else ""
+    data = DATA + ('annotations = "a"\n' if stage == "segment" else "") + augment
+    package = "" if stage == "constrained" else PACKAGE
+    load_config(_write(tmp_path, head + data + package), CONFIGS[stage])
+    text = head + data + "jpeg_agreement = 2.0\n" + package
+    with pytest.raises(
+        UsageError, match="need no jpeg_agreement, which pretrain alone"
+    ):
+        load_config(_write(tmp_path, text), CONFIGS[stage])
+    config, _ = load_config(
+        _write(tmp_path, DATA + augment + "jpeg_agreement = 2.0\n"), PretrainConfig
+    )
+    assert config.augment.jpeg_agreement == 2.0
+
+
 def test_two_sources_of_tumor_are_refused(tmp_path: Path) -> None:
     text = DATA + 'annotations = "a"\nsegmenter = "s"\n'
     with pytest.raises(UsageError, match="annotations or segmenter, got both"):

@@ -245,7 +245,11 @@ typedef struct her2_progress {
 } her2_progress;
 
 enum { HER2_LOG_INFO = 0, HER2_LOG_WARNING = 1, HER2_LOG_ERROR = 2 };
-enum { HER2_READ_SCALED = 0, HER2_READ_EXACT = 1 };
+enum {
+  HER2_READ_SCALED = 0,
+  HER2_READ_EXACT = 1,
+  HER2_READ_LEVEL0 = 2 /* scaled, from level 0 whatever levels are stored */
+};
 
 typedef struct her2_session_options {
   uint64_t struct_size;
@@ -256,7 +260,7 @@ typedef struct her2_session_options {
                                 model thread; 0: 256 MiB */
   int32_t model_threads;     /* batches computed side by side; 0: 1 */
   int32_t read_threads;      /* of a slide; 0: 1 */
-  int32_t read_mode;         /* of a slide: HER2_READ_SCALED or _EXACT */
+  int32_t read_mode;         /* of a slide: HER2_READ_SCALED, _EXACT or _LEVEL0 */
   uint32_t white_rgb;        /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
   const char* slide_name;    /* for the result; or null */
   void* callback_context;

@@ -2,8 +2,9 @@
 """How a scanner's pixels reach a reader: compressed with JPEG, at one level or another.
 
 A slide is read from level 0, whose losses averaging takes away, or from a stored level
-of the working spacing, which was compressed at that spacing with halved colors. A
-network that is to say the same of both has to be shown both.
+of the working spacing, which was compressed at that spacing with halved colors. The
+assumption here, not shown so far: a network says more nearly the same of both where it
+was trained on both.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Coding:
     colors: tuple[float, float, float] = (0.25, 0.25, 0.5)
 
 
-#: What the shipped package is trained with.
+#: What `tiny_recipe --coded` trains with; nothing shipped was.
 SCANNERS = Coding()
 
 

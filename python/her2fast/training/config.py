@@ -7,7 +7,7 @@ Defaults are the recipe of Pham et al. (2023), section 3.4 and 3.5. Imports no t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -327,6 +327,20 @@ class MembranePackage(Package):
 class Stage(Section):
     """A stage's whole file."""
 
+    #: Whether the stage's loss counts `augment.jpeg_agreement`.
+    counts_agreement: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        augment = getattr(self, "augment", None)
+        weight = augment.jpeg_agreement if isinstance(augment, Augment) else 0.0
+        if weight > 0 and not self.counts_agreement:
+            raise ValueError(
+                "augment: need no jpeg_agreement, which pretrain alone counts; got "
+                f"{weight:g}"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, content: Any) -> Any:
@@ -365,6 +379,8 @@ class SegmentConfig(Stage):
 
 class PretrainConfig(Stage):
     """`her2fast train pretrain`: section 3.5.2, the baseline."""
+
+    counts_agreement: ClassVar[bool] = True
 
     run: Run = Run()
     data: Data

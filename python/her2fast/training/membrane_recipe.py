@@ -6,8 +6,8 @@
 draws scenes at 0.25 um/px into DIR/cache and trains as `her2fast train membrane` does:
 membranes first (DIR/membranes), then, from those weights, with scenes of nuclear DAB
 among them (DIR/nuclear), then with such scenes of sky blue counterstains (DIR/run);
-the package is DIR/run/package. What was killed goes on when called again. One thread,
-no GPU.
+the package is DIR/run/package. What was killed goes on when called again. `--from PART`
+begins with what the part before left in DIR, or with `--weights`. One thread, no GPU.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from her2fast.training.membrane_scenes import (
     photograph,
     scene_pieces,
 )
+from her2fast.training.run_folder import finished_run
 
 CACHE, RUN = "cache", "run"
 #: A scorer's tile; training cuts smaller ones, of which a batch holds more scenes.
@@ -130,6 +131,24 @@ def weights_of(checkpoint: Path, to: Path) -> Path:
     return to
 
 
+def begun_with(out: Path, begin: str, weights: Path | None) -> Path | None:
+    """The checkpoint that part `begin` starts from; None of the first: at random.
+
+    Raises `UsageError` where the part before was not trained to its end in `out`.
+    """
+    at = [part.name for part in PARTS].index(begin)
+    if weights is not None or at == 0:
+        return weights
+    before = PARTS[at - 1].name
+    try:
+        return finished_run(out / before, ["membrane"]).best
+    except UsageError as error:
+        raise UsageError(
+            f"--from {begin} begins with the part before it: {error}; train it with "
+            f"--from {before}, or name --weights CHECKPOINT"
+        ) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw, train, write DIR/run/package."""
     names = [part.name for part in PARTS]
@@ -141,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--from", dest="begin", choices=names, default=names[0], help="part"
     )
     parser.add_argument(
-        "--weights", type=Path, help="checkpoint that the first part begins with"
+        "--weights",
+        type=Path,
+        help="checkpoint to begin with; default: of the part before, in DIR",
     )
     # For trials: of each kind that a part has, and of each part.
     parser.add_argument("--scenes", type=int)
@@ -151,11 +172,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.scenes is not None and chosen.scenes < VAL_EVERY:
         raise UsageError(f"need --scenes {VAL_EVERY} or more: one to validate on")
+    for name in ("cut_scenes", "epochs", "samples"):
+        value = getattr(chosen, name)
+        if value is not None and value < 1:
+            raise UsageError(
+                f"need --{name.replace('_', '-')} of 1 or more, got {value}"
+            )
     plan = Plan(side_px=chosen.side_px)
     if chosen.side_px < 1 or chosen.side_px % plan.tile_px:
         raise UsageError(
             f"need --side-px a multiple of {plan.tile_px}, got {chosen.side_px}"
         )
+    checkpoint = begun_with(chosen.out, chosen.begin, chosen.weights)
     from her2fast.training.stages import run_configured
 
     def say(line: str) -> None:
@@ -163,7 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     text = "# python -m her2fast.training.membrane_recipe; see config.json\n"
-    checkpoint: Path | None = chosen.weights
     facts: dict[str, Any] = {}
     for part in PARTS[names.index(chosen.begin) :]:
         part = replace(

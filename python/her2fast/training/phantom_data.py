@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from her2fast import phantom
+from her2fast.errors import UsageError
 from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
 from her2fast.training.coding import Coding, code
@@ -92,9 +96,9 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
             look = plan.profiles[int(rng.integers(len(plan.profiles)))]
         if plan.raw:  # what compressing does is varied while training (coding.py)
             look = replace(look, jpeg_quality=0)
-        phantom = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
-        rgb[exposure] = phantom.rgb
-        class_map = np.array(phantom.class_map)
+        made = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
+        rgb[exposure] = made.rgb
+        class_map = np.array(made.class_map)
     spoil(rng, rgb, class_map)
     return rgb, class_map
 
@@ -141,14 +145,65 @@ def cached_pictures(
     processes: int,
     raw: bool = False,
 ) -> Pictures:
-    """`make_pictures`, kept in a file between runs of an experiment."""
+    """`make_pictures`, kept in a file between runs of an experiment.
+
+    Raises `UsageError` where the file holds pictures of other arguments, or of another
+    generator.
+    """
+    key = {
+        "count": count,
+        "size_px": size,
+        "exposures": exposures,
+        "raw": raw,
+        "first_seed": FIRST_SEED,
+        "phantom_sources_sha256": phantom_sources_sha256(),
+    }
     if path is not None and path.is_file():
         with np.load(path) as stored:
+            held = json.loads(str(stored["key"])) if "key" in stored else {}
+            check_same(path, held, key, "--cache")
             return Pictures(stored["rgb"], stored["class_map"])
     pictures = make_pictures(count, size, exposures, processes=processes, raw=raw)
     if path is not None:
-        np.savez(path, rgb=pictures.rgb, class_map=pictures.class_map)
+        with path.open("wb") as file:  # of a bare path NumPy changes the name
+            np.savez(
+                file,
+                key=json.dumps(key),
+                rgb=pictures.rgb,
+                class_map=pictures.class_map,
+            )
     return pictures
+
+
+def phantom_sources_sha256() -> str:
+    """SHA-256 over the generator's source files, which the pictures depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(phantom.__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def pictures_sha256(pictures: Pictures) -> str:
+    """SHA-256 over shapes and pixels, and over the classes."""
+    digest = hashlib.sha256()
+    for array in (pictures.rgb, pictures.class_map):
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def check_same(
+    path: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], option: str
+) -> None:
+    """Raises `UsageError` where what `path` holds was made otherwise than wanted."""
+    other = [name for name in wanted if held.get(name, ...) != wanted[name]]
+    if other:
+        said = ", ".join(
+            f"{name}={held.get(name, 'unknown')} for {wanted[name]}" for name in other
+        )
+        raise UsageError(
+            f"{path}: was made with {said}; name another {option}, or remove it"
+        )
 
 
 def patch_areas(

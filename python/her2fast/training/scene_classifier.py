@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from her2fast import guidelines
+from her2fast.errors import UsageError
 from her2fast.manifest import LABELS, Entry
 from her2fast.training.calibrate import calibrated, fit_calibration
 from her2fast.training.checkpoint import load_checkpoint
@@ -58,7 +59,8 @@ AUGMENT = Augment(
     looks=True, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur_share=0.0
 )
 #: The same, compressed as scanners do; pretraining sees each picture in two codings.
-CODED = AUGMENT.model_copy(update={"jpeg_share": SCANNERS.share, "jpeg_agreement": 2.0})
+CODED = AUGMENT.model_copy(update={"jpeg_share": SCANNERS.share})
+CODED_TWICE = CODED.model_copy(update={"jpeg_agreement": 2.0})
 STATISTICS = (MEAN, STD)
 
 
@@ -135,6 +137,16 @@ def _pieces(
     return Pieces.of([slide for slide, _ in found], [arrays for _, arrays in found])
 
 
+def check_start(start: TinyClassifier | None, coded: bool) -> None:
+    """Raises `UsageError` where training further would drop a step of `start`."""
+    if start is not None and isinstance(start.first, CalmColors) and not coded:
+        raise UsageError(
+            "the package's classifier sees calmed colors (CalmColors), and without "
+            "`coded` would be trained further without them; train it with --coded, or "
+            "start from another package"
+        )
+
+
 def train_on_scenes(
     pictures: Pictures,
     runs: Path,
@@ -168,7 +180,13 @@ def train_on_scenes(
         Trained and folded; it is trained further, by smaller steps.
     coded : bool
         Compress patches as scanners do, and let the network see calmed colors.
+
+    Raises
+    ------
+    UsageError
+        `start` sees calmed colors and `coded` is false.
     """
+    check_start(start, coded)
     train, val = scene_pieces(pictures, patch_px, stride_px)
     targets = (train.column("shares"), val.column("shares")) if truth else None
     torch.manual_seed(seed)
@@ -191,7 +209,7 @@ def train_on_scenes(
             samples_per_epoch=samples,
             balance=["label"],
         ),
-        augment=CODED if coded else AUGMENT,
+        augment=CODED_TWICE if coded else AUGMENT,
         compute=compute,
     )
     network = TinyClassifier(CLASSES, CalmColors(STD) if coded else None)

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from her2fast import phantom
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
 from her2fast.training.coding import SCANNERS, Coding
 from her2fast.training.domain_statistics import (
@@ -55,14 +54,21 @@ from her2fast.training.phantom_data import (
     DOMAIN_SEED,
     Pictures,
     cached_pictures,
+    check_same,
     crop_batches,
     make_pictures,
     normalize,
     patch_batches,
+    phantom_sources_sha256,
+    pictures_sha256,
     scene_patches,
 )
 from her2fast.training.restart import classifier_of, segmenter_of
-from her2fast.training.scene_classifier import Trained, train_on_scenes
+from her2fast.training.scene_classifier import (
+    Trained,
+    check_start,
+    train_on_scenes,
+)
 from her2fast.training.tiny_evaluation import evaluate_coding, evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
@@ -73,6 +79,8 @@ STRIDE_PX = 32
 #: Largest learning rate of the segmenter's AdamW from random weights, and of one that
 #: was trained before.
 RATE, FURTHER_RATE = 3e-3, 1e-3
+#: File of a folder of `--runs` that says what its networks come from.
+MADE_OF = "made_of.json"
 #: Batches of training patches that the domain's statistics are taken of.
 DOMAIN_STEPS = 80
 
@@ -133,6 +141,17 @@ def _kept_segmenter(
     return loss
 
 
+def _claim(runs: Path, made_of: dict[str, Any]) -> None:
+    """Writes what networks under `runs` come from, or checks that it is the same."""
+    runs.mkdir(parents=True, exist_ok=True)
+    stored = runs / MADE_OF
+    if stored.is_file() or any(runs.iterdir()):
+        held = json.loads(stored.read_text("utf-8")) if stored.is_file() else {}
+        check_same(runs, held, made_of, "--runs")
+    else:
+        write_json(stored, made_of)
+
+
 def train_networks(
     pictures: Pictures,
     *,
@@ -147,10 +166,12 @@ def train_networks(
     """Train both networks; batch norms are folded in what comes back.
 
     `start` is a package whose networks are trained further. What is under `runs` from a
-    run that ended early, with these arguments, is not trained again. `coded` shows
-    pictures compressed as scanners do.
+    run that ended early, with these arguments, is not trained again; a folder of other
+    pictures, another start, `coded` or rate is a `UsageError`. `coded` shows pictures
+    compressed as scanners do; a `start` that sees calmed colors needs it.
     """
     known = None if start is None else classifier_of(start)
+    check_start(known, coded)  # before a segmenter is trained for nothing
     torch.manual_seed(seed)
     segmenter = TinyUNet() if start is None else segmenter_of(start)
     crops = crop_batches(pictures, 8, CROP_PX, seed, SCANNERS if coded else None)
@@ -160,8 +181,16 @@ def train_networks(
         tempfile.TemporaryDirectory() as temporary,
         ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool,
     ):
-        folder = Path(temporary) if runs is None else runs
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(temporary)
+        if runs is not None:
+            folder = runs
+            made_of = {
+                "start": None if start is None else model_hashes(start),
+                "pictures": pictures_sha256(pictures),
+                "coded": coded,
+                "segmenter_rate": rate,
+            }
+            _claim(runs, made_of)
         first = pool.submit(
             _kept_segmenter,
             segmenter,
@@ -268,21 +297,17 @@ def write_package(
 def origin(package: Path) -> dict[str, Any]:
     """What a package that is trained further was: its hashes and its own training."""
     training = json.loads((package / "training.json").read_text(encoding="utf-8"))
-    hashes = {
+    return {"sha256": model_hashes(package), "training": training}
+
+
+def model_hashes(package: Path) -> dict[str, str]:
+    """SHA-256 of both models of a package."""
+    return {
         name: hashlib.sha256(
             (package / name / "torchscript_model.pt").read_bytes()
         ).hexdigest()
         for name in ("segment", "classify")
     }
-    return {"sha256": hashes, "training": training}
-
-
-def phantom_sources_sha256() -> str:
-    """SHA-256 over the generator's source files, which the pictures depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(phantom.__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> None:
