@@ -148,7 +148,7 @@ def _cudnn_precision() -> dict[str, Any]:
     with contextlib.suppress(RuntimeError):
         settings["allow_tf32"] = cudnn.allow_tf32
     for name in ("conv", "rnn"):
-        part = getattr(cudnn, name, None)
+        part: Any = getattr(cudnn, name, None)
         if hasattr(part, "fp32_precision"):
             settings[name] = part.fp32_precision
     return settings
@@ -342,7 +342,7 @@ class TorchScriptRunner:
         if self._device == "cpu":
             return self._module(inputs)
         # The flag is the calling thread's; `torch.jit.fuser` would switch the process.
-        with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self._module(inputs)
 
     def _checked(self, outputs: torch.Tensor, batch: int) -> torch.Tensor:
