@@ -158,6 +158,7 @@ void bind_cuda(py::module_& parent) {
   py::module_ m = parent.def_submodule("cuda");
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   m.def("set_library", &set_cuda_library, "path"_a);
+  m.def("has_library", &has_cuda_library, unlocked);
   // Describing asks each GPU for its memory, which makes a context there.
   m.def("device_count", &device_count, unlocked);
   m.def("devices", &devices);

@@ -16,6 +16,11 @@ void set_cuda_library(const std::string& path);
 /// @throws DeviceError  no such library, or one of another version.
 const Her2CudaTable& cuda_table();
 
+/// Whether there is one: false only where none was named and none is found. Opens it.
+/// @throws DeviceError  one of another version, one that was named and is not there, or
+///                      one beside this module that cannot be opened.
+bool has_cuda_library();
+
 /// Turns a status of the table into an exception.
 /// @throws std::invalid_argument, DeviceError, or Error with kGpuOom or kGpuLost
 void check_cuda(std::int32_t status, const Her2CudaError& error, const char* operation);

@@ -16,7 +16,8 @@ HER2FAST_HOST_DEVICE inline bool is_tumor(const float* first, const float* secon
   return logit >= threshold;
 }
 
-/// Neither an infinity nor a NaN, told by the exponent: no library call on either side.
+/// Neither an infinity nor a NaN: what either leaves of itself is NaN, and that equals
+/// nothing. No library call on either side.
 HER2FAST_HOST_DEVICE inline bool is_finite_value(float value) {
   return value - value == 0.0F;
 }

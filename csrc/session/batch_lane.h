@@ -67,6 +67,15 @@ struct BatchLane {
   std::size_t tissue_bytes() const {
     return words() * static_cast<std::size_t>(slot.batch) * sizeof(std::uint64_t);
   }
+  /// A buffer begins to form: one of the pool, or a new one. @returns bytes of a new one
+  std::size_t begin(const std::shared_ptr<BatchMemory>& memory);
+  /// The buffer that forms, padded with zeros; it forms no more.
+  std::shared_ptr<BatchBuffer> take_padded();
+  /// An item's pixels, and words() of tissue where that is not null. Touches nothing
+  /// else: items of a buffer may be copied side by side.
+  void copy_item(BatchBuffer& buffer, std::size_t place,
+                 const ImageView<const std::uint8_t>& rgb,
+                 const std::uint64_t* tissue) const;
   bool idle() const {
     return !forming && ready.empty() && out.empty() && filling == 0 && putting == 0;
   }

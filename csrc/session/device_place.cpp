@@ -51,6 +51,22 @@ DevicePlan::DevicePlan(const std::vector<ModelSlot>& models, std::int32_t parts)
   host_faults = take(host_bytes, static_cast<std::size_t>(parts) * sizeof(std::int32_t));
 }
 
+HostBlock::HostBlock(const Her2CudaTable& table, std::size_t bytes) : table_(table) {
+  Her2CudaError error{};
+  const std::int32_t status =
+      table_.allocate_pinned(std::uint64_t{bytes}, &pinned_, &error);
+  if (status == HER2_CUDA_OUT_OF_MEMORY) {
+    plain_ = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
+  } else {
+    check_cuda(status, error, "allocate_pinned");
+  }
+}
+
+HostBlock::~HostBlock() {
+  // On a GPU that is lost this says so again: there is nothing left to do.
+  if (!plain_) static_cast<void>(table_.release_pinned(pinned_, nullptr));
+}
+
 DevicePlace::DevicePlace(const Her2CudaTable& table, std::int32_t device,
                          const DevicePlan& plan)
     : table_(table), device_(device) {
@@ -58,8 +74,7 @@ DevicePlace::DevicePlace(const Her2CudaTable& table, std::int32_t device,
     call_cuda("create_stream", table_.create_stream, device, &stream_);
     call_cuda("allocate", table_.allocate, device, std::uint64_t{plan.device_bytes},
               &memory_);
-    call_cuda("allocate_pinned", table_.allocate_pinned, std::uint64_t{plan.host_bytes},
-              &results_);
+    results_.emplace(table_, plan.host_bytes);
   } catch (...) {
     free();
     throw;
@@ -72,8 +87,8 @@ DevicePlace::~DevicePlace() {
 }
 
 void DevicePlace::free() noexcept {
-  // On a GPU that is lost each of these says so again: there is nothing left to do.
-  if (results_ != nullptr) static_cast<void>(table_.release_pinned(results_, nullptr));
+  // As above.
+  results_.reset();
   if (memory_ != nullptr) static_cast<void>(table_.release(memory_, nullptr));
   if (stream_ != nullptr) static_cast<void>(table_.destroy_stream(stream_, nullptr));
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// One batch's place on a GPU: a stream, device memory for (half) a batch of the widest
-/// model, and pinned memory for the results of a whole one.
+/// model, and host memory for the results of a whole one.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -28,6 +29,26 @@ struct DevicePlan {
               host_bytes = 0;
 };
 
+/// Pinned host memory; plain memory where the machine pins no more, whose copies are as
+/// right and slower.
+class HostBlock {
+ public:
+  /// @throws Error kGpuLost
+  HostBlock(const Her2CudaTable& table, std::size_t bytes);
+  ~HostBlock();
+  HostBlock(const HostBlock&) = delete;
+  HostBlock& operator=(const HostBlock&) = delete;
+
+  std::uint8_t* data() const {
+    return plain_ ? plain_.get() : static_cast<std::uint8_t*>(pinned_);
+  }
+
+ private:
+  const Her2CudaTable& table_;
+  void* pinned_ = nullptr;
+  std::unique_ptr<std::uint8_t[]> plain_;
+};
+
 class DevicePlace {
  public:
   /// @throws Error kGpuOom, kGpuLost
@@ -43,7 +64,7 @@ class DevicePlace {
   }
   template <typename T>
   T* on_host(std::size_t at) const {
-    return reinterpret_cast<T*>(static_cast<char*>(results_) + at);
+    return reinterpret_cast<T*>(results_->data() + at);
   }
   void* stream() const { return stream_; }
   /// Queues a copy of `count` elements. @throws Error
@@ -69,7 +90,7 @@ class DevicePlace {
   std::int32_t device_;
   void* stream_ = nullptr;
   void* memory_ = nullptr;
-  void* results_ = nullptr;
+  std::optional<HostBlock> results_;
 };
 
 }  // namespace her2fast

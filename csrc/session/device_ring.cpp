@@ -170,7 +170,8 @@ struct DeviceRing::Impl {
         throw Error(Code::kGpuOom, "cuda:" + std::to_string(options.device) +
                                        ": out of memory with half a batch of " +
                                        std::to_string(slot.batch) +
-                                       ": close other programs or use --device cpu");
+                                       ": close other programs, compute with one "
+                                       "worker (-n 1) or use --device cpu");
       }
       while (!flying.empty()) land(session);
       places.clear();  // waits: what was queued may still read the session's pixels
@@ -243,9 +244,6 @@ namespace {
 class PinnedMemory final : public BatchMemory {
  public:
   PinnedMemory() : table_(cuda_table()) {}
-  ~PinnedMemory() override {
-    for (const auto& [bytes, memory] : kept_) free(memory);
-  }
 
   std::uint8_t* allocate(std::size_t bytes) override {
     const std::lock_guard lock(mutex_);
@@ -255,18 +253,10 @@ class PinnedMemory final : public BatchMemory {
       kept_.erase(found);
       return memory;
     }
-    void* memory = nullptr;
-    Her2CudaError error{};
-    const std::int32_t status =
-        table_.allocate_pinned(std::uint64_t{bytes}, &memory, &error);
-    if (status == HER2_CUDA_OUT_OF_MEMORY) {
-      auto plain = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
-      memory = plain.get();
-      plain_.emplace(plain.get(), std::move(plain));
-    } else {
-      check_cuda(status, error, "allocate_pinned");
-    }
-    return static_cast<std::uint8_t*>(memory);
+    auto block = std::make_unique<HostBlock>(table_, bytes);
+    std::uint8_t* const memory = block->data();
+    blocks_.emplace(memory, std::move(block));
+    return memory;
   }
 
   void release(std::uint8_t* memory, std::size_t bytes) noexcept override {
@@ -274,21 +264,15 @@ class PinnedMemory final : public BatchMemory {
     try {
       kept_.emplace(bytes, memory);
     } catch (...) {
-      free(memory);
+      blocks_.erase(memory);
     }
   }
 
  private:
-  void free(std::uint8_t* memory) noexcept {
-    if (plain_.erase(memory) == 0) {
-      static_cast<void>(table_.release_pinned(memory, nullptr));
-    }
-  }
-
   const Her2CudaTable& table_;
   std::mutex mutex_;
-  std::multimap<std::size_t, std::uint8_t*> kept_;  // by size
-  std::map<std::uint8_t*, std::unique_ptr<std::uint8_t[]>> plain_;
+  std::map<std::uint8_t*, std::unique_ptr<HostBlock>> blocks_;  // all there are
+  std::multimap<std::size_t, std::uint8_t*> kept_;              // those free, by size
 };
 
 }  // namespace

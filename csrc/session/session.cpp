@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <stdexcept>
 #include <unordered_map>
@@ -133,15 +132,8 @@ struct Session::Impl final : ItemSink {
     for (std::size_t k = lanes.size(); k-- > 0;) {
       BatchLane& lane = lanes[k];
       if (!lane.forming || lane.filling > 0 || !upstream_quiet(k)) continue;
-      auto buffer = std::move(lane.forming);
-      lane.forming = nullptr;
-      const std::size_t used = buffer->items.size() * lane.item_bytes();
-      std::memset(buffer->rgb + used, 0, buffer->rgb_bytes - used);
-      const std::size_t words = buffer->items.size() * lane.words();
-      std::memset(buffer->tissue() + words, 0,
-                  lane.tissue_bytes() - words * sizeof(std::uint64_t));
       model = k;
-      return buffer;
+      return lane.take_padded();
     }
     return nullptr;
   }
@@ -220,16 +212,7 @@ struct Session::Impl final : ItemSink {
     {
       const std::lock_guard<std::mutex> lock(mutex);
       if (!lane.forming) {
-        if (lane.pool.empty()) {
-          auto made = std::make_shared<BatchBuffer>(memory, lane.batch_bytes(),
-                                                    lane.tissue_bytes());
-          made->items.reserve(static_cast<std::size_t>(lane.slot.batch));
-          lane.forming = std::move(made);
-          counts.batch_bytes += lane.forming->bytes;  // for good: they are kept
-        } else {
-          lane.forming = std::move(lane.pool.back());
-          lane.pool.pop_back();
-        }
+        counts.batch_bytes += lane.begin(memory);  // for good: they are kept
         open_bytes += lane.batch_bytes();
       }
       buffer = lane.forming;
@@ -241,14 +224,7 @@ struct Session::Impl final : ItemSink {
         ++lane.filling;
       }
     }
-    const std::size_t row_bytes = static_cast<std::size_t>(rgb.width) * 3;
-    std::uint8_t* out = buffer->rgb + place * lane.item_bytes();
-    for (std::int64_t y = 0; y < rgb.height; ++y) {
-      std::memcpy(out + static_cast<std::size_t>(y) * row_bytes, rgb.row(y), row_bytes);
-    }
-    if (tissue != nullptr) {
-      std::copy_n(tissue, lane.words(), buffer->tissue() + place * lane.words());
-    }
+    lane.copy_item(*buffer, place, rgb, tissue);
     const std::lock_guard<std::mutex> lock(mutex);
     if (++buffer->filled == lane.slot.batch) {
       --lane.filling;

@@ -114,6 +114,12 @@ def describe_package_device(package: MethodPackage, device: str) -> dict[str, An
     return describe_device(device, batches, pipeline_of(package.models, device))
 
 
+def end_session(session: _core.PatchSession, error: BaseException) -> None:
+    """The session ends with what its models or its reading raised."""
+    code = error.code if isinstance(error, SlideError) else "CRASH"
+    session.fail(str(error) or type(error).__name__, code)
+
+
 class _Threads:
     """Threads whose first error ends the session and is raised by `join`."""
 
@@ -137,8 +143,7 @@ class _Threads:
                 if first:
                     self.error = error
             if first:
-                code = error.code if isinstance(error, SlideError) else "CRASH"
-                self._session.fail(str(error) or type(error).__name__, code)
+                end_session(self._session, error)
 
     def join(self, on_progress: OnProgress | None) -> None:
         try:
@@ -175,7 +180,7 @@ def run_session(
         use_one_thread()
         models.compute(session, wait=True)
 
-    with one_intra_op_thread():
+    with one_intra_op_thread(models.device):
         threads.start(lambda: reading(session))
         for _ in range(models.threads(max(1, workers))):
             threads.start(compute)

@@ -120,9 +120,10 @@ def measure_cells(
     workers: int,
     reading: str = "scaled",
     prune_px: int = 0,
+    device: str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> tuple[CellMeasurement, Seconds]:
-    """Cells and membranes of the tumor that `tumor` has found.
+    """Cells and membranes of the tumor that `tumor` has found; `device` is `find`'s.
 
     Raises `SlideError`: NO_LEVEL, INPUT_CHANGED and what reading raises.
     """
@@ -145,7 +146,7 @@ def measure_cells(
         wanted=masks.wanted(),
         is_tumor=lambda x, y: masks.holds(x, y, spacing_um * step),
     )
-    with one_intra_op_thread():
+    with one_intra_op_thread(device):
         measured = measure.run(workers=workers, on_progress=on_progress)
     check_unchanged(slide)
     return measured, measure.seconds
@@ -304,6 +305,7 @@ class MembraneScorer:
                         workers=self.workers,
                         reading=self.tumor.reading,
                         prune_px=package.prune_px,
+                        device=self.tumor.device,
                         on_progress=_of("membranes", on_stage),
                     )
             except SlideError as error:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from her2fast.errors import SlideError, UsageError
+from her2fast.errors import UsageError
 from her2fast.kernels import arrays
 from her2fast.kernels.arrays import AnyArray, as_bytes
-from her2fast.measure import Models
+from her2fast.measure import Models, end_session
 from her2fast.methods.patches import patch_session
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.models.runner import one_intra_op_thread
@@ -130,12 +130,15 @@ class Session:
         self._core.put(batch_id, arrays.host(output, np.float32, "output"))
 
     def run_models(self) -> int:
-        """Computes every batch that is ready; returns how many."""
-        with one_intra_op_thread():
+        """Computes every batch that is ready; returns how many.
+
+        Whatever it raises has ended the session: batches under way are lost.
+        """
+        with one_intra_op_thread(self._models.device):
             try:
                 return self._models.compute(self._core, wait=False)
-            except SlideError as error:
-                self._core.fail(str(error), error.code)
+            except BaseException as error:
+                end_session(self._core, error)
                 raise
 
     def cancel(self) -> None:

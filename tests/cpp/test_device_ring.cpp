@@ -311,7 +311,13 @@ TEST_F(DeviceRingTest, OutOfMemoryOnceGoesOnAndForGoodIsSaid) {
       EXPECT_EQ(async_cuda::seen().alive, 0U) << only << ' ' << at;
     }
     async_cuda::reset({1, true, HER2_CUDA_OUT_OF_MEMORY, 0, only});
-    EXPECT_EQ(code_of(spec, fake), Code::kGpuOom) << only;
+    if (only == std::string("allocate_pinned")) {  // plain memory does
+      bool halved = true;
+      EXPECT_EQ(on_device(spec, fake, 1, 2, &halved), expected);
+      EXPECT_FALSE(halved);
+    } else {
+      EXPECT_EQ(code_of(spec, fake), Code::kGpuOom) << only;
+    }
   }
 }
 
@@ -323,6 +329,17 @@ TEST_F(DeviceRingTest, SessionsGoOnWithoutPinnedMemory) {
   memory->release(plain, 1000);
   EXPECT_EQ(memory->allocate(1000), plain);
   memory->release(plain, 1000);
+  // A session whose batches and results lie there; nothing was pinned meanwhile.
+  const Bytes expected = on_cpu(tiny_spec());
+  async_cuda::reset({1, true, HER2_CUDA_OUT_OF_MEMORY, 0, "allocate_pinned"});
+  FakeRuntime fake;
+  bool halved = true;
+  EXPECT_EQ(on_device(tiny_spec(), fake, 1, 2, &halved), expected);
+  EXPECT_FALSE(halved);
+  EXPECT_EQ(fake.freed, 0);
+  EXPECT_GT(async_cuda::seen().calls, 3);
+  async_cuda::reset({1, true, HER2_CUDA_LOST, 0, "allocate_pinned"});
+  EXPECT_EQ(code_of(tiny_spec(), fake), Code::kGpuLost);
 }
 
 TEST_F(DeviceRingTest, AFaultOnTheDeviceIsTold) {
@@ -387,7 +404,9 @@ TEST_F(DeviceRingTest, WrongArgumentsAreRefused) {
   Session session(make_patch_method(tiny_spec()));
   FakeRuntime fake;
   EXPECT_THROW(ring.run(session, fake.runtime(), false), std::invalid_argument);
+  EXPECT_TRUE(has_cuda_library());
   set_cuda_library("/nowhere/libher2fast_cuda.so");
+  EXPECT_THROW(has_cuda_library(), DeviceError);
   EXPECT_THROW(DeviceRing(models(), {0, 2}), DeviceError);
   EXPECT_THROW(make_pinned_memory(), DeviceError);
 }

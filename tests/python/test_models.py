@@ -300,6 +300,93 @@ def test_host_threads_come_back() -> None:
     torch.set_num_threads(before)
 
 
+def on_fake_gpu(runner: TorchScriptRunner) -> TorchScriptRunner:
+    """Named a GPU, whose inputs stay where they are."""
+    runner._device = "cuda:0"
+    stage = runner._stage
+
+    def on_host(rgb: np.ndarray) -> torch.Tensor:
+        runner._device = "cpu"
+        try:
+            return stage(rgb)
+        finally:
+            runner._device = "cuda:0"
+
+    runner._stage = on_host  # type: ignore[method-assign]
+    return runner
+
+
+def test_memory_that_ends_within_torchscript_is_halved(tmp_path: Path) -> None:
+    model = packages.BrownClassifier(4)
+    rgb = random_batch()
+    plain = packages.write_model(tmp_path / "plain", model)
+    want = TorchScriptRunner(load_package(plain).classify).run(rgb)
+    for most in (len(rgb) // 2, 1):
+        limited = packages.RunsOutOfMemory(model, most)
+        folder = packages.write_model(tmp_path / str(most), limited)
+        package = load_package(folder).classify
+        runner = on_fake_gpu(TorchScriptRunner(package))
+        if most > 1:
+            np.testing.assert_array_equal(runner.run(rgb), want)
+            continue
+        with pytest.raises(SlideError, match="half a batch") as caught:
+            runner.run(rgb)
+        assert caught.value.code == "GPU_OOM"
+        # Those words from the CPU are the model's own.
+        with pytest.raises(SlideError, match="does not take") as caught:
+            TorchScriptRunner(package).run(rgb)
+        assert caught.value.code == "MODEL_SHAPE"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("CUDA error: out of memory", "GPU_OOM"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "GPU_OOM"),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "GPU_OOM"),
+        ("CUDA error: an illegal memory access was encountered", "GPU_LOST"),
+        ("PytorchStreamReader failed reading zip archive", "MODEL_SHAPE"),
+    ],
+)
+def test_what_a_gpu_says_has_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError(f"first line\n{text}")
+
+    folder = packages.write_model(tmp_path / "m", packages.BrownClassifier(4))
+    package = load_package(folder).classify
+    runner = on_fake_gpu(TorchScriptRunner(package))
+    runner._module = fails
+    with pytest.raises(SlideError) as caught:
+        runner.run(random_batch())
+    assert caught.value.code == code
+    monkeypatch.setattr(torch.jit, "load", fails)
+    with pytest.raises(SlideError, match=r"cuda:0|not a TorchScript file") as caught:
+        TorchScriptRunner(package, "cuda:0")
+    assert caught.value.code == code
+
+
+def test_torchscript_fuses_nothing_on_a_gpu(tmp_path: Path) -> None:
+    folder = packages.write_model(tmp_path / "m", packages.BrownClassifier(4))
+    runner = TorchScriptRunner(load_package(folder).classify)
+    module, seen = runner._module, []
+
+    def watched(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(torch._C._get_graph_executor_optimize())
+        out: torch.Tensor = module(inputs)
+        return out
+
+    runner._module = watched
+    want = runner.run(random_batch())
+    assert seen == [True]
+    on_fake_gpu(runner)
+    for _ in range(3):
+        np.testing.assert_array_equal(runner.run(random_batch()), want)
+    assert seen == [True, False, False, False]
+    assert torch._C._get_graph_executor_optimize()
+
+
 def test_probabilities_become_logits(tmp_path: Path) -> None:
     model = packages.Returns([4], 0.25)
     keys = {"activation": "none"}

@@ -7,6 +7,7 @@ ring's memory; the same on a GPU is marked `needs_cuda`.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,13 +240,31 @@ def test_what_moves_pixels_is_named(
     models = package.models
     assert pipeline_of(models, "cpu") is None
     try:
-        _core.cuda.set_library(str(tmp_path / "nothing.so"))
-        assert pipeline_of(models, "cuda:0") == "torch"
         _core.cuda.set_library(library_on_host)
         assert pipeline_of(models, "cuda:0") == "her2fast_cuda"
-        assert pipeline_of(models, "cuda:7") == "torch"
+        # Named, so it has to be there; and of this version.
+        _core.cuda.set_library(str(tmp_path / "nothing.so"))
+        with pytest.raises(DeviceError, match=r"nothing\.so"):
+            pipeline_of(models, "cuda:0")
+        _core.cuda.set_library(other_version(tmp_path))
+        with pytest.raises(DeviceError, match="another version"):
+            pipeline_of(models, "cuda:0")
+        assert pipeline_of(models, "cpu") is None
     finally:
         _core.cuda.set_library("")
+    if not Path(_core.__file__).with_name("libher2fast_cuda.so").exists():
+        assert pipeline_of(models, "cuda:0") == "torch"
+
+
+def other_version(folder: Path) -> str:
+    """A library whose table is of version 0."""
+    source, library = folder / "old.cpp", folder / "old.so"
+    source.write_text(
+        'extern "C" const void* her2_cuda_table() { static int t[64]; return t; }\n'
+    )
+    command = ["g++", "-shared", "-fPIC", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return str(library)
 
 
 def test_without_a_gpu_a_run_ends_before_it_begins(
@@ -263,20 +282,122 @@ def test_without_a_gpu_a_run_ends_before_it_begins(
     assert not list(out.glob("**/result.json"))
 
 
-def test_convolutions_are_of_float32_within() -> None:
-    def precision() -> Any:
-        convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
-        if hasattr(convolutions, "fp32_precision"):
-            return convolutions.fp32_precision
-        return torch.backends.cudnn.allow_tf32
+def precisions() -> list[Any]:
+    """What a host reads of cuDNN: the older setting, and from 2.9 on the newer ones."""
+    cudnn: Any = torch.backends.cudnn
+    parts = [getattr(cudnn, name, None) for name in ("conv", "rnn")]
+    newer = [p.fp32_precision for p in parts if hasattr(p, "fp32_precision")]
+    return [cudnn.allow_tf32, *newer]
 
-    before = precision()
-    with one_intra_op_thread():
-        assert precision() in ("ieee", False)
-        with one_intra_op_thread():
-            pass
-        assert precision() in ("ieee", False)
-    assert precision() == before
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_convolutions_are_of_float32_within(allowed: bool) -> None:
+    cudnn: Any = torch.backends.cudnn
+    start = cudnn.allow_tf32
+    cudnn.allow_tf32 = allowed
+    try:
+        before = precisions()
+        with one_intra_op_thread():  # on the CPU nothing is touched
+            assert precisions() == before
+            with one_intra_op_thread("cuda:0"):
+                assert precisions()[0] is False
+                assert set(precisions()[1:]) <= {"ieee"}
+                with one_intra_op_thread("cuda:1"):
+                    pass
+                assert precisions()[0] is False
+            assert precisions() == before
+        assert precisions() == before
+    finally:
+        cudnn.allow_tf32 = start
+
+
+def test_a_host_that_mixes_precisions_has_them_back() -> None:
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(getattr(cudnn, "rnn", None), "fp32_precision"):
+        pytest.skip("torch before 2.9 has one setting")
+    start = cudnn.allow_tf32
+    try:
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "ieee", "tf32"
+        with one_intra_op_thread("cuda:0"):
+            assert cudnn.conv.fp32_precision == cudnn.rnn.fp32_precision == "ieee"
+        assert cudnn.conv.fp32_precision == "ieee"
+        assert cudnn.rnn.fp32_precision == "tf32"
+    finally:
+        cudnn.allow_tf32 = start
+
+
+def test_a_run_on_a_gpu_asks_for_float32(
+    on_host: None,
+    package: MethodPackage,
+    slide: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def asking(device: str = "cpu") -> Any:
+        asked.append(device)
+        return one_intra_op_thread(device)
+
+    monkeypatch.setattr(measure, "one_intra_op_thread", asking)
+    models = ringed(package)
+    models.device = "cuda:0"
+    measured(package, models, slide)
+    assert asked == ["cuda:0"]
+
+
+def test_memory_that_ends_within_torchscript_is_halved_by_the_ring(
+    on_host: None, tmp_path: Path, slide: Path
+) -> None:
+    folder = packages.write_method(tmp_path / "m")
+    want = measured(load_package(folder), Models(load_package(folder)), slide)
+    inner = packages.BrownClassifier(4)
+    batch = load_package(folder).classify.batch_size
+    for most, code in ((batch // 2, None), (1, "GPU_OOM")):
+        limited = packages.RunsOutOfMemory(inner, most)
+        packages.write_model(folder / "classifier", limited)
+        package = load_package(folder)
+        place = HostPlace()
+        models = ringed(package, place)
+        runner: Any = models.runners[-1]
+        runner._device = "cuda:0"
+        if code is None:
+            got = _core.Measurement.from_bytes(measured(package, models, slide, 1))
+            a = _core.patch_outcomes(_core.Measurement.from_bytes(want))
+            b = _core.patch_outcomes(got)
+            np.testing.assert_array_equal(b["logits"], a["logits"])
+        else:
+            with pytest.raises(SlideError, match="half a batch") as caught:
+                measured(package, models, slide, 1)
+            assert caught.value.code == code
+        assert place.freed == 1
+
+
+def test_a_device_error_ends_a_pushed_session(
+    on_host: None, package: MethodPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ringed(package)
+    fail_at(models, 1, DeviceError("cuda:0: went away"))
+    monkeypatch.setattr("her2fast.session.Models", lambda package, device: models)
+    session = her2fast.Session(
+        package,
+        extent_px=(500, 460),
+        level0_spacing_um=(1.0, 1.0),
+        allow_unknown_model=True,
+    )
+    stained = slides.paint()
+
+    def feed() -> None:
+        while requests := session.wanted(5):
+            for r in requests:
+                session.push(r.id, stained[: r.height_px, : r.width_px], "ok")
+            session.run_models()
+        session.finish()
+
+    with pytest.raises(DeviceError, match="went away"):
+        feed()
+    with pytest.raises(SlideError, match="went away") as caught:
+        session.finish()
+    assert caught.value.code == "CRASH"
 
 
 @pytest.mark.needs_cuda

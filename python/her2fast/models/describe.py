@@ -78,7 +78,7 @@ def check_lines(package: Package, device: str) -> Iterator[str]:
     from her2fast.models.runner import check_device, one_intra_op_thread, open_runner
 
     name = check_device(device)
-    with one_intra_op_thread():
+    with one_intra_op_thread(name):
         for model in package.models:
             yield f"{model.name}: sha256 {model.sha256} ({_known(model.known)})"
             runner = open_runner(model, name)

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from her2fast import _core
-from her2fast.errors import DeviceError
 from her2fast.models.package import ModelPackage
 from her2fast.models.runner import Runner, TorchScriptRunner, device_errors
 
@@ -179,17 +178,14 @@ def pipeline_of(models: Sequence[ModelPackage], device: str) -> str | None:
     """What moves pixels and counts on a GPU, for the record: None on the CPU.
 
     "her2fast_cuda" needs the CUDA library, and models that torch runs; else "torch"
-    copies and normalizes alone.
+    copies and normalizes alone. Raises `DeviceError` where the library is of another
+    version, or not where it was said to be.
     """
     if device == "cpu":
         return None
     if any(model.config.her2fast.superpixel_svm is not None for model in models):
         return "torch"
-    try:
-        count = _core.cuda.device_count()
-    except DeviceError:
-        return "torch"
-    return "her2fast_cuda" if CudaPlace(device).number < count else "torch"
+    return "her2fast_cuda" if _core.cuda.has_library() else "torch"
 
 
 def open_on_device(

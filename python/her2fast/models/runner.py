@@ -80,55 +80,89 @@ def describe_device(
     return record
 
 
-_thread_lock = threading.Lock()
+_setting_lock = threading.Lock()
 _thread_users = 0
 _threads_before = 1
-_precision_before: Any = None
+_precision_users = 0
+_precision_before: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
-def one_intra_op_thread() -> Iterator[None]:
+def one_intra_op_thread(device: str = "cpu") -> Iterator[None]:
     """One intra-op thread while any run is inside; what the host had comes back after.
 
     torch keeps the number for the process and for each thread, so a model thread also
-    calls `use_one_thread`. On a GPU, convolutions are those of float32 meanwhile:
-    torch's default there rounds inputs to 10 bits (TF32).
+    calls `use_one_thread`. While a run on a GPU is inside, convolutions there are those
+    of float32: torch's default rounds their inputs to 10 bits (TF32).
     """
-    global _thread_users, _threads_before, _precision_before
+    global _thread_users, _threads_before
     import torch
 
-    with _thread_lock:
+    with _setting_lock:
         if _thread_users == 0:
             _threads_before = torch.get_num_threads()
-            _precision_before = _swap_precision(None)
         _thread_users += 1
         torch.set_num_threads(1)
     try:
-        yield
+        with contextlib.nullcontext() if device == "cpu" else _whole_float32():
+            yield
     finally:
-        with _thread_lock:
+        with _setting_lock:
             _thread_users -= 1
             if _thread_users == 0:
                 torch.set_num_threads(_threads_before)
-                _swap_precision(_precision_before)
 
 
-def _swap_precision(value: Any) -> Any:
-    """Sets how cuDNN convolves, None for whole float32; returns how it did.
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Settings of the process, so the last run that leaves restores them."""
+    global _precision_users, _precision_before
 
-    torch 2.9 has a setting for convolutions alone, and from then on reading the older
-    one is an error where a host used the newer.
+    with _setting_lock:
+        if _precision_users == 0:
+            _precision_before = _cudnn_precision()
+            _set_cudnn_precision(
+                {n: n != "allow_tf32" and "ieee" for n in _precision_before}
+            )
+        _precision_users += 1
+    try:
+        yield
+    finally:
+        with _setting_lock:
+            _precision_users -= 1
+            if _precision_users == 0:
+                _set_cudnn_precision(_precision_before)
+
+
+def _cudnn_precision() -> dict[str, Any]:
+    """How cuDNN computes, by torch's name of the setting; the order is that of setting.
+
+    torch 2.9 has one for convolutions and one for recurrent layers. From then on
+    reading the older one is an error unless all three agree: it is left out where a
+    host used the newer ones alone, and its setting writes the newer ones.
     """
     import torch
 
-    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
-    if hasattr(convolutions, "fp32_precision"):
-        before = convolutions.fp32_precision
-        convolutions.fp32_precision = "ieee" if value is None else value
-        return before
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = value is not None and value
-    return before
+    cudnn: Any = torch.backends.cudnn
+    settings: dict[str, Any] = {}
+    with contextlib.suppress(RuntimeError):
+        settings["allow_tf32"] = cudnn.allow_tf32
+    for name in ("conv", "rnn"):
+        part: Any = getattr(cudnn, name, None)
+        if hasattr(part, "fp32_precision"):
+            settings[name] = part.fp32_precision
+    return settings
+
+
+def _set_cudnn_precision(settings: dict[str, Any]) -> None:
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    for name, value in settings.items():
+        if name == "allow_tf32":
+            cudnn.allow_tf32 = value
+        else:
+            getattr(cudnn, name).fp32_precision = value
 
 
 def use_one_thread() -> None:
@@ -138,27 +172,49 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
+#: How torch says that a GPU's memory is used up. Its allocator raises
+#: `torch.cuda.OutOfMemoryError`, of which TorchScript's interpreter keeps the words
+#: alone (pytorch/pytorch#148642); the others are CUDA's own and its libraries'.
+_OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def _gpu_code(error: BaseException, device: str) -> str | None:
+    """GPU_OOM or GPU_LOST where an error is the GPU's."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "GPU_OOM"
+    if device == "cpu":
+        return None
+    text = str(error)
+    if any(words in text for words in _OUT_OF_MEMORY):
+        return "GPU_OOM"
+    # CUDA tells of a fault at the next call, wherever that stands.
+    return "GPU_LOST" if "CUDA error" in text else None
+
+
 @contextlib.contextmanager
 def device_errors(device: str) -> Iterator[None]:
     """Torch's errors of a GPU as `SlideError` GPU_OOM and GPU_LOST."""
-    import torch
-
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:  # of the pixels, not the model
-        raise SlideError(f"{device}: {_last_line(error)}", "GPU_OOM") from error
     except RuntimeError as error:
-        # CUDA tells of a fault at the next call, wherever that stands.
-        if device == "cpu" or "CUDA error" not in str(error):
+        code = _gpu_code(error, device)
+        if code is None:
             raise
-        raise SlideError(f"{device}: {_last_line(error)}", "GPU_LOST") from error
+        raise SlideError(f"{device}: {_last_line(error)}", code) from error
 
 
 class TorchScriptRunner:
     """A TorchScript file of a package whose hash was checked."""
 
     def __init__(self, package: ModelPackage, device: str = "cpu") -> None:
-        """Hashes and parses the same bytes; raises `SlideError` of a model."""
+        """Hashes and parses the same bytes; raises `SlideError` of a model or a GPU."""
         import hashlib
 
         data = package.file.read_bytes()
@@ -205,7 +261,8 @@ class TorchScriptRunner:
             except torch.cuda.OutOfMemoryError as error:
                 raise SlideError(
                     f"{self._device}: out of memory with half a batch of "
-                    f"{len(rgb)}: close other programs or use --device cpu",
+                    f"{len(rgb)}: close other programs, compute with one worker "
+                    "(-n 1) or use --device cpu",
                     "GPU_OOM",
                 ) from error
             return np.concatenate(halves)
@@ -234,17 +291,21 @@ class TorchScriptRunner:
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalized (N, 3, H, W) -> float32 logits, where the inputs lie.
 
-        Raises `SlideError` MODEL_SHAPE or MODEL_CLASSES.
+        Raises `SlideError` MODEL_SHAPE or MODEL_CLASSES, `torch.cuda.OutOfMemoryError`,
+        and CUDA's other errors as torch has them.
         """
         import torch
 
         config = self.package.config
         try:
-            outputs = self._module(inputs)
+            outputs = self._call(inputs)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, torch.jit.Error) as error:
-            if self._device != "cpu" and "CUDA error" in str(error):
+            code = _gpu_code(error, self._device)
+            if code == "GPU_OOM":
+                raise torch.cuda.OutOfMemoryError(_last_line(error)) from error
+            if code is not None:
                 raise
             raise SlideError(
                 f"{self.package.file}: the model does not take float32 "
@@ -269,6 +330,20 @@ class TorchScriptRunner:
         if distances is not None:
             outputs = torch.cat((outputs, distances), 1)
         return outputs
+
+    def _call(self, inputs: torch.Tensor) -> Any:
+        """The network's answer.
+
+        On a GPU TorchScript would profile the first batches and fuse kernels for those
+        that follow, which then round in another way.
+        """
+        import torch
+
+        if self._device == "cpu":
+            return self._module(inputs)
+        # The flag is the calling thread's; `torch.jit.fuser` would switch the process.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return self._module(inputs)
 
     def _checked(self, outputs: torch.Tensor, batch: int) -> torch.Tensor:
         config = self.package.config
@@ -305,7 +380,7 @@ def open_runner(package: ModelPackage, device: str = "cpu") -> Runner:
 def _load_script(data: bytes, package: ModelPackage, device: str) -> Callable[..., Any]:
     import torch
 
-    with warnings.catch_warnings():
+    with device_errors(device), warnings.catch_warnings():
         # TorchScript is deprecated upstream from 2.9 on; exactly that warning is ours.
         warnings.filterwarnings(
             "ignore",
@@ -317,12 +392,16 @@ def _load_script(data: bytes, package: ModelPackage, device: str) -> Callable[..
                 io.BytesIO(data), map_location=device
             )
         except (RuntimeError, ValueError) as error:
+            if _gpu_code(error, device) is not None:
+                raise
             raise SlideError(
                 f"{package.file}: is not a TorchScript file: {_last_line(error)}",
                 "MODEL_SHAPE",
             ) from error
-    module.eval()
-    return module.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        module.eval()
+        return module.to(  # type: ignore[no-any-return]
+            memory_format=torch.channels_last
+        )
 
 
 def _rgb_triple(values: tuple[float, ...]) -> tuple[float, float, float]:
