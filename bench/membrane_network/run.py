@@ -22,7 +22,7 @@ from PIL import Image
 from her2fast import _core, phantom
 from her2fast.kernels.cells import classify_cells, find_cells
 from her2fast.membranes import NetworkFinder
-from her2fast.methods.membrane import Finder
+from her2fast.methods.membrane import Finder, halo_of
 from her2fast.methods.membrane_picture import find_in_picture, tiles_with_halo
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.runner import one_intra_op_thread
@@ -301,7 +301,7 @@ def speed(runner: Finder, tile_px: int, rounds: int) -> dict[str, Any]:
     picture = phantom.render(
         FIRST_SEED, (2 * tile_px, 2 * tile_px), spacing_um=0.25, profile="unseen"
     )
-    tiles = tiles_with_halo(picture.rgb, tile_px, getattr(runner, "halo_px", 0))
+    tiles = tiles_with_halo(picture.rgb, tile_px, halo_of(runner))
     batch, places = tiles.reshape(4, *tiles.shape[2:]), [(0, 0)] * 4
     before = os.getloadavg()[0]
     runner(batch, places)

@@ -22,12 +22,12 @@ from her2fast import _core, guidelines
 from her2fast.measure import default_workers
 from her2fast.membranes import MembraneScorer, NetworkFinder, measure_cells
 from her2fast.methods.cell_decision import MIN_CELLS, decide_cells
-from her2fast.methods.membrane import Finder, Seconds
+from her2fast.methods.membrane import Finder
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
 from her2fast.phantom.cohort import Request, make_cohort, slide_name
 from her2fast.phantom.spec import SlideSpec
-from her2fast.record import method_record, settings_for
+from her2fast.record import digest, method_record, settings_for
 from her2fast.scoring import Scorer, decide_with, open_input
 
 SCORES = ("0", "1+", "2+", "3+")
@@ -55,8 +55,9 @@ class TrueMask:
 
 
 def draw(work: Path, slides: int, side_um: float) -> list[tuple[Path, Path]]:
-    """Pairs of slide and the folder of its truth."""
-    out = []
+    """Pairs of slide and the folder of its truth, the scores in turn."""
+    count = slides // 4
+    folders = []
     for index, score in enumerate(SCORES):
         spec = SlideSpec.model_validate(
             {
@@ -70,12 +71,13 @@ def draw(work: Path, slides: int, side_um: float) -> list[tuple[Path, Path]]:
             }
         )
         folder = work / f"score-{index}"
-        count = slides // 4
         make_cohort(Request(str(folder), count, FIRST_SEED + index, spec))
-        for k in range(count):
-            name = slide_name(k)
-            out.append((folder / "slides" / f"{name}.svs", folder / "truth" / name))
-    return out
+        folders.append(folder)
+    return [
+        (folder / "slides" / f"{slide_name(k)}.svs", folder / "truth" / slide_name(k))
+        for k in range(count)
+        for folder in folders
+    ]
 
 
 def true_scores(truth: Path) -> tuple[list[float], str | None, str | None]:
@@ -112,53 +114,63 @@ def figures(rows: list[dict[str, Any]], truth: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--package", type=Path, help="membrane package")
-    parser.add_argument("--slides", type=int, default=40)
-    parser.add_argument("--side-um", type=float, default=1500)
-    parser.add_argument("--workers", type=int, default=default_workers())
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    load = os.getloadavg()[0]
-    tumor = Scorer(load_package(None), workers=chosen.workers)
-    network: MembraneScorer | None = None
-    if chosen.package is not None:
-        package = load_membrane_package(chosen.package)
-        network = MembraneScorer(package, tumor, finder=NetworkFinder(package))
-    names = ["true_mask", *(["network"] if network else []), "areas"]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    spent: dict[str, Seconds] = {name: Seconds() for name in names if name != "areas"}
-    wall = dict.fromkeys(["tumor", *spent], 0.0)
-    tiles = 0
-    for path, truth in draw(chosen.work, chosen.slides, chosen.side_um):
+class Bench:
+    """The contenders; one slide at a time."""
+
+    def __init__(self, package: Path | None, workers: int) -> None:
+        self.workers = workers
+        self.tumor = Scorer(load_package(None), workers=workers)
+        self.network: NetworkFinder | None = None
+        if package is not None:
+            membranes = load_membrane_package(package)
+            MembraneScorer(membranes, self.tumor)  # they go together
+            self.network = NetworkFinder(membranes)
+
+    @property
+    def finders(self) -> list[str]:
+        return ["true_mask", *(["network"] if self.network else [])]
+
+    @property
+    def key(self) -> str:
+        """What the figures of a slide hang on."""
+        membranes = self.network and self.network.package
+        return digest(
+            {
+                "her2fast": _core.__version__,
+                "tumor": method_record(self.tumor.package),
+                "network": membranes and [membranes.model.sha256, membranes.halo_px],
+            }
+        )
+
+    def slide(self, path: Path, truth: Path) -> dict[str, Any]:
+        """Rows by contender, seconds of all threads, seconds by the clock, tiles."""
         shares, by_cells, by_areas = true_scores(truth)
-        slide = open_input(path)
-        began = time.perf_counter()
-        measured = tumor.measure(slide)
-        wall["tumor"] += time.perf_counter() - began
-        settings = settings_for(method_record(tumor.package))
-        area = decide_with(measured, settings)
         base = {
             "slide": path.stem,
             "true_fractions": shares,
             "by_cells": by_cells,
             "by_areas": by_areas,
         }
-        rows["areas"].append(
-            {
+        slide = open_input(path)
+        began = time.perf_counter()
+        measured = self.tumor.measure(slide)
+        wall = {"tumor": time.perf_counter() - began}
+        area = decide_with(measured, settings_for(method_record(self.tumor.package)))
+        rows: dict[str, Any] = {
+            "areas": {
                 **base,
                 "score": area.score,
                 "fractions": list(area.fractions.values()),
                 "flagged": area.review_required,
             }
-        )
+        }
         finders: dict[str, Finder] = {
             "true_mask": TrueMask(truth / "membrane_mask.png")
         }
-        if network is not None:
-            finders["network"] = network.finder
+        if self.network is not None:
+            finders["network"] = self.network
+        spent = {}
+        tiles = 0
         for name, find in finders.items():
             began = time.perf_counter()
             cells, seconds = measure_cells(
@@ -169,33 +181,70 @@ def main() -> None:
                 step=STEP,
                 tile_px=TILE_PX,
                 batch_size=BATCH,
-                workers=chosen.workers,
+                workers=self.workers,
             )
-            wall[name] += time.perf_counter() - began
-            for part, value in seconds.to_dict().items():
-                setattr(spent[name], part, getattr(spent[name], part) + value)
-            if name == "true_mask":
-                tiles += cells.tiles.counts()["read"]
+            wall[name] = time.perf_counter() - began
+            spent[name] = seconds.to_dict()
+            tiles = cells.tiles.counts()["read"]
             decision = decide_cells(cells, slide_spacing_um=slide.spacing_um)
             guideline = decision.guideline or {"score": None, "review_required": False}
-            rows[name].append(
-                {
-                    **base,
-                    "score": guideline["score"],
-                    "fractions": decision.record["fractions"],
-                    "flagged": guideline["review_required"],
-                    "cells": decision.record["count"],
-                    "enough": decision.record["count"] >= MIN_CELLS,
-                }
-            )
-        sys.stderr.write(f"{path.parent.parent.name}/{path.stem}\n")
+            rows[name] = {
+                **base,
+                "score": guideline["score"],
+                "fractions": decision.record["fractions"],
+                "flagged": guideline["review_required"],
+                "cells": decision.record["count"],
+                "enough": decision.record["count"] >= MIN_CELLS,
+            }
+        return {"rows": rows, "spent": spent, "wall": wall, "tiles": tiles}
+
+    def kept(self, work: Path, path: Path, truth: Path) -> dict[str, Any]:
+        """As `slide`; what an earlier run has measured is taken from there."""
+        score = path.parent.parent.name
+        file = work / "measured" / self.key[:16] / f"{score}-{path.stem}.json"
+        if not file.exists():
+            text = json.dumps(self.slide(path, truth))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.with_suffix(".part").write_text(text, encoding="utf-8")
+            file.with_suffix(".part").rename(file)
+            sys.stderr.write(f"{score}/{path.stem}\n")
+        out: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return out
+
+
+def sums(parts: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(sum(part[key] for part in parts), 2) for key in parts[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--package", type=Path, help="membrane package")
+    parser.add_argument("--slides", type=int, default=40)
+    parser.add_argument("--side-um", type=float, default=1500)
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    load = os.getloadavg()[0]
+    bench = Bench(chosen.package, chosen.workers)
+    slides = draw(chosen.work, chosen.slides, chosen.side_um)
+    if not slides:
+        raise SystemExit(f"need --slides 4 or more, got {chosen.slides}")
+    measured = [bench.kept(chosen.work, *pair) for pair in slides]
+    rows = {
+        name: [one["rows"][name] for one in measured]
+        for name in [*bench.finders, "areas"]
+    }
+    membranes = bench.network and bench.network.package
     result = {
         "question": "Which score does a whole slide get from its membranes?",
         "synthetic": True,
         "profile": "unseen",
-        "slides": chosen.slides,
+        "slides": len(slides),
         "side_um": chosen.side_um,
-        "tiles_read": tiles,
+        "network_sha256": membranes and membranes.model.sha256,
+        "halo_px": membranes and membranes.halo_px,
+        "tiles_read": sum(one["tiles"] for one in measured),
         **{
             name: {
                 "against_true_cells": figures(table, "by_cells"),
@@ -203,8 +252,11 @@ def main() -> None:
             }
             for name, table in rows.items()
         },
-        "seconds_of_all_threads": {n: s.to_dict() for n, s in spent.items()},
-        "wall_s": {name: round(value, 2) for name, value in wall.items()},
+        "seconds_of_all_threads": {
+            name: sums([one["spent"][name] for one in measured])
+            for name in bench.finders
+        },
+        "wall_s": sums([one["wall"] for one in measured]),
         "rows": rows,
         "machine": {
             "cpu": platform.machine(),

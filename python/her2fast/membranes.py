@@ -29,6 +29,7 @@ from her2fast.methods.membrane import (
     Finder,
     MembraneMeasure,
     Seconds,
+    halo_of,
 )
 from her2fast.methods.tumor_rows import TumorRows, tumor_px_of_tile
 from her2fast.models.membrane_package import MembranePackage, load_membrane_package
@@ -183,6 +184,13 @@ class MembraneScorer:
         return self._finder
 
     @property
+    def halo_px(self) -> int:
+        """What is seen beyond a tile on each side: of a given finder its own, or 0."""
+        if self._finder is None:
+            return self.package.halo_px
+        return halo_of(self._finder)
+
+    @property
     def stain(self) -> str | None:
         """What the slide must be stained with: where either package says so."""
         return self.package.stain or self.tumor.package.stain
@@ -223,7 +231,7 @@ class MembraneScorer:
                     "model": [model.sha256, model.config_sha256],
                     "grid": [
                         package.tile_px,
-                        package.halo_px,
+                        self.halo_px,
                         package.spacing_um,
                         package.step,
                     ],
@@ -243,7 +251,7 @@ class MembraneScorer:
             "calibration": {"scale_q16": [], "bias_q16": []},
             "tile_px": package.tile_px,
             "patch_px": 0,
-            "halo_px": package.halo_px,
+            "halo_px": self.halo_px,
             "synthetic": package.synthetic or bool(tumor.get("synthetic")),
             "tumor": {
                 "measurement_key": source.measurement_key,

@@ -277,6 +277,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
         ("loss.lambda=1.1", r"unknown key \[loss\] lambda; need .*edge_weight"),
         ("package.cut=some", r"\[package\] cut: need 'best' or 'half'"),
         ("histogram.tile=a", r"unknown key \[histogram\] tile; need .*reference"),
+        ("data.tile_px=4096", r"of at most 4096, .* 4096 \+ 2 \* 32 = 4160"),
     ],
 )
 def test_complaints_name_the_key(
@@ -285,6 +286,35 @@ def test_complaints_name_the_key(
     with pytest.raises(UsageError, match=complaint):
         _train(_config(tmp_path, cohort), tmp_path / "run", change)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("tile_px", "halo_px", "fits"),
+    [(4032, 32, True), (4048, 32, False), (4096, 0, True), (3088, 512, False)],
+)
+def test_a_tile_with_its_halo_fits_a_package(
+    tile_px: int, halo_px: int, fits: bool
+) -> None:
+    """Refused before training what no package could be loaded with."""
+    given = {
+        "data": {"manifest": "m.csv", "cache": "cache", "tile_px": tile_px},
+        "package": {**TINY["package"], "halo_px": halo_px},
+    }
+    model = {
+        "num_classes": 2,
+        "class_names": ["membrane", "edge"],
+        "patch_size_pixels": tile_px + 2 * halo_px,
+        "spacing_um_px": 0.25,
+        "her2fast": {"task": "membrane", "halo_px": halo_px},
+    }
+    if fits:
+        MembraneConfig.model_validate(given)
+        ModelConfig.model_validate(model)
+    else:
+        with pytest.raises(ValueError, match="halo_px of at most 4096"):
+            MembraneConfig.model_validate(given)
+        with pytest.raises(ValueError, match="less than or equal to 4096"):
+            ModelConfig.model_validate(model)
 
 
 def test_slides_without_truth_are_refused(cohort: Path, tmp_path: Path) -> None:

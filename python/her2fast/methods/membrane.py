@@ -64,6 +64,12 @@ class Finder(Protocol):
         ...
 
 
+def halo_of(find: Finder) -> int:
+    """Pixels that a finder is shown beyond a tile on each side."""
+    halo_px: int = getattr(find, "halo_px", 0)
+    return halo_px
+
+
 class Reader(Protocol):
     """The part of the native reader that is used."""
 
@@ -238,7 +244,7 @@ class MembraneMeasure:
         self._size_px, self._spacing_um = size_px, spacing_um
         self._step, self._tile_px, self._batch = step, tile_px, batch_size
         self._white = white_rgb
-        self._halo_px: int = getattr(find, "halo_px", 0)
+        self._halo_px = halo_of(find)
         self._wanted = wanted
         grown = np.pad(wanted, 1)
         height, width = shape

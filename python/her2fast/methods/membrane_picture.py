@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from her2fast.methods.membrane import Finder
+from her2fast.methods.membrane import Finder, halo_of
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -54,7 +54,7 @@ def find_in_picture(
     Batches have one shape and are filled with white, as on a slide: the same pixels
     give the same mask.
     """
-    tiles = tiles_with_halo(rgb, tile_px, getattr(find, "halo_px", 0))
+    tiles = tiles_with_halo(rgb, tile_px, halo_of(find))
     rows, columns, side = tiles.shape[:3]
     places = [(x * tile_px, y * tile_px) for y in range(rows) for x in range(columns)]
     flat = tiles.reshape(rows * columns, side, side, 3)

@@ -23,7 +23,9 @@ DEFAULT_TILE_PX = 256
 DEFAULT_HALO_PX = 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SidePx = Annotated[int, Field(ge=1, le=4096)]
+#: Longest side of what a model is given, with its halo.
+MAX_SIDE_PX = 4096
+SidePx = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 DistanceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 #: A distance is stored in 32 bits with 16 of fraction.
 Cut = Annotated[float, Field(gt=0, le=32767, allow_inf_nan=False)]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from her2fast.kernels.epithelium import SUPERPIXEL_RULE
+from her2fast.models.config import MAX_SIDE_PX
 
 STAGES = (
     "segment",
@@ -465,6 +466,17 @@ class MembraneConfig(Stage):
     augment: Augment = Augment()
     compute: Compute = Compute()
     package: MembranePackage
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        tile_px, halo_px = self.data.tile_px, self.package.halo_px
+        wide_px = tile_px + 2 * halo_px
+        if wide_px > MAX_SIDE_PX:
+            raise ValueError(
+                f"need tile_px + 2 * halo_px of at most {MAX_SIDE_PX}, the most "
+                f"that a package may have, got {tile_px} + 2 * {halo_px} = {wide_px}"
+            )
+        return self
 
 
 class EpitheliumConfig(Stage):
