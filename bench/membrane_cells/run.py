@@ -40,6 +40,7 @@ from her2fast.kernels.cells import (
     nuclei,
 )
 from her2fast.kernels.membrane import MembraneMerge, membrane_label
+from her2fast.methods.glass import glass_of_picture
 from her2fast.methods.membrane import CELL_UM2
 from her2fast.training.membrane_cuts import pairs
 
@@ -71,7 +72,8 @@ class Tally:
         self.membranes = self.closed = self.px = 0
 
     def add(self, picture: Any, given: View) -> None:
-        found = find_cells(given.rgb, given.mask, step=given.step)
+        glass = glass_of_picture(picture.rgb, SPACING_UM)
+        found = find_cells(given.rgb, given.mask, step=given.step, glass=glass)
         inside = in_tumor(found, picture.tumor_mask)
         classes = classify_cells(inside, grid_um=GRID_UM, step=given.step)
         truth = picture.cells

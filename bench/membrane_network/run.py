@@ -22,6 +22,7 @@ from PIL import Image
 from her2fast import _core, phantom
 from her2fast.kernels.cells import classify_cells, find_cells
 from her2fast.membranes import NetworkFinder
+from her2fast.methods.glass import glass_of_picture
 from her2fast.methods.membrane import Finder, halo_of
 from her2fast.methods.membrane_picture import find_in_picture, tiles_with_halo
 from her2fast.models.membrane_package import load_membrane_package
@@ -207,11 +208,12 @@ def nuclear_figures(pictures: list[tuple[Rgb, Mask, Mask | None]]) -> dict[str, 
     classes = np.zeros(4, np.int64)
     complete = 0
     for rgb, found, where in pictures:
+        glass = glass_of_picture(rgb, SPACINGS_UM[0])
         brown = stained_share(rgb)
         area, called = area + found.size, called + int(found.sum())
         brown_px += int(brown.sum())
         brown_called += int((found & brown).sum())
-        cells = find_cells(rgb, found.astype(np.uint8), step=STEP)
+        cells = find_cells(rgb, found.astype(np.uint8), step=STEP, glass=glass)
         if where is not None:
             cells = cells.take(where[cells.y * STEP, cells.x * STEP])
         kinds = classify_cells(cells, grid_um=GRID_UM, step=STEP)

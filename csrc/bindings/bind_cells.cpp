@@ -59,7 +59,8 @@ py::dict find_nuclei(const Rows<std::uint16_t>& hematoxylin,
 
 py::dict find_cells(const Rows<std::uint16_t>& hematoxylin, const Rows<std::uint8_t>& dab,
                     const Rows<std::uint8_t>& mask, std::int32_t step,
-                    std::int32_t halo_px, const std::string& device) {
+                    std::int32_t halo_px, std::int32_t glass_dab,
+                    const std::string& device) {
   const Device where = parse_device(device);
   const auto planes = view(hematoxylin);
   const auto brown = view(dab);
@@ -67,7 +68,7 @@ py::dict find_cells(const Rows<std::uint16_t>& hematoxylin, const Rows<std::uint
   std::vector<Cell> found;
   {
     const py::gil_scoped_release unlocked;
-    found = cells(planes, brown, membrane, step, halo_px, where);
+    found = cells(planes, brown, membrane, step, halo_px, glass_dab, where);
   }
   Bytes rays({static_cast<py::ssize_t>(found.size()), py::ssize_t{kCellRays}});
   std::uint8_t* next = rays.mutable_data();
@@ -111,7 +112,8 @@ void bind_cells(py::module_& m) {
   m.attr("NUCLEI_REACH_PX") = kNucleiReachPx;
   m.attr("CELLS_REACH_PX") = kCellsReachPx;
   m.attr("CELL_RAYS") = kCellRays;
-  m.attr("CELL_CUTS") = py::dict("least_rays"_a = kCellCuts.least_rays,
+  m.attr("CELL_CUTS") = py::dict("faintest_dab_hundredths"_a = kFaintestDab,
+                                 "least_rays"_a = kCellCuts.least_rays,
                                  "complete_rays"_a = kCellCuts.complete_rays,
                                  "moderate_milli"_a = kCellCuts.moderate_milli,
                                  "intense_milli"_a = kCellCuts.intense_milli);
@@ -122,7 +124,8 @@ void bind_cells(py::module_& m) {
   m.def("nuclei", &find_nuclei, "hematoxylin"_a.noconvert(), "mask"_a.noconvert(),
         "step"_a, "halo_px"_a, "device"_a = "cpu");
   m.def("cells", &find_cells, "hematoxylin"_a.noconvert(), "dab"_a.noconvert(),
-        "mask"_a.noconvert(), "step"_a, "halo_px"_a, "device"_a = "cpu");
+        "mask"_a.noconvert(), "step"_a, "halo_px"_a, "glass_dab"_a = 0,
+        "device"_a = "cpu");
 }
 
 }  // namespace her2fast::bindings

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 #include "kernels/cell_grid.h"
 
@@ -131,8 +133,14 @@ class Looker {
  public:
   Looker(const GridPlane<std::int32_t>& owner, const GridPlane<std::uint8_t>& walls,
          const ImageView<const std::uint8_t>& dab,
-         const ImageView<const std::uint8_t>& mask, std::int32_t step)
-      : owner_(owner), walls_(walls), dab_(dab), mask_(mask), step_(step) {}
+         const ImageView<const std::uint8_t>& mask, std::int32_t step,
+         std::uint32_t faintest_dab)
+      : owner_(owner),
+        walls_(walls),
+        dab_(dab),
+        mask_(mask),
+        step_(step),
+        faintest_dab_(faintest_dab) {}
 
   void look(const Nucleus& seed, std::int32_t who, Cell& cell) const {
     for (int k = 0; k < kCellRays; ++k) {
@@ -149,23 +157,31 @@ class Looker {
       int wall = px;
       while (wall < px + kNearPx && walls_.values[at(wall)] == 0) ++wall;
       if (walls_.values[at(wall)] == 0) continue;
-      cell.stained |= std::uint32_t{1} << k;
+      Stain crossed;
       for (int deep = wall; deep < wall + kDeepPx && walls_.values[at(deep)] != 0;
            ++deep) {
-        measure(at(deep), cell);
+        measure(at(deep), crossed);
       }
+      if (crossed.dab_sum < faintest_dab_ * crossed.px) continue;
+      cell.stained |= std::uint32_t{1} << k;
+      cell.dab_sum += crossed.dab_sum;
+      cell.dab_px += crossed.px;
     }
   }
 
  private:
+  struct Stain {
+    std::uint32_t dab_sum = 0, px = 0;
+  };
+
   /// The membrane of one pixel of the grid: those of its pixels that are.
-  void measure(std::int64_t at, Cell& cell) const {
+  void measure(std::int64_t at, Stain& stain) const {
     const std::int64_t y = at / owner_.width * step_, x = at % owner_.width * step_;
     for (std::int64_t row = y; row < y + step_; ++row) {
       for (std::int64_t column = x; column < x + step_; ++column) {
         if (mask_.row(row)[column] == 0) continue;
-        cell.dab_sum += dab_.row(row)[column];
-        ++cell.dab_px;
+        stain.dab_sum += dab_.row(row)[column];
+        ++stain.px;
       }
     }
   }
@@ -175,6 +191,7 @@ class Looker {
   const ImageView<const std::uint8_t>& dab_;
   const ImageView<const std::uint8_t>& mask_;
   std::int32_t step_;
+  std::uint32_t faintest_dab_;
 };
 
 }  // namespace
@@ -182,8 +199,12 @@ class Looker {
 std::vector<Cell> cells(ImageView<const std::uint16_t> hematoxylin,
                         ImageView<const std::uint8_t> dab,
                         ImageView<const std::uint8_t> mask, std::int32_t step,
-                        std::int32_t halo_px, Device device) {
+                        std::int32_t halo_px, std::int32_t glass_dab, Device device) {
   check_device(device, "cells");
+  if (glass_dab < 0 || glass_dab > 255) {
+    throw std::invalid_argument("need 0 <= glass_dab <= 255, got " +
+                                std::to_string(glass_dab));
+  }
   check_step(step);
   check_channels(dab, 1, "a DAB plane");
   check_covers(hematoxylin, dab, step, "a DAB plane");
@@ -205,7 +226,8 @@ std::vector<Cell> cells(ImageView<const std::uint16_t> hematoxylin,
   Partition partition(walls, dark);
   partition.grow(seeds);
 
-  const Looker looker(partition.owner(), walls, dab, mask, step);
+  const Looker looker(partition.owner(), walls, dab, mask, step,
+                      static_cast<std::uint32_t>(glass_dab + kFaintestDab));
   std::vector<Cell> found(seeds.size());
   const auto& owner = partition.owner().values;
   for (std::size_t i = 0; i < owner.size(); ++i) {

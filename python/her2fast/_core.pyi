@@ -213,6 +213,7 @@ def cells(
     mask: npt.NDArray[np.uint8],
     step: int,
     halo_px: int,
+    glass_dab: int = 0,
     device: str = "cpu",
 ) -> dict[str, npt.NDArray[Any]]: ...
 def classify_cells(

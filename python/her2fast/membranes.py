@@ -24,6 +24,7 @@ from her2fast.membrane_decision import (
     failed_membranes,
 )
 from her2fast.methods.cell_decision import CLASS_NAMES
+from her2fast.methods.glass import Color, glass_color, overview_frame
 from her2fast.methods.membrane import (
     CellMeasurement,
     Finder,
@@ -144,6 +145,7 @@ def measure_cells(
         tile_px=tile_px,
         batch_size=batch_size,
         prune_px=prune_px,
+        glass_rgb=glass_of_slide(slide),
         wanted=masks.wanted(),
         is_tumor=lambda x, y: masks.holds(x, y, spacing_um * step),
     )
@@ -151,6 +153,17 @@ def measure_cells(
         measured = measure.run(workers=workers, on_progress=on_progress)
     check_unchanged(slide)
     return measured, measure.seconds
+
+
+def glass_of_slide(slide: OpenedSlide) -> Color | None:
+    """The color of empty glass, from an overview; None where none is to be seen.
+
+    What cannot be read is white, and white is no glass. Raises what reading raises.
+    """
+    width_px, height_px, spacing_um = overview_frame(slide.size_px, slide.spacing_um)
+    reader = slide.reader(workers=1, reading="scaled")
+    rgb, _ = reader.read(0, 0, width_px, height_px, spacing_um)
+    return glass_color(np.asarray(rgb))
 
 
 class MembraneScorer:

@@ -113,7 +113,9 @@ TEST(Cells, BadInputIsRefused) {
   EXPECT_THROW(cells(hematoxylin, fine, fine, 3, kHalo), std::invalid_argument);
   EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo - 1), std::invalid_argument);
   EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo + 5), std::invalid_argument);
-  EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo, Device::kCuda), DeviceError);
+  EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo, -1), std::invalid_argument);
+  EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo, 256), std::invalid_argument);
+  EXPECT_THROW(cells(hematoxylin, fine, fine, 2, kHalo, 0, Device::kCuda), DeviceError);
 }
 
 TEST(CellClass, CutsAreInclusiveFromBelow) {

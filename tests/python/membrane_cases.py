@@ -17,6 +17,7 @@ from slides import write_slide
 
 from her2fast.kernels.cells import Cells
 from her2fast.methods.cell_tiles import READ, CellTiles
+from her2fast.methods.glass import Color
 from her2fast.methods.membrane import (
     CellMeasurement,
     Finder,
@@ -92,6 +93,7 @@ def measured_array(
     wanted: npt.NDArray[np.bool_] | None = None,
     bad: dict[tuple[int, int], str] | None = None,
     prune_px: int = 0,
+    glass_rgb: Color | None = None,
 ) -> CellMeasurement:
     """Cells of a slide in memory at 0.25 um/px, all of it tumor."""
     height, width = rgb.shape[:2]
@@ -106,6 +108,7 @@ def measured_array(
         tile_px=tile_px,
         batch_size=batch_size,
         prune_px=prune_px,
+        glass_rgb=glass_rgb,
         wanted=wanted,
         is_tumor=lambda x, y: np.ones(len(x), np.bool_),
     ).run(workers=workers)

@@ -110,8 +110,9 @@ def test_cells_equal_reference(step: int, seed: int) -> None:
     halo, side = CELLS_REACH_PX, 2 * CELLS_REACH_PX + 30
     rgb, mask = scene(seed, side * step, (side + 8) * step, 260)
     hematoxylin, dab = cell_stains(rgb, step=step)
-    found = cells(hematoxylin, dab, mask, halo_px=halo, step=step)
-    expected = twin.cells(hematoxylin.astype(np.int64), dab, mask, step, halo)
+    glass = int(np.random.default_rng(seed).choice([0, 8, 30]))
+    found = cells(hematoxylin, dab, mask, halo_px=halo, step=step, glass_dab=glass)
+    expected = twin.cells(hematoxylin.astype(np.int64), dab, mask, step, halo, glass)
     assert len(found) == len(expected)
     for i, row in enumerate(expected):
         for name, value in row.items():
@@ -203,6 +204,8 @@ def test_bad_input() -> None:
     planes, fine = np.zeros((300, 300), np.uint16), np.zeros((600, 600), np.uint8)
     with pytest.raises(ValueError, match="halo_px >= 125"):
         cells(planes, fine, fine, halo_px=124)
+    with pytest.raises(ValueError, match="need 0 <= glass_dab <= 255, got 256"):
+        cells(planes, fine, fine, halo_px=125, glass_dab=256)
     with pytest.raises(ValueError, match="planes larger than twice"):
         cells(planes[:250], fine[:500], fine[:500], halo_px=125)
     with pytest.raises(ValueError, match="need a mask of 600 x 600, got 300 x 300"):

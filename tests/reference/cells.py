@@ -14,6 +14,8 @@ Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 RAYS = 32
+#: Hundredths of optical density over glass; less is no stain.
+FAINTEST_DAB = 4
 
 
 def shifted(plane: Ints, dy: int, dx: int, fill: int) -> Ints:
@@ -137,7 +139,7 @@ def owners(
 
 
 def cells(
-    hematoxylin: Ints, dab: Ints, mask: Bytes, step: int, halo: int
+    hematoxylin: Ints, dab: Ints, mask: Bytes, step: int, halo: int, glass_dab: int = 0
 ) -> list[dict[str, object]]:
     """Cells of the inner part; all nuclei of the planes compete."""
     least = 53
@@ -166,7 +168,7 @@ def cells(
             wall_px = next((t for t in range(px, px + 3) if wall[at(t)]), None)
             if wall_px is None:
                 continue
-            stained |= 1 << k
+            ray_sum = ray_px = 0
             for t in range(wall_px, wall_px + 5):
                 row, column = at(t)
                 if not wall[row, column]:
@@ -175,8 +177,11 @@ def cells(
                     row * step : (row + 1) * step, column * step : (column + 1) * step
                 ]
                 is_membrane = mask[block] != 0
-                dab_sum += int(dab[block][is_membrane].sum())
-                dab_px += int(is_membrane.sum())
+                ray_sum += int(dab[block][is_membrane].sum())
+                ray_px += int(is_membrane.sum())
+            if ray_sum >= (glass_dab + FAINTEST_DAB) * ray_px:
+                stained |= 1 << k
+                dab_sum, dab_px = dab_sum + ray_sum, dab_px + ray_px
         rows.append(
             {
                 "y": y - halo,

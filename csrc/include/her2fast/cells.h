@@ -19,15 +19,21 @@ inline constexpr std::int32_t kCellRadiusPx = 36;
 /// seeds, and what those depend on.
 inline constexpr std::int32_t kCellsReachPx = 2 * kCellRadiusPx + kNucleiReachPx;
 
+/// How much more DAB than glass what a mask holds must have to count as stain: less is
+/// not perceptible. Hundredths of optical density, the mean of what one direction
+/// crosses. Of true 1+ cells two in a thousand are lost by it; lines between pale blue
+/// nuclei are, which a network may take for faint membrane (docs/design/cells.md).
+inline constexpr std::int32_t kFaintestDab = 4;
+
 struct Cell {
   std::int32_t x, y;  ///< seed of its nucleus: the cell's identity; pixels of the grid
   std::int32_t px;    ///< area of its region, pixels of the grid
   std::int32_t nucleus_px;  ///< of it, as dark as a nucleus
   /// Pixels from the seed to the outline, in direction 2 pi k / kCellRays, y down.
   std::array<std::uint8_t, kCellRays> ray_px;
-  /// Bit k: membrane lies there. Completeness is the share of directions, each as good
-  /// as the other: through a gap a ray runs on into the next cell, and its length would
-  /// let one gap count as several.
+  /// Bit k: perceptible membrane lies there. Completeness is the share of directions,
+  /// each as good as the other: through a gap a ray runs on into the next cell, and its
+  /// length would let one gap count as several.
   std::uint32_t stained;
   std::uint32_t dab_sum;  ///< of the membrane there, hundredths, over `dab_px`
   std::uint32_t dab_px;   ///< pixels of the picture
@@ -45,13 +51,17 @@ struct Cell {
 /// @param hematoxylin, mask, step  as for `nuclei`.
 /// @param dab      (h * step, w * step) hundredths, from `cell_stains`.
 /// @param halo_px  of the grid, on all four sides; at least kCellsReachPx.
+/// @param glass_dab  what empty glass has in the DAB plane, 0 to 255; 0 where its color
+///                 was the white point, or is not known.
 /// @return  sorted by (y, x), counted from the corner of the inner part.
-/// @throws std::invalid_argument  shapes, `step` or `halo_px` are out of range.
+/// @throws std::invalid_argument  shapes, `step`, `halo_px` or `glass_dab` are out of
+///                                range.
 /// @throws DeviceError            this build or this machine lacks `device`.
 /// Thread-safe.
 std::vector<Cell> cells(ImageView<const std::uint16_t> hematoxylin,
                         ImageView<const std::uint8_t> dab,
                         ImageView<const std::uint8_t> mask, std::int32_t step,
-                        std::int32_t halo_px, Device device = Device::kCpu);
+                        std::int32_t halo_px, std::int32_t glass_dab = 0,
+                        Device device = Device::kCpu);
 
 }  // namespace her2fast

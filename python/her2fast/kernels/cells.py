@@ -34,6 +34,7 @@ __all__ = [
     "cells_reach_px",
     "classify_cells",
     "find_cells",
+    "glass_dab",
     "nuclei",
 ]
 
@@ -297,6 +298,7 @@ def cells(
     *,
     halo_px: int,
     step: int = 2,
+    glass_dab: int = 0,
     device: str | None = None,
 ) -> Cells:
     """Cells whose seeds lie in the inner part of the planes (decisions K6, K9).
@@ -311,13 +313,17 @@ def cells(
         From `cell_stains`.
     halo_px : int
         Of the grid, on all four sides; at least `CELLS_REACH_PX`.
+    glass_dab : int
+        What empty glass has in the DAB plane, from `glass_dab`: a direction is stained
+        where the membrane has `CELL_CUTS["faintest_dab_hundredths"]` more. 0 where its
+        color was the white point, or is not known.
 
     Raises
     ------
     her2fast.errors.ArrayError
         An array has another type, or cannot be read where it lies (a TypeError).
     ValueError
-        Shapes, step or halo out of range.
+        Shapes, step, halo or glass out of range.
     """
     arrays.refuse_cuda("cells", hematoxylin, dab, mask)
     found = _core.cells(
@@ -326,9 +332,24 @@ def cells(
         arrays.mask(mask, "mask"),
         step,
         halo_px,
+        glass_dab,
         arrays.host_device(device),
     )
     return Cells(**arrays.like_all(hematoxylin, found))
+
+
+def glass_dab(color: White | None, *, white: White = (255, 255, 255)) -> int:
+    """What glass of this color has in the DAB plane of `cell_stains`, hundredths.
+
+    Examples
+    --------
+    >>> glass_dab((221, 219, 210)), glass_dab((255, 255, 255)), glass_dab(None)
+    (8, 0, 0)
+    """
+    if color is None:
+        return 0
+    _, dab = cell_stains(np.array([[color]], np.uint8), step=1, white=white)
+    return int(dab[0, 0])
 
 
 def classify_cells(found: Cells, *, grid_um: float, step: int = 2) -> CellClasses:
@@ -368,6 +389,7 @@ def find_cells(
     *,
     step: int = 2,
     white: White = (255, 255, 255),
+    glass: White | None = None,
 ) -> Cells:
     """Cells of a picture in memory, beyond which is glass; planes are padded copies.
 
@@ -376,6 +398,10 @@ def find_cells(
     rgb : (H, W, 3) array of uint8
     mask : (H, W) array of uint8 or bool
         Any value but 0 is membrane.
+    white : (int, int, int)
+        From which densities are counted.
+    glass : (int, int, int), optional
+        The color of empty glass, below which no membrane is perceptible.
 
     Raises
     ------
@@ -397,5 +423,6 @@ def find_cells(
         np.pad(membrane, halo * step),
         halo_px=halo,
         step=step,
+        glass_dab=glass_dab(glass, white=white),
     )
     return Cells(**arrays.like_all(rgb, vars(found)))

@@ -148,6 +148,7 @@ def decide_cells(
         "mean_completeness": _mean(cells.completeness[stained]),
         "mean_density": _rounded(dab_sum / (100 * dab_px)) if dab_px else None,
         "grid_um": measured.grid_um,
+        "glass_rgb": None if measured.glass_rgb is None else list(measured.glass_rgb),
         "cuts": {**CELL_CUTS, "rays": CELL_RAYS},
         "tiles": tiles,
         "membranes": membrane_record(measured),

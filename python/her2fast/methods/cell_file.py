@@ -14,9 +14,10 @@ from her2fast.errors import SlideError
 from her2fast.kernels.cells import CELL_RAYS, Cells
 from her2fast.kernels.membrane import PRUNE_MAX_LENGTH_PX
 from her2fast.methods.cell_tiles import CellTiles
+from her2fast.methods.glass import Color
 from her2fast.methods.membrane import CellMeasurement, MembraneTotals
 
-MAGIC = b"H2C3"
+MAGIC = b"H2C4"
 #: Slides hold a few million cells; more is a damaged header.
 MAX_CELLS = 50_000_000
 #: A slide of a quarter of a million pixels a side has as many of the smallest tiles.
@@ -25,7 +26,7 @@ _KINDS = {"ray_px": "<u1", "stained": "<u4", "dab_sum": "<u4", "dab_px": "<u4"}
 
 
 def to_bytes(measured: CellMeasurement, key: str) -> bytes:
-    """ "H2C3", a JSON header, columns and tiles deflated one by one, CRC-32 of all."""
+    """ "H2C4", a JSON header, columns and tiles deflated one by one, CRC-32 of all."""
     columns = []
     for column in fields(Cells):
         values = getattr(measured.cells, column.name)
@@ -38,6 +39,7 @@ def to_bytes(measured: CellMeasurement, key: str) -> bytes:
         "spacing_um": measured.spacing_um,
         "step": measured.step,
         "prune_px": measured.prune_px,
+        "glass_rgb": measured.glass_rgb,
         "tile_um": measured.tiles.side_um,
         "tiles": list(measured.tiles.state.shape),
         "totals": asdict(measured.totals),
@@ -91,6 +93,7 @@ def from_bytes(data: bytes) -> tuple[CellMeasurement, str]:
             int(header["step"]),
             CellTiles(float(header["tile_um"]), state),
             _spur_px(header["prune_px"]),
+            _color(header["glass_rgb"]),
         )
         return measured, str(header["key"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
@@ -105,6 +108,16 @@ def _spur_px(value: Any) -> int:
     if not 0 <= int(value) <= PRUNE_MAX_LENGTH_PX:
         raise ValueError(f"spurs of {value} px")
     return int(value)
+
+
+def _color(value: Any) -> Color | None:
+    """Raises `ValueError` for what is no color."""
+    if value is None:
+        return None
+    red, green, blue = (int(v) for v in value)
+    if not all(0 <= v <= 255 for v in (red, green, blue)):
+        raise ValueError(f"glass of {value}")
+    return red, green, blue
 
 
 def _inflated(data: bytes, want: int, what: str) -> bytes:

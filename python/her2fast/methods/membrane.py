@@ -27,6 +27,7 @@ from her2fast.kernels.cells import (
     cell_stains,
     cells,
     cells_reach_px,
+    glass_dab,
 )
 from her2fast.kernels.membrane import (
     Compartments,
@@ -38,6 +39,7 @@ from her2fast.kernels.membrane import (
 )
 from her2fast.measure import OnProgress, Progress
 from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
+from her2fast.methods.glass import WHITE, Color
 
 Bytes = npt.NDArray[np.uint8]
 Place = tuple[int, int]  # column, row of a tile
@@ -131,6 +133,9 @@ class CellMeasurement:
         Where cells near a tile that could not be read may be others than they seem.
     prune_px
         Longest spurs that were taken off the masks.
+    glass_rgb
+        The color of empty glass, under whose density no membrane is perceptible; None
+        where none was seen.
     """
 
     cells: Cells
@@ -139,6 +144,7 @@ class CellMeasurement:
     step: int
     tiles: CellTiles
     prune_px: int = 0
+    glass_rgb: Color | None = None
 
     @property
     def grid_um(self) -> float:
@@ -209,6 +215,8 @@ class MembraneMeasure:
         x and y of seeds, px of the grid -> whether each lies in the tumor.
     prune_px : int
         Spurs up to this length come off the masks; 0 for none.
+    glass_rgb : (int, int, int), optional
+        The slide's empty glass, from `methods.glass`.
     """
 
     def __init__(
@@ -225,8 +233,8 @@ class MembraneMeasure:
         is_tumor: Callable[
             [npt.NDArray[np.int32], npt.NDArray[np.int32]], npt.NDArray[np.bool_]
         ],
-        white_rgb: tuple[int, int, int] = (255, 255, 255),
         prune_px: int = 0,
+        glass_rgb: Color | None = None,
     ) -> None:
         """Raises `UsageError` where a tile is smaller than what a cell depends on."""
         self._side = tile_px // step
@@ -243,7 +251,7 @@ class MembraneMeasure:
         self._reader, self._find = reader, find
         self._size_px, self._spacing_um = size_px, spacing_um
         self._step, self._tile_px, self._batch = step, tile_px, batch_size
-        self._white = white_rgb
+        self._glass_rgb, self._glass_dab = glass_rgb, glass_dab(glass_rgb)
         self._halo_px = halo_of(find)
         self._wanted = wanted
         grown = np.pad(wanted, 1)
@@ -284,6 +292,7 @@ class MembraneMeasure:
             self._step,
             self._tiles,
             self._prune_px,
+            self._glass_rgb,
         )
 
     def _spent(self, part: str, began: float) -> float:
@@ -321,7 +330,7 @@ class MembraneMeasure:
         began = time.perf_counter()
         # The network's batch has one shape; what is not filled is glass.
         rgb = np.empty((self._batch, wide, wide, 3), np.uint8)
-        rgb[len(columns) :] = self._white
+        rgb[len(columns) :] = WHITE
         places = [(column * side, row * side) for column in columns]
         for k, (x_px, y_px) in enumerate(places):
             # A flaw in the halo is one of the tile: what a network sees there may
@@ -344,7 +353,7 @@ class MembraneMeasure:
         out = {}
         for k, column in enumerate(columns):
             tile = np.ascontiguousarray(rgb[k, inner, inner])
-            hematoxylin, dab = cell_stains(tile, step=self._step, white=self._white)
+            hematoxylin, dab = cell_stains(tile, step=self._step)
             readable = self._tiles.readable(column, row)
             mask = masks[k] if readable else np.zeros_like(masks[k])
             self._cut_to_slide(mask, column, row)
@@ -389,6 +398,7 @@ class MembraneMeasure:
             wide_mask,
             halo_px=halo,
             step=self._step,
+            glass_dab=self._glass_dab,
         )
         began = self._spent("cells", began)
         at = np.s_[

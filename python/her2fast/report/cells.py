@@ -246,8 +246,13 @@ def _figures(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Connectivity", text(membranes["connectivity"])),
         ("Compartments with one nucleus", f"{gaps['one_nucleus']:,}"),
         ("Artifacts: none, several nuclei", _artifacts(gaps)),
+        ("Empty glass, R G B", _color(cells["glass_rgb"])),
         ("Tumor", f"{text(record['tumor_mm2'])} mm²"),
     ]
+
+
+def _color(glass_rgb: Sequence[int] | None) -> str:
+    return "not seen" if glass_rgb is None else " ".join(map(str, glass_rgb))
 
 
 def _artifacts(gaps: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from her2fast.kernels.cells import Cells, classify_cells, find_cells
+from her2fast.methods.glass import glass_of_picture
 from her2fast.methods.membrane_picture import joined, tiles_with_halo
 from her2fast.phantom import Phantom
 from her2fast.phantom.cells import CellTable
@@ -48,7 +49,8 @@ def pairs(found: Cells, truth: CellTable, grid_um: float) -> tuple[Longs, Longs]
 def confusion_of(picture: Phantom, mask: npt.NDArray[np.bool_]) -> Longs:
     """(4, 4) cells of tumor by true class and by the class that they are called."""
     grid_um = STEP * picture.spacing_um
-    found = find_cells(picture.rgb, mask.astype(np.uint8), step=STEP)
+    glass = glass_of_picture(picture.rgb, picture.spacing_um)
+    found = find_cells(picture.rgb, mask.astype(np.uint8), step=STEP, glass=glass)
     found = found.take(picture.tumor_mask[found.y * STEP, found.x * STEP])
     real, own = pairs(found, picture.cells, grid_um)
     called = classify_cells(found, grid_um=grid_um, step=STEP).her2
