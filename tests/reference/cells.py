@@ -15,7 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 
 RAYS = 32
 #: Hundredths of optical density over glass; less is no stain.
-FAINTEST_DAB = 4
+FAINTEST_DAB = 3
 
 
 def shifted(plane: Ints, dy: int, dx: int, fill: int) -> Ints:

@@ -21,9 +21,9 @@ inline constexpr std::int32_t kCellsReachPx = 2 * kCellRadiusPx + kNucleiReachPx
 
 /// How much more DAB than glass what a mask holds must have to count as stain: less is
 /// not perceptible. Hundredths of optical density, the mean of what one direction
-/// crosses. Of true 1+ cells two in a thousand are lost by it; lines between pale blue
-/// nuclei are, which a network may take for faint membrane (docs/design/cells.md).
-inline constexpr std::int32_t kFaintestDab = 4;
+/// crosses. The most that cost no 1+ cell of 24 phantoms; lines between pale blue nuclei
+/// have less, which a network may take for faint membrane (docs/design/cells.md).
+inline constexpr std::int32_t kFaintestDab = 3;
 
 struct Cell {
   std::int32_t x, y;  ///< seed of its nucleus: the cell's identity; pixels of the grid
