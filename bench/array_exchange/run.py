@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -17,8 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from her2fast import __version__, _core
+from her2fast import _core
 from her2fast.kernels import tumor_count
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import loads, quiet_machine, tell, versions
 
 LARGE_PX = 16384
 GRID = {"patch_px": 2, "stride_px": 2}
@@ -112,7 +114,7 @@ def main() -> None:
         kind, part = arguments.large.split(",")
         print(json.dumps(large(kind, part == "part")))
         return
-    load_before = [round(v, 2) for v in os.getloadavg()]
+    load_before = loads()
     us = small(arguments.rounds)
     cases = []
     for kind in KINDS:
@@ -122,28 +124,15 @@ def main() -> None:
             cases.append(json.loads(done.stdout))
     result = {
         "question": "what it costs to pass another library's array to a kernel",
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "load_after": [round(v, 2) for v in os.getloadavg()],
-            "system": platform.platform(),
-        },
-        "versions": {
-            "her2fast": __version__,
-            "numpy": np.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "machine": quiet_machine(load_before),
+        "versions": versions("numpy", "torch", "python"),
         "microseconds_a_call": us,
         "over_the_wrapper_for_numpy_only": {
             name: round(value - us["numpy only"], 2) for name, value in us.items()
         },
         "large": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

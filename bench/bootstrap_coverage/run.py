@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import numpy.typing as npt
 from her2fast import _core
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests/python"))
+sys.path += [str(ROOT / "tests/python"), str(ROOT / "bench")]
 from class_fields import class_field  # noqa: E402
+
+from conditions import tell, versions  # noqa: E402
 
 PATCH_MM = 0.064
 SHARES = {
@@ -121,12 +122,9 @@ def main() -> None:
         "sure_of_the_score": confident,
         "sure_and_right": round(same / confident, 4) if confident else None,
         "cases": cases,
-        "versions": {"her2fast": _core.__version__, "numpy": np.__version__},
+        "versions": versions("numpy"),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

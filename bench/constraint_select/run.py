@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +14,9 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from her2fast import __version__
+from conditions import loads, quiet_machine, tell, versions
 from her2fast.kernels import FractionLimits, constraint_select
 from reference import constraint_select as twin
 
@@ -84,22 +82,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--largest", type=int, default=10_000_000)
     arguments = parser.parse_args()
-    load_before = [round(v, 2) for v in os.getloadavg()]
+    load_before = loads()
     sizes = [n for n in (100_000, 1_000_000, 10_000_000) if n <= arguments.largest]
     cases = [measure(n, n // PER_SLIDE) for n in sizes] + [measure(1_000_000, 1)]
     result = {
         "question": "choosing an epoch's patches: how far from sorting",
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "load_after": [round(v, 2) for v in os.getloadavg()],
-            "system": platform.platform(),
-        },
-        "versions": {
-            "her2fast": __version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "machine": quiet_machine(load_before),
+        "versions": versions("numpy", "python"),
         "cases": cases,
         "largest_to_smallest": {
             name: round(
@@ -110,10 +99,7 @@ def main() -> None:
             for name in ("her2fast_1", "her2fast_2")
         },
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

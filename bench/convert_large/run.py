@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -25,8 +24,11 @@ from her2fast.convert import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/python"))  # writes TIFF
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiff_files as tf  # noqa: E402
+
+from conditions import tell  # noqa: E402
 
 TILE_PX = 64
 TILE_BYTES = 1_000_000
@@ -148,10 +150,7 @@ def main() -> None:
             path.unlink()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result["peak_megabytes"] = round(peak / 1024)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -17,6 +16,10 @@ from typing import Any
 
 import her2fast
 from her2fast.models.package import load_package
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import tell
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "test"
@@ -168,10 +171,7 @@ def main() -> None:
             {**fastest, "scan_s": fastest["scan_s"] / 0.9},
         ),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json)
 
 
 if __name__ == "__main__":

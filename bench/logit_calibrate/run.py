@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/python"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from calibration_rivals import bfgs, nelder_mead
 from slide_tables import synthetic
 
-from her2fast import __version__
+from conditions import loads, quiet_machine, tell, versions
 from her2fast.kernels import calibration_loss, logit_calibrate
 
 RIVALS = {"bfgs": bfgs, "nelder_mead": nelder_mead}
@@ -77,28 +74,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--problems", type=int, default=200)
     arguments = parser.parse_args()
-    load_before = [round(v, 2) for v in os.getloadavg()]
+    load_before = loads()
     result = {
         "question": "four values for the logits: is the search the best",
         "full_size": {mode: full_size(mode) for mode in MODES},
         "rivals": {mode: compare(arguments.problems, mode) for mode in MODES},
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "load_after": [round(v, 2) for v in os.getloadavg()],
-            "system": platform.platform(),
-        },
-        "versions": {
-            "her2fast": __version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "python": platform.python_version(),
-        },
+        "machine": quiet_machine(load_before),
+        "versions": versions("numpy", "scipy", "python"),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

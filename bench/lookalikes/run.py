@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,6 +15,10 @@ import numpy as np
 import her2fast
 from her2fast import phantom
 from her2fast.models.package import MethodPackage, load_package
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import machine, tell, versions
 
 HERE = Path(__file__).resolve().parent
 #: Seeds of no training (1,000,000 on), recipe test (5,000,000 on) or other bench.
@@ -136,13 +137,10 @@ def main() -> None:
         "scenes": options.scenes,
         "by_tissue": by_tissue(package, options.scenes),
         "pairs": pairs(package, options.pairs),
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"her2fast": her2fast.__version__, "numpy": np.__version__},
+        "machine": machine(),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

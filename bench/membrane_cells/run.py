@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -28,7 +25,7 @@ from views import (
     view,
 )
 
-from her2fast import _core, phantom
+from her2fast import phantom
 from her2fast.kernels.cells import (
     CELL_CUTS,
     CELLS_REACH_PX,
@@ -43,6 +40,10 @@ from her2fast.kernels.membrane import MembraneMerge, membrane_label
 from her2fast.methods.glass import glass_of_picture
 from her2fast.methods.membrane import CELL_UM2
 from her2fast.training.membrane_cuts import pairs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import load, machine, tell, versions
 
 CLASSES = ("0", "1+", "2+", "3+")
 FIRST_SEED = 9_420_000
@@ -277,7 +278,7 @@ def main() -> None:
     parser.add_argument("--profile", default="unseen")
     parser.add_argument("--rounds", type=int, default=9)
     chosen = parser.parse_args()
-    load = os.getloadavg()[0]
+    load_before = load()
     asked = looks(chosen.package)
     times = []
     for picture in scenes(1, chosen.profile, range(4)):
@@ -300,17 +301,10 @@ def main() -> None:
         "speed_cpu": {
             key: round(statistics.median(t[key] for t in times), 2) for key in times[0]
         },
-        "machine": {
-            "cpu": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_before": round(load, 2),
-        },
-        "versions": {"her2fast": _core.__version__, "numpy": np.__version__},
+        "machine": machine(load_before=load_before),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if chosen.json is not None:
-        chosen.json.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    tell(result, chosen.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import sys
 import time
@@ -19,10 +16,8 @@ from typing import Any
 import cc3d
 import numpy as np
 import numpy.typing as npt
-import scipy
 from scipy import ndimage
 
-from her2fast import __version__
 from her2fast.kernels.membrane import (
     MembraneMerge,
     Membranes,
@@ -30,6 +25,10 @@ from her2fast.kernels.membrane import (
     membrane_label,
 )
 from her2fast.phantom import render
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import loads, quiet_machine, tell, versions
 
 TILE_PX = 512
 PATTERN_PX = 2048
@@ -186,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--largest", type=int, default=3000, help="tiles")
     arguments = parser.parse_args()
-    load_before = [round(v, 2) for v in os.getloadavg()]
+    load_before = loads()
     pattern, density = make_pattern(7)
     shapes = [(20, 15), (40, 25), (60, 50)]
     cases = [
@@ -196,25 +195,15 @@ def main() -> None:
     ]
     result = {
         "question": "membranes of a slide from its tiles: how fast",
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_before": load_before,
-            "load_after": [round(v, 2) for v in os.getloadavg()],
-            "system": platform.platform(),
-        },
+        "machine": quiet_machine(load_before),
         "versions": {
-            "her2fast": __version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
+            **versions("numpy", "scipy"),
             "cc3d": version("connected-components-3d"),
-            "python": platform.python_version(),
+            **versions("python"),
         },
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -16,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
-from her2fast import _core, phantom
+from her2fast import phantom
 from her2fast.kernels.cells import classify_cells, find_cells
 from her2fast.membranes import NetworkFinder
 from her2fast.methods.glass import glass_of_picture
@@ -28,6 +25,10 @@ from her2fast.methods.membrane_picture import find_in_picture, tiles_with_halo
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.runner import one_intra_op_thread
 from her2fast.models.trust import SHIPPED_DIR
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import machine, tell, versions
 
 Rgb = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -368,16 +369,9 @@ def main() -> None:
             result["cores_membrane_share"] = on_cores(
                 runner, tile_px, chosen.data / "her2_cores", chosen.pictures
             )
-    result["machine"] = {"cpu": platform.machine(), "cores": os.cpu_count()}
-    result["versions"] = {
-        "her2fast": _core.__version__,
-        "numpy": np.__version__,
-        "torch": str(torch.__version__),
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    if chosen.json is not None:
-        chosen.json.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    result["machine"] = machine()
+    result["versions"] = versions("numpy", "torch")
+    tell(result, chosen.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +27,10 @@ from her2fast.phantom.cohort import Request, make_cohort, slide_name
 from her2fast.phantom.spec import SlideSpec
 from her2fast.record import digest, method_record, settings_for
 from her2fast.scoring import Scorer, decide_with, open_input
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import load, machine, store, tell, versions
 
 SCORES = ("0", "1+", "2+", "3+")
 FIRST_SEED = 9_430_000
@@ -225,7 +227,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    load = os.getloadavg()[0]
+    load_before = load()
     bench = Bench(chosen.package, chosen.workers)
     slides = draw(chosen.work, chosen.slides, chosen.side_um)
     if not slides:
@@ -258,19 +260,12 @@ def main() -> None:
         },
         "wall_s": sums([one["wall"] for one in measured]),
         "rows": rows,
-        "machine": {
-            "cpu": platform.machine(),
-            "cores": os.cpu_count(),
-            "workers": chosen.workers,
-            "load_before": round(load, 2),
-        },
-        "versions": {"her2fast": _core.__version__, "numpy": np.__version__},
+        "machine": machine(workers=chosen.workers, load_before=load_before),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(result, indent=1) + "\n"
-    if chosen.json is not None:
-        chosen.json.write_text(text, encoding="utf-8")
+    store(result, chosen.json)
     result.pop("rows")
-    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    tell(result, None)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -23,6 +20,10 @@ from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.trust import SHIPPED_DIR
 from her2fast.phantom.cohort import Request, make_cohort, slide_name
 from her2fast.phantom.spec import SlideSpec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import load, machine, tell, versions
 
 SEED, SCORE = 9_440_000, "2+"
 SPACING_UM, TILE_PX = 0.25, 512
@@ -98,7 +99,7 @@ def main() -> None:
     def on_stage(stage: str, progress: Progress) -> None:
         passes.setdefault(stage, [time.perf_counter()])[1:] = [time.perf_counter()]
 
-    load = os.getloadavg()[0]
+    load_before = load()
     began, used = time.perf_counter(), time.process_time()
     result = score_membranes(
         path, model=package, workers=chosen.workers, on_stage=on_stage
@@ -135,18 +136,10 @@ def main() -> None:
             "ms_per_tile": round(1e3 * rest / read, 2),
         },
         "network_ms_per_tile": round(1e3 * parts["network"] / read, 2),
-        "machine": {
-            "cpu": platform.machine(),
-            "cores": os.cpu_count(),
-            "workers": chosen.workers,
-            "load_before": round(load, 2),
-        },
-        "versions": {"her2fast": _core.__version__, "numpy": np.__version__},
+        "machine": machine(workers=chosen.workers, load_before=load_before),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(out, indent=1) + "\n"
-    if chosen.json is not None:
-        chosen.json.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    tell(out, chosen.json)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -15,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy
-import skimage
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
 from skimage.measure import block_reduce
 
-from her2fast import _core, phantom
+from her2fast import phantom
 from her2fast.kernels import H_DAB
 from her2fast.kernels.cells import NUCLEI_REACH_PX, cell_stains, nuclei
 from her2fast.phantom.optics import PROFILES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import load, machine, tell, versions
 
 Points = npt.NDArray[np.float64]  # (n, 2): y, x on the grid of 0.5 um/px
 
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=int, default=16)
     chosen = parser.parse_args()
-    load = os.getloadavg()[0]
+    load_before = load()
     counts = {"ours": 0, "library": 0}
     seconds: dict[str, list[float]] = {"ours": [], "library": []}
     near = np.zeros(2, np.int64)
@@ -151,22 +150,10 @@ def main() -> None:
             }
             for name, (pairs, seeds, cells) in truth.items()
         },
-        "machine": {
-            "cpu": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_before": round(load, 2),
-        },
-        "versions": {
-            "her2fast": _core.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "scikit-image": skimage.__version__,
-        },
+        "machine": machine(load_before=load_before),
+        "versions": versions("numpy", "scipy", "scikit-image"),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    if chosen.json is not None:
-        chosen.json.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    tell(result, chosen.json, indent=2)
     if not result["equal"]:
         sys.exit("the nuclei differ: no speed is claimed")
 

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
 import her2fast
 from her2fast.phantom import truth
@@ -21,6 +18,10 @@ from her2fast.phantom.cohort import write_svs
 from her2fast.phantom.ground import Tissue
 from her2fast.phantom.slide import draw_slide
 from her2fast.phantom.spec import check_spec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import machine, tell, versions
 
 SEED = 41_000
 #: Spacing, um/px -> width and height, um.
@@ -110,17 +111,10 @@ def main() -> None:
         "question": "How fast are phantom slides made?",
         "unit": "CPU seconds of one thread, Mpx of level 0",
         "spacing_um": found,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {
-            "her2fast": her2fast.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        "machine": machine(),
+        "versions": versions("numpy", "scipy"),
     }
-    text = json.dumps(report, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -17,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-import her2fast
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import machine, tell, versions
 
 SEED = 9_100_000
 #: Width, height in px and spacing in um/px.
@@ -82,13 +83,10 @@ def main() -> None:
         "question": "How fast is one phantom drawn on one core, in how much memory?",
         "results": results,
         "repeats": options.repeats,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"her2fast": her2fast.__version__, "numpy": np.__version__},
+        "machine": machine(),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

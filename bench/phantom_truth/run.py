@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -21,9 +19,11 @@ from her2fast.models.package import MethodPackage, load_package
 from her2fast.session import Session
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "tests")]
 
 from figures import RULES, SCORES, Row, summarize  # noqa: E402
+
+from conditions import machine, store, versions  # noqa: E402
 
 COHORTS = ("unseen_profile", "second_generator")
 SIDE_PX = 1500  # at 1 um/px: 2.25 mm2
@@ -203,12 +203,10 @@ def main() -> None:
         "side_px": options.side_px,
         "spacing_um": 1.0,
         "cohorts": cohorts,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"her2fast": her2fast.__version__, "numpy": np.__version__},
+        "machine": machine(),
+        "versions": versions("numpy"),
     }
-    text = json.dumps(report, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    store(report, options.json)
     for cohort, values in cohorts.items():
         brief = {k: v for k, v in values.items() if k not in ("rows", "worst", "best")}
         print(cohort, json.dumps(brief, indent=1))

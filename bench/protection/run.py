@@ -6,8 +6,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -25,12 +23,14 @@ from her2fast.phantom.slide import Camera
 from her2fast.scoring import Scorer, decide, open_input
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE)]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from cases import GROUPS, Case  # noqa: E402
 from figures import Row, summarize  # noqa: E402
 from perfect import measure as measure_perfectly  # noqa: E402
 from pieces import piece_cases  # noqa: E402
+
+from conditions import machine, store, versions  # noqa: E402
 
 #: What draws the slides of a group, by number.
 ALL_GROUPS = {**GROUPS, "pieces": piece_cases}
@@ -174,12 +174,10 @@ def main() -> None:
         "elapsed_s": round(time.monotonic() - begun),
         **summarize(rows),
         "rows": rows,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"her2fast": her2fast.__version__, "numpy": np.__version__},
+        "machine": machine(),
+        "versions": versions("numpy"),
     }
-    if options.json:
-        text = json.dumps(report, indent=1) + "\n"
-        options.json.write_text(text, encoding="utf-8")
+    store(report, options.json)
     print(json.dumps({k: v for k, v in report.items() if k != "rows"}, indent=1))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +20,10 @@ from cases import SOURCE_TILE_PX, Case, make_cases, make_slides
 from contenders import CONTENDERS, BareJpeg, Contender
 
 import her2fast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conditions import tell
 
 ROUNDS = 5
 # Contenders bring their own libjpeg; `scaled` replaces a mean by a smaller DCT.
@@ -257,10 +261,7 @@ def main() -> None:
     result["targets"] = targets(result)
     result["seconds"] = round(time.perf_counter() - start)
     result["machine"]["load_after"] = load()
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    tell(result, arguments.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from itertools import pairwise
@@ -21,7 +20,7 @@ from her2fast import _core
 from her2fast.models.package import MethodPackage, load_package
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from additions import (  # noqa: E402
     ADDITIONS,
@@ -32,6 +31,8 @@ from additions import (  # noqa: E402
     over,
     read_rgb,
 )
+
+from conditions import machine, store, versions  # noqa: E402
 
 CORES = (
     "core_0_a",
@@ -166,12 +167,10 @@ def main() -> None:
         "cores": cores,
         "base": {"core": BASE, **plain},
         "additions": additions,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"her2fast": her2fast.__version__, "numpy": np.__version__},
+        "machine": machine(),
+        "versions": versions("numpy"),
     }
-    if options.json:
-        text = json.dumps(report, indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+    store(report, options.json)
     print("rises:", report["rises"], "raised by:", report["raised_by"])
 
 

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import her2fast
 from her2fast import phantom
 from her2fast.phantom.mixtures import draw_mixture
 from her2fast.phantom.stroma import StromaMix
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT / "tests")]
 
 from features import describe  # noqa: E402
 from sheet import read_core  # noqa: E402
 
 import phantom_second  # noqa: E402
+from conditions import machine, tell, versions  # noqa: E402
 
 try:
-    import sklearn
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -248,17 +245,10 @@ def main() -> None:
         "real": {"cores": [path.stem for path in paths], "patches": len(real[0])},
         "phantoms_per_generator": options.phantoms,
         "generators": generators,
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "versions": {
-            "her2fast": her2fast.__version__,
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
+        "machine": machine(),
+        "versions": versions("numpy", "scikit-learn"),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL import Image
 from readers import disagreement, panel
 
 from her2fast.export.atomic import atomic_write
-from her2fast.training.config import PATCH_PX
+from her2fast.training.config_sections import PATCH_PX
 from her2fast.training.splits import Member, k_folds
 
 Areas = npt.NDArray[np.int64]

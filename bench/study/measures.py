@@ -17,7 +17,7 @@ from her2fast.evaluation import metrics
 from her2fast.phantom.truth import is_kept
 from her2fast.training.calibrate import Fitted, calibrated, fit_calibration
 from her2fast.training.classify import class_areas, slide_scores
-from her2fast.training.config import Calibration
+from her2fast.training.config_sections import Calibration
 from her2fast.training.patches import Pieces
 
 Longs = npt.NDArray[np.int64]

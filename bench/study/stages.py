@@ -37,8 +37,9 @@ from her2fast.training.classify import (
     slide_scores,
 )
 from her2fast.training.cohort import TrainingSlide, load_cohort
-from her2fast.training.config import Calibration, Compute, Data, Model, PretrainConfig
+from her2fast.training.config import PretrainConfig
 from her2fast.training.config_file import config_text, load_config
+from her2fast.training.config_sections import Calibration, Compute, Data, Model
 from her2fast.training.loop import fit, open_fabric
 from her2fast.training.networks import fold_norms, parameter_count
 from her2fast.training.patches import Dataset, Pieces

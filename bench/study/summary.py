@@ -27,7 +27,7 @@ from pages import figures_of, write_tables
 from her2fast import __version__
 from her2fast.export.atomic import atomic_write
 from her2fast.training.calibrate import Fitted
-from her2fast.training.config import Calibration
+from her2fast.training.config_sections import Calibration
 
 MAIN = "noise30-all"
 #: Stages in the order of their tables; the bound has no calibration.

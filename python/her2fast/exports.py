@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
+from her2fast.errors import SlideError
 from her2fast.export.atomic import Together, atomic_write
 from her2fast.export.class_map import class_picture, with_legend
 from her2fast.export.geojson import patch_tiles, regions
@@ -259,16 +260,25 @@ def read_overview(path: Path) -> npt.NDArray[np.uint8]:
         return np.full((OVERVIEW_PX // 4, OVERVIEW_PX // 4, 3), 255, np.uint8)
 
 
-def write_tables(folder: ResultsFolder) -> None:
-    """`results.csv`, `results.parquet`, `worklist.csv`, `cohort.html` from records."""
+def write_tables(folder: ResultsFolder) -> list[tuple[str, SlideError]]:
+    """`results.csv`, `results.parquet`, `worklist.csv`, `cohort.html` from records.
+
+    Returns what else lies among the records, by name, and why it is none.
+    """
     # Read and written by one run at a time: the last one to write has seen all.
     with folder.alone():
-        records = [{**record, "folder": name} for name, record in folder.records()]
+        files = folder.records_and_others()
+        records = [
+            {**found, "folder": name}
+            for name, found in files
+            if not isinstance(found, SlideError)
+        ]
         atomic_write(folder.root / "results.csv", results_csv(records))
         atomic_write(folder.root / "results.parquet", results_parquet(records))
         atomic_write(folder.root / "worklist.csv", worklist_csv(records))
         page = cohort_html(records, palette=_palette_of(folder, records))
         atomic_write(folder.root / COHORT, page)
+    return [(name, found) for name, found in files if isinstance(found, SlideError)]
 
 
 def _palette_of(folder: ResultsFolder, records: Sequence[Record]) -> str:

@@ -104,9 +104,10 @@ def _decide_cells(
 
 @dataclass(frozen=True)
 class Rescored:
-    """One slide of `rescore_folder`."""
+    """One slide of `rescore_folder`, or a file there that is no record."""
 
     name: str
+    #: Empty of a file that is no record.
     record: Record
     #: Why nothing was decided; empty where it was.
     skipped: str = ""
@@ -133,18 +134,22 @@ def rescore_folder(
 
     What is not given stays as it was; `roi="none"` drops the regions. Raises
     `UsageError` before anything is written: `roi` is not there or would serve two
-    slides, `ish` names no slide of the folder or one that two slides are called.
+    slides, `ish` names no slide of the folder or one that two slides are called. A file
+    of `results/` that is no record is left as it is, and says so in its `Rescored`.
     """
     folder = ResultsFolder(out)
-    records = folder.records()
+    files = folder.records_and_others()
+    records = [(name, got) for name, got in files if not isinstance(got, SlideError)]
     if roi is not None and roi != "none":
         if not os.path.exists(roi):
             raise UsageError(f"--roi {roi}: no such file or folder")
         check_regions([(_file_name(record), name) for name, record in records], roi)
     _check_ish([_file_name(record) for _, record in records], ish or {})
     done = [
-        _rescore_one(folder, name, record, roi, guideline, ish or {}, exports)
-        for name, record in records
+        Rescored(name, {}, _as_skipped(found))
+        if isinstance(found, SlideError)
+        else _rescore_one(folder, name, found, roi, guideline, ish or {}, exports)
+        for name, found in files
     ]
     write_tables(folder)
     return done
@@ -228,7 +233,11 @@ def _rescore_one(
             )
             return Rescored(name, result.record, note=note)
     except SlideError as error:
-        return Rescored(name, record, f"{error.code}: {error}")
+        return Rescored(name, record, _as_skipped(error))
+
+
+def _as_skipped(error: SlideError) -> str:
+    return f"{error.code}: {error}"
 
 
 def _was_refused(inputs: Mapping[str, Any], record: Record) -> bool:

@@ -200,7 +200,9 @@ def run(
                     log("stopped", slide=outcome.slide)
                     break
         summary = RunSummary(run_id, outcomes)
-        write_tables(folder)
+        for name, error in write_tables(folder):
+            file, message = printable(f"{name}.json"), printable(str(error))
+            log("left_out", file=file, code=error.code, message=message)
         _write_run(folder.root, options, started, summary)
         log("run_ended", exit_code=summary.exit_code)
     return summary

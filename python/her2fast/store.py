@@ -26,6 +26,7 @@ from her2fast.export.atomic import atomic_write
 from her2fast.methods import cell_file
 from her2fast.methods.membrane import CellMeasurement
 from her2fast.record import Record, Roi, record_bytes
+from her2fast.record_file import read_record_file
 
 RESULTS = "results"
 MEASUREMENTS = "measurements"
@@ -73,7 +74,8 @@ class ResultsFolder:
         """A name per slide, distinct whatever the stems and the order.
 
         A slide keeps the name it has in this folder. Otherwise its stem, and where two
-        slides share one (upper and lower case alike), the stem and a hash of the path.
+        slides share one (upper and lower case alike), or the name is that of a file
+        that is no record and no slide's, the stem and a hash of the path.
         """
         stems = [file_stem(slide) for slide in slides]
         count: dict[str, int] = {}
@@ -84,11 +86,20 @@ class ResultsFolder:
         for slide, stem in zip(slides, stems, strict=True):
             source = _source_text(slide)
             owner = owners.get(stem.casefold())
-            if owner == source or (owner is None and count[stem.casefold()] == 1):
-                names.append(stem)
-            else:
-                names.append(f"{stem}-{_path_hash(slide)}")
+            other = f"{stem}-{_path_hash(slide)}"
+            free = (
+                owner is None
+                and count[stem.casefold()] == 1
+                and owners.get(other.casefold()) != source
+                and not self._is_foreign(stem)
+            )
+            names.append(stem if owner == source or free else other)
         return names
+
+    def _is_foreign(self, name: str) -> bool:
+        """Whether the place of this record is another file's."""
+        path = self.record_path(name)
+        return os.path.lexists(path) and self.read_record(name) is None
 
     def claim_names(self, slides: Sequence[str]) -> list[str]:
         """`assign_names`, and another run that starts meanwhile gets others."""
@@ -172,7 +183,10 @@ class ResultsFolder:
 
     def read_record(self, name: str) -> Record | None:
         """The record of a slide, or None where there is none that can be read."""
-        return _read_object(self.record_path(name))
+        try:
+            return read_record_file(self.record_path(name))
+        except SlideError:
+            return None
 
     def is_finished(
         self,
@@ -369,15 +383,25 @@ class ResultsFolder:
         atomic_write(self.record_path(name), data)
 
     def records(self) -> list[tuple[str, Record]]:
-        """Every finished slide, by name."""
+        """Every finished slide, by name; what else lies there is passed over."""
+        return [
+            (name, found)
+            for name, found in self.records_and_others()
+            if not isinstance(found, SlideError)
+        ]
+
+    def records_and_others(self) -> list[tuple[str, Record | SlideError]]:
+        """Every JSON file of `results/`, by name: a record, or why it is none."""
         folder = self.root / RESULTS
         if not folder.is_dir():
             raise UsageError(f"{self.root}: is no results folder (no {RESULTS}/ in it)")
-        found = []
+        found: list[tuple[str, Record | SlideError]] = []
         for path in sorted(folder.glob("*.json")):
-            record = _read_object(path)
-            if record is not None:
-                found.append((path.name.removesuffix(".json"), record))
+            name = path.name.removesuffix(".json")
+            try:
+                found.append((name, read_record_file(path)))
+            except SlideError as error:
+                found.append((name, error))
         return found
 
 

@@ -197,10 +197,13 @@ TEST_F(DeviceRingTest, SameBytesForAnyBatchAndWithTwoChannels) {
 }
 
 TEST_F(DeviceRingTest, TwoBatchesAreOnTheirWayAtOnce) {
+  PatchMethodSpec spec = tiny_spec();
+  // So that as many can leave before any has landed: classifying waits for segments.
+  spec.segment_batch = 1;
   for (const std::size_t in_flight : {std::size_t{1}, std::size_t{2}, std::size_t{3}}) {
     // No stream works before so many have work: a ring that waits for each stands still.
     async_cuda::reset({}, in_flight);
-    Session session(make_patch_method(tiny_spec()));
+    Session session(make_patch_method(spec));
     for (const ReadRequest& r : session.wanted(1000)) {
       const auto rgb = pixels_of(r);
       session.push(r.id, {rgb.data(), r.height_px, r.width_px, 3}, TileStatus::kOk);
@@ -208,7 +211,7 @@ TEST_F(DeviceRingTest, TwoBatchesAreOnTheirWayAtOnce) {
     FakeRuntime fake;
     DeviceRing ring(models(), {0, static_cast<std::int32_t>(in_flight)});
     ring.run(session, fake.runtime(), true);
-    EXPECT_EQ(session.finish().to_bytes(), on_cpu(tiny_spec()));
+    EXPECT_EQ(session.finish().to_bytes(), on_cpu(spec));
     EXPECT_EQ(async_cuda::seen().busiest, in_flight);
   }
 }

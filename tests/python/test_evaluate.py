@@ -297,9 +297,9 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     _record(first, "x.svs", 1, SHARES[1], models=[{"sha256": "cd" * 32}])
     with pytest.raises(UsageError, match="2 different models"):
         collect_results("a", first, known)
-    (first / "results" / "x.svs.json").write_text("{}")
-    with pytest.raises(UsageError, match="is no record of a slide"):
-        collect_results("a", first, known)
+    (tmp_path / "empty/results").mkdir(parents=True)
+    with pytest.raises(UsageError, match="need a results folder"):
+        collect_results("a", tmp_path / "empty", known)
     path = tmp_path / "f.csv"
     path.write_text("slide,0,1+,2+,3+\na.svs,0.5,0.6,0,0\n")
     with pytest.raises(UsageError, match=r"line 2: need shares .* add to 1"):

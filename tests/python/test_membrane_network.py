@@ -19,7 +19,7 @@ from torch import nn
 
 from her2fast.errors import UsageError
 from her2fast.training.augment import normalized
-from her2fast.training.config import Model
+from her2fast.training.config_sections import Model
 from her2fast.training.histogram import HistogramMatch, read_reference
 from her2fast.training.membrane import counts_by_logit, figures_by_cut
 from her2fast.training.membrane_network import (

@@ -241,16 +241,16 @@ def test_rescore_after_a_kill_between_state_and_record(score: Run, two: Path) ->
 def test_rescore_sees_what_another_run_wrote_meanwhile(
     score: Run, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = ResultsFolder.records
+    records = ResultsFolder.records_and_others
 
     def then_another_writes(folder: ResultsFolder) -> Any:
-        monkeypatch.setattr(ResultsFolder, "records", records)
+        monkeypatch.setattr(ResultsFolder, "records_and_others", records)
         found = records(folder)
         assert score(two / "a.svs", "--roi", two / "bad.geojson") == 20
         (two / "out/results/b.json").unlink()
         return found
 
-    monkeypatch.setattr(ResultsFolder, "records", then_another_writes)
+    monkeypatch.setattr(ResultsFolder, "records_and_others", then_another_writes)
     done = rescore_folder(two / "out", guideline="pham-2022")
     assert [item.skipped for item in done] == ["", "its record is gone"]
     full = two / "full"

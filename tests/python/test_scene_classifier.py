@@ -13,7 +13,8 @@ from torch import nn
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
-from her2fast.training.config import Augment, Compute, Data, PretrainConfig, Train
+from her2fast.training.config import PretrainConfig
+from her2fast.training.config_sections import Augment, Compute, Data, Train
 from her2fast.training.loop import open_fabric
 from her2fast.training.phantom_data import Pictures
 from her2fast.training.pretrain import PretrainWork

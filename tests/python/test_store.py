@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import record_example
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,13 +74,17 @@ def test_any_name_gives_a_usable_one(parts: list[str], tmp_path_factory) -> None
     assert len({name.casefold() for name in assigned}) == len(paths)
 
 
+def named(name: str | None, **changes: Any) -> dict[str, Any]:
+    return record_example.record(slide={"name": name}, **changes)
+
+
 def test_hostile_names(folder: ResultsFolder) -> None:
     raw = os.fsdecode(b"/a/\xff\xfe.svs")
     slides = ["/a/" + "ä" * 120 + ".svs", "/a/two\nlines.svs", raw, "/a/..svs", "/a/.x"]
     for name, slide in zip(folder.assign_names(slides), slides, strict=True):
         with folder.lock(name, slide):
-            folder.write_record(name, {"slide": name})
-        assert folder.read_record(name) == {"slide": name}
+            folder.write_record(name, named(name))
+        assert folder.read_record(name) == named(name)
     assert len(folder.records()) == len(slides)
 
 
@@ -123,7 +129,7 @@ def finish(folder: ResultsFolder) -> Path:
     extra.parent.mkdir(exist_ok=True)
     extra.write_text("{}")
     folder.measurement_path("x").write_bytes(b"measured")
-    folder.write_record("x", dict(KEYS), files=[extra], exports=LOOKS)
+    folder.write_record("x", named("x", **KEYS), files=[extra], exports=LOOKS)
     return extra
 
 
@@ -152,9 +158,10 @@ def test_finished_means_all_of_it(folder: ResultsFolder) -> None:
 
 def test_what_a_new_record_lacks_is_removed(folder: ResultsFolder) -> None:
     extra = finish(folder)
-    folder.write_record("x", {"status": "failed"})
+    failed = named("x", status="failed", code="IO", score=None)
+    folder.write_record("x", failed)
     assert not extra.exists()
-    assert folder.read_record("x") == {"status": "failed"}
+    assert folder.read_record("x") == failed
 
 
 def test_a_record_that_cannot_be_written_leaves_the_old_one(
@@ -198,8 +205,93 @@ def test_records_of_no_folder(tmp_path: Path) -> None:
         ResultsFolder(tmp_path).records()
 
 
+# --- what is no record ----------------------------------------------------------------
+
+
 def test_half_a_record_is_no_record(folder: ResultsFolder) -> None:
     folder.record_path("x").write_text('{"status": "sco')
     (folder.root / "results" / ".her2fast-1.tmp").write_text("{}")
     assert folder.records() == []
     assert json.dumps(folder.read_record("x")) == "null"
+
+
+WHOLE = named("x.svs")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no JSON"),
+        (b"\xff\xfe{}", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[1, 2]", "need an object, got list"),
+        (b'"a note"', "need an object, got str"),
+        (b"{}", "need slide.name"),
+        ({"slide": "x.svs"}, "need slide.name"),
+        ({"slide": {"name": 7}}, "need slide.name"),
+        ({"status": "fine"}, "need a status"),
+        ({"status": ["scored"]}, "need a status"),
+        ({"code": 7}, "need a code"),
+        ({"score": "4+"}, "need a score"),
+        ({"score": []}, "need a score"),
+        ({"models": [{"name": "m"}]}, "need models"),
+        ({"models": None}, "need models"),
+        ({"fractions": [0.5, "half"]}, "need fractions"),
+        ({"review_flags": None}, "need review_flags"),
+        *(({key: ...}, "need ") for key in ("slide", "code", "score", "fractions")),
+    ],
+)
+def test_other_files_say_what_they_lack(
+    folder: ResultsFolder, data: bytes | dict[str, Any], said: str
+) -> None:
+    path = folder.record_path("x")
+    if isinstance(data, dict):
+        changed = {k: v for k, v in (WHOLE | data).items() if v is not ...}
+        data = json.dumps(changed).encode()
+    path.write_bytes(data)
+    folder.write_record("y", WHOLE)
+    (name, error), (other, record) = folder.records_and_others()
+    assert (name, other, record) == ("x", "y", WHOLE)
+    assert isinstance(error, SlideError)
+    assert error.code == "HASH_MISMATCH"
+    assert str(error).startswith(f"{path}: is no record of a slide: {said}")
+    assert folder.records() == [("y", WHOLE)]
+    assert folder.read_record("x") is None
+    assert path.read_bytes() == data
+
+
+def test_what_is_no_file_is_no_record(folder: ResultsFolder) -> None:
+    os.mkfifo(folder.record_path("pipe"))  # waiting for it would be for ever
+    folder.record_path("folder").mkdir()
+    folder.record_path("nowhere").symlink_to("absent")
+    folder.record_path("loop").symlink_to("loop.json")
+    found = folder.records_and_others()
+    assert {name: e.code for name, e in found if isinstance(e, SlideError)} == {
+        "folder": "NOT_REGULAR",
+        "loop": "IO",
+        "nowhere": "NOT_FOUND",
+        "pipe": "NOT_REGULAR",
+    }
+
+
+def test_a_file_of_somebody_else_gives_no_slide_its_name(folder: ResultsFolder) -> None:
+    notes = folder.record_path("notes")
+    notes.write_text('{"by": "me"}')
+    (name,) = folder.claim_names(["/a/notes.svs"])
+    assert name.startswith("notes-")
+    folder.write_record(name, WHOLE)
+    assert notes.read_text() == '{"by": "me"}'
+    notes.unlink()  # and it keeps what it has
+    assert folder.claim_names(["/a/notes.svs"]) == [name]
+    # Its own damaged record is written again.
+    folder.claim_names(["/a/x.svs"])
+    folder.record_path("x").write_text("{")
+    assert folder.assign_names(["/a/x.svs"]) == ["x"]
+
+
+def test_a_slide_keeps_its_name_when_the_other_is_not_given(
+    folder: ResultsFolder,
+) -> None:
+    first, second = folder.claim_names(["/a/x.svs", "/b/x.svs"])
+    assert folder.claim_names(["/b/x.svs"]) == [second]
+    assert folder.claim_names(["/a/x.svs"]) == [first]

@@ -13,7 +13,7 @@ from her2fast.kernels.training import calibration_loss
 from her2fast.manifest import Entry
 from her2fast.training.calibrate import STEP, calibrated, fit_calibration
 from her2fast.training.cohort import TrainingSlide
-from her2fast.training.config import Calibration
+from her2fast.training.config_sections import Calibration
 from her2fast.training.patches import Pieces
 
 

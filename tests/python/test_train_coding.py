@@ -18,7 +18,8 @@ from scipy import ndimage
 
 from her2fast.training import coding, losses
 from her2fast.training.augment import Augmentation
-from her2fast.training.config import Augment, Compute, Data, PretrainConfig, Train
+from her2fast.training.config import PretrainConfig
+from her2fast.training.config_sections import Augment, Compute, Data, Train
 from her2fast.training.loop import open_fabric
 from her2fast.training.networks import CalmColors, TinyClassifier
 from her2fast.training.packages import MEAN, STD

@@ -34,7 +34,7 @@ from her2fast.training.checkpoint import (
     save_checkpoint,
 )
 from her2fast.training.cohort import TrainingSlide
-from her2fast.training.config import Augment, Model, Optimizer
+from her2fast.training.config_sections import Augment, Model, Optimizer
 from her2fast.training.loop import (
     epoch_seed,
     freeze_norms,

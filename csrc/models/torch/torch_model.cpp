@@ -6,6 +6,8 @@
 #include <sstream>
 #include <vector>
 
+#include "models/torch/gpu_memory.h"
+
 namespace her2fast::torch_engine {
 namespace {
 
@@ -82,7 +84,13 @@ void TorchModel::check(const Shape& shape) const {
 
 void TorchModel::run(const std::uint8_t* rgb, const Shape& shape, float* output) const {
   check(shape);
-  const std::int32_t n = shape.n;
+  const std::int64_t item = std::int64_t{3} * info_.height_px * info_.width_px;
+  whole_or_halves(shape.n, [&](std::int32_t first, std::int32_t n) {
+    run_part(rgb + first * item, n, output + first * info_.outputs);
+  });
+}
+
+void TorchModel::run_part(const std::uint8_t* rgb, std::int32_t n, float* output) const {
   const c10::InferenceMode inference;
   torch::Tensor values;
   try {
@@ -91,10 +99,8 @@ void TorchModel::run(const std::uint8_t* rgb, const Shape& shape, float* output)
     throw Failure(HER2_GPU_OOM,
                   device_.str() + ": " + last_line(error.what_without_backtrace()));
   } catch (const c10::Error& error) {
-    // CUDA tells of a fault at the next call, wherever that stands.
-    if (device_.is_cpu() || std::strstr(error.what(), "CUDA error") == nullptr) throw;
-    throw Failure(HER2_GPU_LOST,
-                  device_.str() + ": " + last_line(error.what_without_backtrace()));
+    throw_if_of_gpu(error.what(), error.what_without_backtrace());
+    throw;
   }
   values = values.reshape({n, -1}).contiguous();
   if (values.size(1) != info_.outputs) {
@@ -118,6 +124,11 @@ torch::Tensor TorchModel::stage(const std::uint8_t* rgb, std::int32_t n) const {
   return device_.is_cpu() ? inputs : inputs.to(device_);
 }
 
+void TorchModel::throw_if_of_gpu(const char* words, const std::string& said) const {
+  const std::int32_t status = device_.is_cpu() ? HER2_OK : gpu_status(words);
+  if (status != HER2_OK) throw Failure(status, device_.str() + ": " + last_line(said));
+}
+
 torch::Tensor TorchModel::forward(const torch::Tensor& inputs) const {
   c10::IValue outputs;
   try {
@@ -125,7 +136,7 @@ torch::Tensor TorchModel::forward(const torch::Tensor& inputs) const {
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const std::exception& error) {
-    if (!device_.is_cpu() && std::strstr(error.what(), "CUDA error") != nullptr) throw;
+    throw_if_of_gpu(error.what(), error.what());
     throw Failure(HER2_MODEL_SHAPE, file_ + ": the model does not take float32 " +
                                         shape_text(inputs.sizes()) + ": " +
                                         last_line(error.what()));

@@ -8,23 +8,12 @@
 #include <torch/script.h>
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "her2fast/her2fast.h"
+#include "models/torch/failure.h"
 
 namespace her2fast::torch_engine {
-
-/// A status code of her2fast.h with words.
-class Failure : public std::runtime_error {
- public:
-  Failure(std::int32_t status, const std::string& message)
-      : std::runtime_error(message), status_(status) {}
-  std::int32_t status() const { return status_; }
-
- private:
-  std::int32_t status_;
-};
 
 /// The last line of torch's long messages, which says what went wrong.
 std::string last_line(const std::string& message);
@@ -40,11 +29,15 @@ class TorchModel {
     std::int64_t outputs = 0;
   };
   /// @param rgb (n, height_px, width_px, 3); @param output (n, outputs). @throws Failure:
-  ///        HER2_MODEL_SHAPE where `shape` is not the model's; nothing is touched then
+  ///        HER2_MODEL_SHAPE where `shape` is not the model's; nothing is touched then.
+  ///        HER2_GPU_OOM: also with half a batch
   void run(const std::uint8_t* rgb, const Shape& shape, float* output) const;
 
  private:
   void check(const Shape& shape) const;
+  /// @throws Failure: HER2_GPU_OOM, HER2_GPU_LOST, with the last line of what was `said`
+  void throw_if_of_gpu(const char* words, const std::string& said) const;
+  void run_part(const std::uint8_t* rgb, std::int32_t n, float* output) const;
   torch::Tensor stage(const std::uint8_t* rgb, std::int32_t n) const;
   torch::Tensor forward(const torch::Tensor& inputs) const;
   torch::Tensor checked(torch::Tensor outputs, std::int64_t n) const;

@@ -80,10 +80,15 @@ def validate(results: Path, labels: Path, out: Path, **options: Any) -> int:
 
 
 def _write(out: Path, folders: dict[str, Path], labels: Path, **options: Any) -> int:
+    from her2fast.cli.show import plain
     from her2fast.evaluation.page import write_evaluation
 
     content = write_evaluation(out, folders, labels, **options)
     for name, one in content["results"].items():
+        for file, code in one["left_out"].items():
+            click.echo(
+                plain(f"{name}: results/{file} left out ({code}): no record of a slide")
+            )
         found = one["views"]["4-class"]
         low, high = found["intervals"]["macro_f1"]
         click.echo(

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import click
 
-from her2fast.cli import options
-
 
 @click.command()
 @click.argument("out", type=click.Path())
 @click.option("--roi", type=click.Path(), help="GeoJSON file, folder of them, or none.")
-@options.guideline
+@click.option("--guideline", metavar="NAME", help="Rule set, or none.")
 @click.option("--ish", type=click.Path(), help="CSV with the columns slide and ish.")
 def rescore(
     out: str,

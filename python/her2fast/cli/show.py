@@ -73,6 +73,9 @@ class RunDisplay:
                     self._progress.console.print(_escape(line), highlight=False)
                 else:
                     click.echo(line)
+        elif event == "left_out":
+            line = f"left out ({fields['code']}): {fields['message']}"
+            click.echo(plain(line), err=True)
 
     def _begin(self, slide: str, stage: str) -> None:
         """A new bar, where there are bars."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from her2fast.errors import UsageError
+from her2fast.errors import SlideError, UsageError
+from her2fast.export.names import printable
 from her2fast.manifest import LABELS, read_manifest
+from her2fast.record import Record
+from her2fast.store import ResultsFolder
 
 FRACTION_COLUMNS = ("slide", *LABELS)
 SHOWN = 5
@@ -61,6 +63,8 @@ class Results:
     models: tuple[str, ...]
     #: What its scores are for, in the packages' words; each once.
     intended_use: tuple[str, ...] = ()
+    #: File of `results/` that is no record -> why.
+    left_out: Mapping[str, SlideError] = field(default_factory=dict)
 
     @property
     def counted(self) -> str:
@@ -135,7 +139,7 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
     A labelled slide without a record is a case of status "missing". Raises
     `UsageError` where records are of several rule sets or models, or share a name.
     """
-    records = _records(folder)
+    records, left_out = _records(folder)
     rule_sets = {_rule_set(record) for record in records.values() if record["score"]}
     if len(rule_sets) > 1:
         raise UsageError(f"{folder}: holds scores of several rule sets: {rule_sets}")
@@ -181,6 +185,7 @@ def collect_results(name: str, folder: Path, labels: Sequence[Labelled]) -> Resu
         next(iter(rule_sets)),
         next(iter(models), ()),
         tuple(uses),
+        left_out,
     )
 
 
@@ -194,23 +199,21 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted((folder / "results").glob("*.json"))
-    if not files:
-        raise UsageError(f"{folder}: need a results folder of `her2fast score`")
-    found: dict[str, dict[str, Any]] = {}
-    for file in files:
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            name = str(record["slide"]["name"])
-            for key in ("status", "code", "score", "fractions", "models"):
-                record[key]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{file}: is no record of a slide: {error!r}") from error
+def _records(folder: Path) -> tuple[dict[str, Record], dict[str, SlideError]]:
+    """Records by the slide's name, and what lies beside them, by file name."""
+    found: dict[str, Record] = {}
+    left_out = {}
+    for stem, record in ResultsFolder(folder).records_and_others():
+        if isinstance(record, SlideError):
+            left_out[printable(f"{stem}.json")] = record
+            continue
+        name = str(record["slide"]["name"])
         if name in found:
             raise UsageError(f"{folder}: two results are of slides named {name!r}")
-        found[name] = {**record, "file": file.stem}
-    return found
+        found[name] = {**record, "file": stem}
+    if not found:
+        raise UsageError(f"{folder}: need a results folder of `her2fast score`")
+    return found, left_out
 
 
 def _measurement(folder: Path, stem: str) -> Path | None:

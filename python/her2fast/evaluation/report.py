@@ -107,6 +107,7 @@ def _one(
             )
         ),
         "unlabelled": len(results.unlabelled),
+        "left_out": {name: error.code for name, error in results.left_out.items()},
         "accuracy_all": float(np.sum(label == score)) / len(results.cases),
         "review_flags": dict(Counter(f for case in scored for f in case.flags)),
         "views": views,

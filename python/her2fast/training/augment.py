@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from her2fast.training.coding import SCANNERS, code
-from her2fast.training.config import Augment
+from her2fast.training.config_sections import Augment
 from her2fast.training.vision import submodule
 
 Task = Literal["classes", "tumor", "membranes"]

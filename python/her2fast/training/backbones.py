@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from her2fast.errors import UsageError
 from her2fast.training.checkpoint import read_tensors
-from her2fast.training.config import Model
 from her2fast.training.config_file import HUB
+from her2fast.training.config_sections import Model
 from her2fast.training.networks import TinyClassifier, TinyUNet
 from her2fast.training.packages import MEAN, STD
 from her2fast.training.vision import submodule

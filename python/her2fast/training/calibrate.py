@@ -11,7 +11,7 @@ import numpy as np
 
 from her2fast.kernels.training import calibration_loss, logit_calibrate
 from her2fast.training.classify import Floats, class_areas, hard_labels, slide_scores
-from her2fast.training.config import Calibration
+from her2fast.training.config_sections import Calibration
 from her2fast.training.patches import Pieces
 
 IDENTITY = {"scale": (1.0,) * 4, "bias": (0.0,) * 4, "none": (1.0,) * 4}

@@ -28,7 +28,8 @@ from her2fast.models.config import SuperpixelSvm
 from her2fast.models.package import VECTORS_FILE
 from her2fast.models.superpixel_svm import Machine
 from her2fast.models.trust import trust
-from her2fast.training.config import HALO_PX, TILE_PX, EpitheliumConfig, Svm
+from her2fast.training.config import EpitheliumConfig
+from her2fast.training.config_sections import HALO_PX, TILE_PX, Svm
 from her2fast.training.extract import IGNORED, TUMOR
 from her2fast.training.loop import epoch_seed
 from her2fast.training.packages import write_json

@@ -26,7 +26,7 @@ from her2fast.models.runner import check_device, open_runner
 from her2fast.scoring import OpenedSlide, open_input
 from her2fast.slide import Slide, _as_geometry, open_slide
 from her2fast.training.cohort import TrainingSlide
-from her2fast.training.config import HALO_PX, PATCH_PX, TILE_PX
+from her2fast.training.config_sections import HALO_PX, PATCH_PX, TILE_PX
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry

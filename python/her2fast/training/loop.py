@@ -21,7 +21,8 @@ from torch import nn
 from her2fast.errors import DeviceError, UsageError
 from her2fast.training.backbones import parameter_groups
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
-from her2fast.training.config import Compute, EpochConfig, Optimizer
+from her2fast.training.config import EpochConfig
+from her2fast.training.config_sections import Compute, Optimizer
 from her2fast.training.run_folder import Row, RunFolder
 
 Say = Callable[[str], None]

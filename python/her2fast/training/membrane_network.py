@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from her2fast.errors import UsageError
 from her2fast.training.backbones import CHECK_PX, _check_output, _factory, _load
-from her2fast.training.config import Model
+from her2fast.training.config_sections import Model
 from her2fast.training.networks import ConvBlock
 
 #: What the channels are.

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from her2fast.errors import UsageError
-from her2fast.training.config import (
+from her2fast.training.config import MembraneConfig
+from her2fast.training.config_sections import (
     Augment,
     Compute,
-    MembraneConfig,
     MembraneData,
     MembraneLoss,
     MembranePackage,

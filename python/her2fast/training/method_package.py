@@ -17,7 +17,7 @@ from her2fast.errors import UsageError
 from her2fast.manifest import LABELS
 from her2fast.models.package import MODEL_FILE, ModelPackage, load_package
 from her2fast.models.trust import trust
-from her2fast.training.config import (
+from her2fast.training.config_sections import (
     HALO_PX,
     PATCH_PX,
     TILE_PX,

@@ -16,7 +16,13 @@ from her2fast.errors import SlideError, UsageError
 from her2fast.models.package import ModelPackage, load_package, load_segmenter
 from her2fast.training.cache import Arrays, SlideCache
 from her2fast.training.cohort import TrainingSlide, check_duplicates
-from her2fast.training.config import TILE_PX, Compute, Data, MembraneData, Train
+from her2fast.training.config_sections import (
+    TILE_PX,
+    Compute,
+    Data,
+    MembraneData,
+    Train,
+)
 from her2fast.training.extract import MEMBRANE_MASK, TUMOR_MASK, Cutter, Cutting
 
 Longs = npt.NDArray[np.int64]

@@ -25,15 +25,14 @@ from her2fast.training.checkpoint import load_checkpoint
 from her2fast.training.classify import CLASSES, predict
 from her2fast.training.coding import SCANNERS
 from her2fast.training.cohort import TrainingSlide
-from her2fast.training.config import (
+from her2fast.training.config import ConstrainedConfig, PretrainConfig
+from her2fast.training.config_sections import (
     Augment,
     Calibration,
     Compute,
-    ConstrainedConfig,
     Data,
     Model,
     Optimizer,
-    PretrainConfig,
     Run,
     Train,
 )

@@ -26,15 +26,14 @@ from her2fast.training.config import (
     CONFIGS,
     CalibrateConfig,
     ConstrainedConfig,
-    Data,
     EpitheliumConfig,
     MembraneConfig,
-    Model,
     PretrainConfig,
     SegmentConfig,
     StageConfig,
 )
 from her2fast.training.config_file import load_config
+from her2fast.training.config_sections import Data, Model
 from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.epithelium import fit_machine, samples_of, write_epithelium
 from her2fast.training.histogram import HistogramMatch, read_reference
