@@ -26,8 +26,8 @@ SMOOTH_LEVELS = 6
 DARKEST, MOST_COLORED = 180, 30
 #: Glass is the most frequent brightness of those within so many gray levels of the
 #: highest that has the least share of the picture. With more, smooth pale tissue of a
-#: picture with little glass passes for it; taking glass for too bright only costs what it
-#: is looked for.
+#: picture with little glass passes for it; a glass taken for too bright only weakens
+#: what it is for.
 DEEP_LEVELS = 8
 LEAST_SHARE = 0.002
 #: Pictures are looked at no finer than this: finer ones show the sensor's noise.
