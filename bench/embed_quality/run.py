@@ -17,6 +17,7 @@ from cases import Case, Rgb, cases, large_cases, pixels
 from coding import chroma_420, means, store
 from moved import Row, compare, points
 from PIL import Image
+from real import real_cores
 
 import her2fast
 from her2fast.golden import demo_paths
@@ -169,6 +170,22 @@ def pooled(rows: list[Row], quality: str) -> Row:
     }
 
 
+def turned(rows: list[Row], quality: str) -> Row:
+    """Tumor in patches called higher, and lower, than of pushed pixels; means."""
+    return {
+        name: [
+            round(
+                float(
+                    np.mean([row["against_pushed"][quality][name][way] for row in rows])
+                ),
+                3,
+            )
+            for way in ("turned_up_percent", "turned_down_percent")
+        ]
+        for name in READINGS
+    }
+
+
 def summary(rows: list[Row]) -> Row:
     """Per kind and quality: slides within the goals, the worst, the pooled shares."""
     out: Row = {}
@@ -203,6 +220,14 @@ def summary(rows: list[Row]) -> Row:
                 "worst_points": {name: max(values) for name, values in moved.items()}
                 | {"default_against_level0_exact": max(default)},
                 "pooled_points": pooled(some, quality),
+                "turned_up_and_down_percent": turned(some, quality),
+                "scores_equal": {
+                    name: sum(
+                        row["against_pushed"][quality][name]["score"] == row["score"]
+                        for row in some
+                    )
+                    for name in READINGS
+                },
             }
     return out
 
@@ -213,6 +238,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keeps drawn pixels and rows here")
     parser.add_argument("--side-um", type=float, default=900.0, help="drawn slides")
     parser.add_argument("--large", action="store_true", help="only slides of 14 mm2")
+    parser.add_argument("--real", type=Path, help="folder of real cores; none: not")
     parser.add_argument("--slide", action="append", help="only these")
     options = parser.parse_args()
     build()
@@ -241,6 +267,8 @@ def main() -> None:
         else shipped(),
         "slides": rows,
     }
+    if options.real:
+        result["real_cores"] = real_cores(options.real, QUALITIES)
     text = json.dumps(result, indent=1)
     print(text)
     if options.json:
