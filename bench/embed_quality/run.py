@@ -172,18 +172,13 @@ def pooled(rows: list[Row], quality: str) -> Row:
 
 def turned(rows: list[Row], quality: str) -> Row:
     """Tumor in patches called higher, and lower, than of pushed pixels; means."""
-    return {
-        name: [
-            round(
-                float(
-                    np.mean([row["against_pushed"][quality][name][way] for row in rows])
-                ),
-                3,
-            )
-            for way in ("turned_up_percent", "turned_down_percent")
-        ]
-        for name in READINGS
-    }
+
+    def mean(name: str, way: str) -> float:
+        found = [row["against_pushed"][quality][name][way] for row in rows]
+        return round(float(np.mean(found)), 3)
+
+    ways = ("turned_up_percent", "turned_down_percent")
+    return {name: [mean(name, way) for way in ways] for name in READINGS}
 
 
 def summary(rows: list[Row]) -> Row:
