@@ -20,6 +20,7 @@ from her2fast.run import RunOptions, check_run_regions, exit_code_of
 from her2fast.scoring import OpenedSlide, as_roi, check_roi, display_name
 from her2fast.slide_info import SlideInfo, describe_slide
 from her2fast.store import ResultsFolder
+from her2fast.stored_level import stored_level_warning
 
 #: Spacing of the low-resolution pass; a coarse look at where tissue lies.
 LOOK_SPACING_UM = 8.0
@@ -110,6 +111,14 @@ def _look(options: RunOptions, entry: Entry, name: str) -> DryRunSlide:
             reader = info.opened.reader(workers=workers, reading=options.reading)
             for spacing_um in method.scorer.spacings_um:
                 reader.plan(spacing_um)
+                stored = stored_level_warning(
+                    info.opened.core,
+                    info.opened.spacing_um,
+                    spacing_um,
+                    options.reading,
+                )
+                if stored is not None:
+                    info.warnings.append(stored)
             slide.tissue_mm2 = tissue_mm2(info.opened, reader)
             rough_s = method.rough_s_per_mm2 / workers
             per_mm2_s = seconds_per_mm2(options.out, rough_s)

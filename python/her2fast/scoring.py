@@ -40,6 +40,7 @@ from her2fast.record import (
     settings_for,
     unmeasured,
 )
+from her2fast.stored_level import stored_level_warning
 
 READING_MODES = ("scaled", "exact", "level0")
 #: `class_map` where a patch was not classified.
@@ -321,12 +322,15 @@ class Scorer:
 
     def provenance(self, slide: OpenedSlide) -> Provenance:
         """What a measurement of this slide would be made from; opens no model."""
+        stored = stored_level_warning(
+            slide.core, slide.spacing_um, self.package.spacing_um, self.reading
+        )
         return provenance(
             self.package,
             slide=slide.record,
             device=describe_package_device(self.package, self.device),
             reading_mode=self.reading,
-            warnings=slide.warnings,
+            warnings=slide.warnings if stored is None else (*slide.warnings, stored),
         )
 
     def measure(
