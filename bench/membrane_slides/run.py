@@ -17,8 +17,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from her2fast import _core, guidelines
+from her2fast.kernels.cells import CELL_CUTS
 from her2fast.measure import default_workers
 from her2fast.membranes import MembraneScorer, NetworkFinder, measure_cells
+from her2fast.methods import cell_file
 from her2fast.methods.cell_decision import MIN_CELLS, decide_cells
 from her2fast.methods.membrane import Finder
 from her2fast.models.membrane_package import load_membrane_package
@@ -140,6 +142,7 @@ class Bench:
             {
                 "her2fast": _core.__version__,
                 "tumor": method_record(self.tumor.package),
+                "cells": [cell_file.MAGIC.decode(), CELL_CUTS],
                 "network": membranes and [membranes.model.sha256, membranes.halo_px],
             }
         )

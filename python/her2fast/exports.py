@@ -29,6 +29,7 @@ from her2fast.export.results_table import (
     results_parquet,
     worklist_csv,
 )
+from her2fast.overview import OVERVIEW_PX, overview_frame
 from her2fast.record import Record
 from her2fast.report import cohort_html, report_html
 from her2fast.report.gallery import Gallery, choose_patches
@@ -53,8 +54,6 @@ REGIONS = "regions"
 CLASS_MAPS = "class-maps"
 REPORTS = "reports"
 COHORT = "cohort.html"
-#: Longest side of the picture that maps and reports are drawn on.
-OVERVIEW_PX = 1024
 OVERVIEW_QUALITY = 90
 
 
@@ -223,12 +222,7 @@ def write_overview(path: Path, slide: OpenedSlide, workers: int) -> None:
     """Stores the whole slide at most `OVERVIEW_PX` wide and high."""
     from PIL import Image
 
-    sides_um = [
-        size * um for size, um in zip(slide.size_px, slide.spacing_um, strict=True)
-    ]
-    spacing_um = round(max(*sides_um, *slide.spacing_um) / OVERVIEW_PX, 6)
-    spacing_um = max(spacing_um, *slide.spacing_um)
-    width_px, height_px = (max(1, int(side / spacing_um)) for side in sides_um)
+    width_px, height_px, spacing_um = overview_frame(slide.size_px, slide.spacing_um)
     reader = slide.reader(workers=workers, reading="scaled")
     rgb, _ = reader.read(0, 0, width_px, height_px, spacing_um)
     out = io.BytesIO()

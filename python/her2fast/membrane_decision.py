@@ -154,7 +154,8 @@ def cell_record(
 ) -> Record:
     """The record of a slide whose cells were measured."""
     guideline = decision.guideline
-    flags = cell_flags(area, guideline)
+    seen = decision.record["glass_rgb"] is not None
+    flags = cell_flags(area, guideline, glass_seen=seen)
     error = decision.error
     shell = {
         **_bare(area),

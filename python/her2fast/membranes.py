@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from her2fast import _core
 from her2fast.errors import SlideError, UsageError
+from her2fast.kernels.cells import CELL_CUTS
 from her2fast.measure import OnProgress, OnStage, crash_as_code
 from her2fast.membrane_decision import (
     MembraneMeasurement,
@@ -23,8 +24,9 @@ from her2fast.membrane_decision import (
     decide_membranes,
     failed_membranes,
 )
+from her2fast.methods import cell_file
 from her2fast.methods.cell_decision import CLASS_NAMES
-from her2fast.methods.glass import Color, glass_color, overview_frame
+from her2fast.methods.glass import PICTURE_UM, Color, glass_color
 from her2fast.methods.membrane import (
     CellMeasurement,
     Finder,
@@ -42,6 +44,7 @@ from her2fast.models.runner import (
     open_runner,
     use_one_thread,
 )
+from her2fast.overview import overview_frame
 from her2fast.record import (
     DecideSettings,
     Provenance,
@@ -72,6 +75,10 @@ __all__ = [
     "measure_cells",
     "score_membranes",
 ]
+
+
+#: Side of what is left out of an overview where a part of it cannot be read.
+GLASS_BLOCK_PX = 128
 
 
 class NetworkFinder:
@@ -158,12 +165,22 @@ def measure_cells(
 def glass_of_slide(slide: OpenedSlide) -> Color | None:
     """The color of empty glass, from an overview; None where none is to be seen.
 
-    What cannot be read is white, and white is no glass. Raises what reading raises.
+    Blocks of it that cannot be read, wholly or in part, are left out. Whatever the
+    reading mode, it is read from the level nearest to the overview's spacing. Raises
+    what reading raises.
     """
-    width_px, height_px, spacing_um = overview_frame(slide.size_px, slide.spacing_um)
+    width_px, height_px, spacing_um = overview_frame(
+        slide.size_px, slide.spacing_um, least_um=PICTURE_UM
+    )
     reader = slide.reader(workers=1, reading="scaled")
-    rgb, _ = reader.read(0, 0, width_px, height_px, spacing_um)
-    return glass_color(np.asarray(rgb))
+    rgb = np.full((height_px, width_px, 3), 255, np.uint8)  # exact white is no glass
+    for y in range(0, height_px, GLASS_BLOCK_PX):
+        for x in range(0, width_px, GLASS_BLOCK_PX):
+            part = rgb[y : y + GLASS_BLOCK_PX, x : x + GLASS_BLOCK_PX]
+            pixels, status = reader.read(x, y, part.shape[1], part.shape[0], spacing_um)
+            if status == "ok":
+                part[:] = pixels
+    return glass_color(rgb)
 
 
 class MembraneScorer:
@@ -249,6 +266,11 @@ class MembraneScorer:
                         package.step,
                     ],
                     "prune_px": package.prune_px,
+                    # What becomes of a network's mask: how cells are found and stored.
+                    "cells": [
+                        cell_file.MAGIC.decode(),
+                        CELL_CUTS["faintest_dab_hundredths"],
+                    ],
                     "device": device,
                     "her2fast": _core.__version__,
                 }

@@ -14,6 +14,15 @@ from her2fast.record import Record
 __all__ = ["read_record_file"]
 
 _STATUSES = ("scored", *REASON_CODES.values())
+#: What tables and pages reckon with.
+_NUMBERS = (
+    "tumor_mm2",
+    "tissue_mm2",
+    "roi_mm2",
+    "dropped_tumor_share",
+    "out_of_focus_share",
+    "working_spacing_um",
+)
 
 
 def read_record_file(path: Path) -> Record:
@@ -77,8 +86,13 @@ def _wrong(record: object) -> str:
         return "need models, each with its sha256"
     if "fractions" not in record or not (shares is None or _numbers(shares)):
         return "need fractions or null"
-    if not isinstance(record.get("review_flags"), list):
+    if not _texts(record.get("review_flags")):
         return "need review_flags"
+    if not _texts(record.get("class_names", [])):
+        return "need class_names as text"
+    for key in _NUMBERS:
+        if not _number_or_none(record.get(key)):
+            return f"need {key} as a number or null"
     return ""
 
 
@@ -86,7 +100,17 @@ def _text_or_none(of: Record, key: str) -> bool:
     return key in of and isinstance(of[key], str | None)
 
 
+def _number_or_none(value: object) -> bool:
+    return value is None or (
+        isinstance(value, int | float) and not isinstance(value, bool)
+    )
+
+
 def _numbers(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(item, int | float) for item in value
+        item is not None and _number_or_none(item) for item in value
     )
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -97,9 +97,18 @@ class ResultsFolder:
         return names
 
     def _is_foreign(self, name: str) -> bool:
-        """Whether the place of this record is another file's."""
+        """Whether the place of this record is another file's.
+
+        A damaged record of a slide's own stands beside what was measured of it, also in
+        a copy that has no locks.
+        """
         path = self.record_path(name)
-        return os.path.lexists(path) and self.read_record(name) is None
+        own = (self.state_path(name), self.measurement_path(name))
+        return (
+            os.path.lexists(path)
+            and self.read_record(name) is None
+            and not any(map(os.path.lexists, own))
+        )
 
     def claim_names(self, slides: Sequence[str]) -> list[str]:
         """`assign_names`, and another run that starts meanwhile gets others."""

@@ -89,6 +89,7 @@ def test_flags_that_only_pixels_can_set_are_kept() -> None:
     assert cell_flags(area, None) == seen
     own = {"flags": ["ULTRALOW", "UNUSUAL_PATTERN"]}
     assert cell_flags(area, own) == ["UNUSUAL_PATTERN", *seen]
+    assert cell_flags(area, None, glass_seen=False) == [*seen, "NO_GLASS"]
 
 
 def test_no_cells_are_no_score() -> None:

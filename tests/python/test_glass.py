@@ -22,7 +22,7 @@ from her2fast.kernels.cells import (
     glass_dab,
 )
 from her2fast.methods.cell_file import from_bytes, to_bytes
-from her2fast.methods.glass import glass_color, glass_of_picture, overview_frame
+from her2fast.methods.glass import glass_color, glass_of_picture
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -102,14 +102,6 @@ def test_phantoms_show_the_glass_they_were_drawn_on(profile: str) -> None:
     lightest = np.percentile(picture.rgb.reshape(-1, 3), 90, axis=0)
     assert found is not None
     assert np.abs(np.subtract(found, lightest)).max() <= 8
-
-
-def test_overview_frame_covers_the_slide_at_two_um_or_coarser() -> None:
-    assert overview_frame((4000, 2000), (0.25, 0.25)) == (500, 250, 2.0)
-    width, height, spacing = overview_frame((80_000, 40_000), (0.25, 0.25))
-    assert max(width, height) == 1024
-    assert spacing == pytest.approx(20_000 / 1024, abs=1e-6)
-    assert overview_frame((10, 10), (4.0, 4.0)) == (10, 10, 4.0)
 
 
 def ring_picture(

@@ -217,12 +217,16 @@ def _rounded(value: float) -> float:
 
 
 def cell_flags(
-    area: Mapping[str, Any], guideline: Mapping[str, Any] | None
+    area: Mapping[str, Any],
+    guideline: Mapping[str, Any] | None,
+    *,
+    glass_seen: bool = True,
 ) -> list[str]:
     """Review flags: those of the guideline, and those that only pixels can set."""
     own = [] if guideline is None else list(guideline["flags"])
     seen = [flag for flag in area["review_flags"] if flag in SEEN_FLAGS]
-    return [flag for flag in own if flag != "ULTRALOW"] + seen
+    unseen = [] if glass_seen else ["NO_GLASS"]
+    return [flag for flag in own if flag != "ULTRALOW"] + seen + unseen
 
 
 __all__ = [

@@ -7,8 +7,6 @@ which is what a faint membrane has (docs/design/cells.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +15,6 @@ Color = tuple[int, int, int]
 
 #: What stands where no glass is seen.
 WHITE: Color = (255, 255, 255)
-#: Side of the overview in which it is looked for.
-OVERVIEW_PX = 1024
 #: Glass is smooth: gray levels between neighbors of 3 x 3, at most.
 SMOOTH_LEVELS = 6
 #: And bright, and nearly gray: darker or more colored is smooth tissue, or no slide in
@@ -39,7 +35,8 @@ def glass_color(rgb: Rgb) -> Color | None:
 
     Of pixels that are bright, nearly gray and like their neighbors, the median of those
     about the most frequent brightness near the highest. Exact white is no glass but
-    where nothing was scanned.
+    where nothing was scanned. A picture wholly of smooth, pale, nearly gray tissue
+    shows no glass, and its tissue is taken for it.
 
     Parameters
     ----------
@@ -86,17 +83,3 @@ def glass_of_picture(rgb: Rgb, spacing_um: float) -> Color | None:
         height // block, block, width // block, block, 3
     )
     return glass_color(np.rint(blocks.mean((1, 3))).astype(np.uint8))
-
-
-def overview_frame(
-    size_px: Sequence[int], spacing_um: Sequence[float]
-) -> tuple[int, int, float]:
-    """Width, height and um/px in which a slide is looked at for its glass.
-
-    `size_px` and `spacing_um` are those of level 0.
-    """
-    sides_um = [size * um for size, um in zip(size_px, spacing_um, strict=True)]
-    coarse_um = max(PICTURE_UM, *spacing_um, max(sides_um) / OVERVIEW_PX)
-    coarse_um = round(coarse_um, 6)
-    width_px, height_px = (max(1, int(side / coarse_um)) for side in sides_um)
-    return width_px, height_px, coarse_um

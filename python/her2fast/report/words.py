@@ -53,6 +53,11 @@ FLAGS = {
         "Unusual pattern",
         "Moderate to intense but incomplete membranes in more than 10 % of the cells.",
     ),
+    "NO_GLASS": (
+        "No empty glass seen",
+        "What is perceptibly stained is judged against the slide's empty glass, and "
+        "none was seen: there may be too many faint membranes, and the score too high.",
+    ),
     "CONTROL_SUSPECTED": (
         "Control tissue suspected",
         "Tissue islands differ widely in class. If one is an on-slide control, draw it "
