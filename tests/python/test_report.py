@@ -322,5 +322,5 @@ def test_words_cover_what_exists():
     assert set(words.CODES) <= set(REASON_CODES)
     assert len(rule_sets()) == 5
     flags = "ULTRALOW GUIDELINE_GAP BORDERLINE HETEROGENEOUS UNUSUAL_PATTERN"
-    flags += " CONTROL_SUSPECTED OUT_OF_FOCUS OUT_OF_DOMAIN"
+    flags += " CONTROL_SUSPECTED OUT_OF_FOCUS OUT_OF_DOMAIN NO_GLASS"
     assert set(words.FLAGS) == set(flags.split())
