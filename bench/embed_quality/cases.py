@@ -45,7 +45,7 @@ class Case:
 
     @property
     def large(self) -> bool:
-        """Whether it has patches by the thousand."""
+        """Whether it has more than a thousand patches."""
         return self.kind.startswith("large")
 
 
@@ -68,7 +68,7 @@ def cases(side_um: float) -> list[Case]:
 
 
 def large_cases() -> list[Case]:
-    """Slides of thousands of patches."""
+    """Slides of more than a thousand patches."""
     out = []
     for index, (spacing_um, score, profile) in enumerate(LARGE):
         values = {

@@ -86,9 +86,9 @@ def test_flags_that_only_pixels_can_set_are_kept() -> None:
         ]
     }
     seen = ["CONTROL_SUSPECTED", "OUT_OF_FOCUS", "OUT_OF_DOMAIN"]
-    assert cell_flags(area, None) == seen
+    assert cell_flags(area, None, glass_seen=True) == seen
     own = {"flags": ["ULTRALOW", "UNUSUAL_PATTERN"]}
-    assert cell_flags(area, own) == ["UNUSUAL_PATTERN", *seen]
+    assert cell_flags(area, own, glass_seen=True) == ["UNUSUAL_PATTERN", *seen]
     assert cell_flags(area, None, glass_seen=False) == [*seen, "NO_GLASS"]
 
 

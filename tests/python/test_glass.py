@@ -71,6 +71,14 @@ def test_specks_brighter_than_glass_are_not_glass() -> None:
     assert np.abs(np.subtract(found, (225, 222, 214))).max() <= 1
 
 
+def test_rough_ground_is_no_glass_however_bright() -> None:
+    rgb = np.empty((200, 200, 3), np.uint8)
+    rng = np.random.default_rng(5)
+    rgb[:140] = rng.integers(225, 247, (140, 200, 1))
+    rgb[140:] = (212, 210, 206)
+    assert glass_color(rgb) == (212, 210, 206)
+
+
 @pytest.mark.parametrize(
     "color", [(20, 20, 24), (170, 170, 172), (240, 200, 225)], ids=str
 )

@@ -125,11 +125,30 @@ def test_glass_that_cannot_be_read_is_told_of(folder: Path, tmp_path: Path) -> N
     assert record["review_required"]
 
 
-def test_a_damaged_part_of_the_overview_is_left_out(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class HalfReadable:
+    """A slide whose left half decodes with warnings: bright pixels of no glass."""
+
+    size_px, spacing_um = (4000, 2000), (0.25, 0.25)
+
+    def reader(self, **_: object) -> HalfReadable:
+        return self
+
+    def read(
+        self, x_px: int, y_px: int, width_px: int, height_px: int, spacing_um: float
+    ) -> tuple[Bytes, str]:
+        assert spacing_um == 2.0
+        sound = x_px >= 256
+        color = CREAM if sound else (248, 246, 240)
+        pixels = np.full((height_px, width_px, 3), color, np.uint8)
+        return pixels, "ok" if sound else "warned"
+
+
+def test_what_is_not_wholly_readable_is_left_out() -> None:
+    assert glass_of_slide(HalfReadable()) == CREAM  # type: ignore[arg-type]
+
+
+def test_a_slide_that_lost_a_part_keeps_its_glass(folder: Path, tmp_path: Path) -> None:
     slide = spoilt(folder / "cream.svs", tmp_path / "part.svs", slice(0, 1))
-    monkeypatch.setattr(membranes, "GLASS_BLOCK_PX", 16)
     found = glass_of_slide(open_input(slide, None, empty_slide("part")))
     assert found is not None
     assert np.abs(np.subtract(found, CREAM)).max() <= 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from her2fast.errors import DeviceError, SlideError, UsageError
+from her2fast.models import runner as runner_module
 from her2fast.models import trust
 from her2fast.models.describe import check_lines, describe, trust_package
 from her2fast.models.package import load_package
@@ -490,3 +492,11 @@ def test_a_gpu_that_fails_outside_the_model(
     with pytest.raises(SlideError) as caught:
         runner.run(random_batch())
     assert caught.value.code == code
+
+
+def test_a_gpu_without_memory_says_the_same_in_both_languages() -> None:
+    """libher2fast_torch knows it by the words that the Python runner knows it by."""
+    header = Path(__file__).parents[2] / "csrc/models/torch/gpu_memory.h"
+    text = header.read_text()
+    table = text[text.index("kOutOfMemory[] = {") : text.index("};")]
+    assert tuple(re.findall(r'"([^"]+)"', table)) == runner_module._OUT_OF_MEMORY

@@ -220,7 +220,7 @@ def cell_flags(
     area: Mapping[str, Any],
     guideline: Mapping[str, Any] | None,
     *,
-    glass_seen: bool = True,
+    glass_seen: bool,
 ) -> list[str]:
     """Review flags: those of the guideline, and those that only pixels can set."""
     own = [] if guideline is None else list(guideline["flags"])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The color of empty glass: what optical densities of a slide are counted from.
+"""The color of empty glass: what is not denser than it is no stain.
 
-Beer and Lambert's I0. With 255 in its place glass itself has a density of 0.02 to 0.1,
-which is what a faint membrane has (docs/design/cells.md).
+Counted from 255, as densities of cells are, glass itself has 0.02 to 0.1, which is what
+a faint membrane has (docs/design/cells.md).
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import numpy.typing as npt
 Rgb = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
-#: What stands where no glass is seen.
-WHITE: Color = (255, 255, 255)
 #: Glass is smooth: gray levels between neighbors of 3 x 3, at most.
 SMOOTH_LEVELS = 6
 #: And bright, and nearly gray: darker or more colored is smooth tissue, or no slide in
@@ -49,13 +47,11 @@ def glass_color(rgb: Rgb) -> Color | None:
         return None
     inner = rgb[1:-1, 1:-1].astype(np.int16)
     low, high = inner.min(2), inner.max(2)
-    smooth = np.ones(low.shape, np.bool_)
-    green = rgb[..., 1].astype(np.int16)
-    height, width = low.shape
-    for dy in range(3):
-        for dx in range(3):
-            away = green[dy : dy + height, dx : dx + width] - inner[..., 1]
-            smooth &= np.abs(away) <= SMOOTH_LEVELS
+    green = inner[..., 1]
+    around = np.lib.stride_tricks.sliding_window_view(rgb[..., 1], (3, 3))
+    smooth = (around.max((2, 3)) - green <= SMOOTH_LEVELS) & (
+        green - around.min((2, 3)) <= SMOOTH_LEVELS
+    )
     glass = smooth & (low >= DARKEST) & (high - low <= MOST_COLORED) & (low < 255)
     least = max(1, round(LEAST_SHARE * rgb.shape[0] * rgb.shape[1]))
     found = inner[glass]

@@ -39,7 +39,7 @@ from her2fast.kernels.membrane import (
 )
 from her2fast.measure import OnProgress, Progress
 from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
-from her2fast.methods.glass import WHITE, Color
+from her2fast.methods.glass import Color
 
 Bytes = npt.NDArray[np.uint8]
 Place = tuple[int, int]  # column, row of a tile
@@ -330,7 +330,7 @@ class MembraneMeasure:
         began = time.perf_counter()
         # The network's batch has one shape; what is not filled is glass.
         rgb = np.empty((self._batch, wide, wide, 3), np.uint8)
-        rgb[len(columns) :] = WHITE
+        rgb[len(columns) :] = 255
         places = [(column * side, row * side) for column in columns]
         for k, (x_px, y_px) in enumerate(places):
             # A flaw in the halo is one of the tile: what a network sees there may
