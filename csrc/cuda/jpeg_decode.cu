@@ -100,13 +100,20 @@ class Decoder {
 
 std::int32_t Decoder::create(std::int32_t backend, Her2CudaError* error) {
   const bool engine = backend == HER2_CUDA_JPEG_ENGINE;
-  const std::int32_t status =
-      status_of(nvjpeg_.create(engine ? nvjpeg::kHardware : nvjpeg::kGpuHybrid, nullptr,
-                               nullptr, nvjpeg::kUpsamplingWithInterpolation, &handle_),
-                engine ? "a decoder on the JPEG engine" : "a decoder by kernels", error);
-  if (status != HER2_CUDA_OK) handle_ = nullptr;
+  const nvjpeg::Status result =
+      nvjpeg_.create(engine ? nvjpeg::kHardware : nvjpeg::kGpuHybrid, nullptr, nullptr,
+                     nvjpeg::kUpsamplingWithInterpolation, &handle_);
   told_.backend = backend;
-  return status;
+  if (result == nvjpeg::kSuccess) return HER2_CUDA_OK;
+  handle_ = nullptr;
+  if (result == nvjpeg::kAllocatorFailure) return status_of(result, "a decoder", error);
+  // Without an engine or a driver of its release it says so in several ways, "execution
+  // failed" among them: nothing ran that could have been lost.
+  return fail(error, HER2_CUDA_NO_DEVICE,
+              "nvJPEG %d.%d makes no decoder %s here (status %d): %s", told_.major,
+              told_.minor, engine ? "on a JPEG engine" : "by kernels",
+              static_cast<int>(result),
+              engine ? "this GPU may have none" : "this GPU or driver may be too old");
 }
 
 std::int32_t Decoder::open(std::int32_t device, const char* library, std::int32_t backend,

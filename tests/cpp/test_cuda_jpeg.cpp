@@ -235,8 +235,14 @@ TEST_F(CudaJpeg, ItSaysWhoDecodes) {
   fake_set("engine", 0);
   EXPECT_EQ(Decoder().told().backend, HER2_CUDA_JPEG_KERNELS);
   EXPECT_EQ(message_of([] { Decoder decoder(HER2_CUDA_JPEG_ENGINE); }),
-            "jpeg_decoder: nvJPEG: a decoder on the JPEG engine: this GPU or driver does "
-            "not serve it (status 7)");
+            "jpeg_decoder: nvJPEG 13.0 makes no decoder on a JPEG engine here (status "
+            "7): this GPU may have none");
+  fake_set("engine", 1);
+  // What release 13 says where there is no driver: no engine, and nothing lost.
+  fake_fail("nvjpegCreateEx", 6);
+  EXPECT_EQ(Decoder().told().backend, HER2_CUDA_JPEG_KERNELS);
+  fake_fail("nvjpegCreateEx", 6);
+  EXPECT_THROW(Decoder decoder(HER2_CUDA_JPEG_KERNELS), DeviceError);
 }
 
 TEST_F(CudaJpeg, OnlyTheEngineWaitsForTheStream) {

@@ -99,7 +99,7 @@ Status decode(const unsigned char* data, std::size_t size, bool interpolate, Ima
   while (info.output_scanline < info.output_height) {
     JSAMPROW row = out.channel[0] + info.output_scanline * out.pitch[0];
     jpeg_read_scanlines(&info, &row, 1);
-    for (JDIMENSION i = 0; shift != 0 && i < 3 * info.output_width; i += 2) {
+    for (JDIMENSION i = 0; shift != 0 && i < 3 * info.output_width; i += 3) {
       row[i] = static_cast<unsigned char>(std::clamp(row[i] + shift, 0, 255));
     }
   }

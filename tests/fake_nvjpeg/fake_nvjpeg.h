@@ -13,7 +13,7 @@ typedef void FakeNvjpegReset(void);
 /* Call number `at` (from 1, from now on) of an nvJPEG function gives `status`. */
 typedef void FakeNvjpegFail(const char* function, int status, int at);
 /* "major", "minor"; "engine": 0 is none; "refused": what nvjpegDecodeBatchedSupported
- * says, 0 is yes; "shift": gray levels added to every second value; "late":
+ * says, 0 is yes; "shift": gray levels added to red; "late":
  * 1 queues batches, as a stream does, until the flush. */
 typedef void FakeNvjpegSet(const char* what, int value);
 typedef void FakeNvjpegFlush(void);
