@@ -52,13 +52,17 @@ class Place:
 
 @pytest.fixture(
     scope="module",
-    params=["on_host", pytest.param("gpu", marks=pytest.mark.needs_cuda)],
+    params=[
+        "on_host",
+        pytest.param("auto", marks=pytest.mark.needs_cuda),
+        pytest.param("kernels", marks=pytest.mark.needs_cuda),
+    ],
 )
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    if request.param == "gpu":
-        yield Place(gpu_decoder("auto"), None)
+    if request.param != "on_host":
+        yield Place(gpu_decoder(request.param), None)
         return
     fake = FakeNvjpeg(build_fake_nvjpeg(tmp_path_factory.mktemp("nvjpeg")))
     _core.cuda.set_library(request.getfixturevalue("library_on_host"))
@@ -87,7 +91,7 @@ def check_near(got: Rgb, wanted: Rgb) -> Apart:
 @settings(max_examples=25)
 @given(
     seed=seeds,
-    size=st.tuples(st.integers(1, 140), st.integers(1, 140)),
+    size=st.tuples(st.integers(16, 140), st.integers(16, 140)),
     quality=st.integers(50, 95),
     sampling=st.sampled_from(SAMPLINGS),
     restart_mcus=st.sampled_from([0, 1, 5]),
