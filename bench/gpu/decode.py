@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from cuda_memory import Memory
-from jpeg_tiles import MEAN_APART, MOST_APART, apart, encode
+from jpeg_tiles import MEAN_APART, MOST_APART, apart
+from tiff_files import encode_jpeg
 
 from her2fast import _core, phantom
 from her2fast.errors import DeviceError
@@ -33,7 +34,9 @@ def tiles(field: np.ndarray, side: int, quality: int, sampling: str) -> list[byt
     """The drawn field cut into tiles, as JPEG."""
     height, width, _ = field.shape
     return [
-        encode(field[y : y + side, x : x + side], quality=quality, subsampling=sampling)
+        encode_jpeg(
+            field[y : y + side, x : x + side], quality=quality, subsampling=sampling
+        )
         for y in range(0, height - side + 1, side)
         for x in range(0, width - side + 1, side)
     ]

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -282,8 +283,14 @@ TEST_F(CudaJpeg, WhatCannotBeDecodedIsNamedAndNothingDecoded) {
             "jpeg_decode: need YCbCr, got RGB-coded streams, which nvJPEG would take for "
             "YCbCr; decode them on the CPU");
   EXPECT_EQ(message(batch, kSide, 2), "jpeg_decode: need a color of 0 or 1, got 2");
-  EXPECT_EQ(message(batch, 0),
-            "jpeg_decode: need 0 to 65536 items of 1 to 65500 px a side, got 3 of 0 x 0");
+  for (const auto& [width, height] :
+       {std::pair{std::int64_t{0}, kSide}, {kSide, 0}, {65501, kSide}, {kSide, 65501}}) {
+    EXPECT_EQ(message_of([&] { decoder.decode(batch, {}, width, height, out.get()); }),
+              "jpeg_decode: need 0 to 65536 items of 1 to 65500 px a side, got 3 of " +
+                  std::to_string(width) + " x " + std::to_string(height));
+  }
+  const std::vector<Bytes> many(65537);
+  EXPECT_NE(message(many).find("need 0 to 65536 items"), std::string::npos);
   fake_set("refused", 1);
   EXPECT_EQ(message(streams(2, kSide, kSide)),
             "jpeg_decode: item 0: the JPEG engine does not take it; use a decoder by "

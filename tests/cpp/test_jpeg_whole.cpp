@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <array>
 #include <initializer_list>
 #include <random>
 #include <string>
@@ -158,6 +159,10 @@ TEST(WholeJpeg, KindsThatAreNotTakenAreNamed) {
             "need the tables that component 0 names; pass the file's JPEGTables");
   EXPECT_EQ(wrong_of(tables, with(stream, sos + 4, {1})),
             "need one baseline scan of all components");
+  for (const std::size_t at : {sos + 11, sos + 12, sos + 13}) {  // of a later scan
+    EXPECT_EQ(wrong_of(tables, with(stream, at, {1})),
+              "need one baseline scan of all components");
+  }
   EXPECT_EQ(wrong_of(tables, with(stream, sos + 5, {2, 0, 1})),
             "need a scan of the frame's components in their order");
 }
@@ -174,8 +179,22 @@ TEST(WholeJpeg, DamageIsNamed) {
   const std::size_t dht = place_of(tables, 0xc4), dqt = place_of(tables, 0xdb);
   EXPECT_EQ(wrong_of(with(tables, dht + 5, {3}), stream),
             "need tables with two baseline Huffman codes of each kind");
+  // The first code has 0, 1, 5 codes of 1, 2, 3 bits: as many, of which 3 have one bit.
+  EXPECT_EQ(wrong_of(with(tables, dht + 5, {3, 1, 2}), stream),
+            "need tables with two baseline Huffman codes of each kind");
+  // A size of more bits than 8 of precision can give, of DC and of AC.
+  const std::size_t ac = dht + 2 + 31;  // behind 2 bytes of length, 17, and 12 symbols
+  ASSERT_EQ(tables.at(ac + 2 + 2), std::byte{0x10});
+  for (const auto& [symbol, value] : {std::pair{dht + 21, 12}, {ac + 21, 0x1b}}) {
+    EXPECT_EQ(wrong_of(with(tables, symbol, {value}), stream),
+              "need tables with two baseline Huffman codes of each kind");
+  }
   EXPECT_EQ(wrong_of(with(tables, dqt + 5, {0}), stream),
             "need tables with quantizers of 1 to 255");
+  // Two fill bytes and no marker.
+  const std::size_t entropy = place_of(stream, 0xda) + 14;
+  EXPECT_EQ(wrong_of(tables, inserted(stream, entropy, {0xff, 0xff, 0})),
+            "need one scan, got a marker within it");
   // A scan that ends, and another.
   EXPECT_EQ(wrong_of(tables, with(stream, stream.size() - 2, {0xff, 0xda})),
             "need one scan, got a marker within it");

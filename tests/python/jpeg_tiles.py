@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG tiles for decoders on a GPU: made, taken out of a slide, and compared.
+"""JPEG tiles for decoders on a GPU: drawn, taken out of a slide, and compared.
 
 Used by `test_cuda_jpeg.py` and `bench/gpu/decode.py`.
 """
@@ -7,14 +7,12 @@ Used by `test_cuda_jpeg.py` and `bench/gpu/decode.py`.
 from __future__ import annotations
 
 import ctypes
-import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -49,20 +47,6 @@ def picture(rng: np.random.Generator, height: int, width: int) -> Rgb:
     kinds = hard.repeat(9, 1)[:height, :width]
     rgb = colors[kinds] + 25 * soft[..., None] + rng.normal(0, 4, (height, width, 3))
     return np.clip(rgb, 0, 255).astype(np.uint8)
-
-
-def encode(
-    rgb: Rgb, *, quality: int = 80, subsampling: str = "4:2:0", restart_mcus: int = 0
-) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(rgb).save(
-        out,
-        "jpeg",
-        quality=quality,
-        subsampling=subsampling,
-        restart_marker_blocks=restart_mcus,
-    )
-    return out.getvalue()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from conftest import without
 from cuda_memory import Memory, build_fake_nvjpeg
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from jpeg_tiles import Apart, FakeNvjpeg, Rgb, apart, encode, picture
+from jpeg_tiles import Apart, FakeNvjpeg, Rgb, apart, picture
+from tiff_files import encode_jpeg
 
 import her2fast
 from her2fast import _core, phantom
@@ -30,6 +31,11 @@ from her2fast.kernels.jpeg import JpegDecoder, jpeg_decode
 
 seeds = st.integers(0, 2**32 - 1)
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+
+
+def tile(rgb: Rgb, **how: Any) -> bytes:
+    """As most slides hold them, unless `how` says otherwise."""
+    return encode_jpeg(rgb, **{"quality": 80, "subsampling": "4:2:0", **how})
 
 
 @dataclass
@@ -111,7 +117,7 @@ def test_tiles_are_near_those_of_the_reader(
     rng = np.random.default_rng(seed)
     height, width = size
     streams = [
-        encode(
+        tile(
             picture(rng, height, width),
             quality=quality,
             subsampling=sampling,
@@ -127,7 +133,7 @@ def test_tiles_are_near_those_of_the_reader(
 def test_the_comparison_sees_what_is_too_far(place: Place) -> None:
     """Red that is one level off passes; two are too much in the mean, four at all."""
     assert place.fake
-    stream = encode(np.full((64, 64, 3), 120, np.uint8))
+    stream = tile(np.full((64, 64, 3), 120, np.uint8))
     wanted = jpeg_decode([stream], height_px=64, width_px=64)
     for shift, near in ((0, True), (1, True), (2, False), (4, False)):
         place.fake.set("shift", shift)
@@ -156,8 +162,8 @@ def test_a_slides_tiles_are_near_those_of_the_reader(place: Place, slide: Path) 
     opened = her2fast.open_slide(slide)
     for i, pixels in enumerate(got):
         row, column = divmod(i, tiles.columns)
-        tile = opened.read(column * side, row * side, (side, side), 1.0)
-        check_near(pixels, np.asarray(tile))
+        read = opened.read(column * side, row * side, (side, side), 1.0)
+        check_near(pixels, np.asarray(read))
     with pytest.raises(ValueError, match="item 0: need the tables"):
         place.decode(tiles.streams, side, side)
 
@@ -201,7 +207,7 @@ def test_both_pixels_give_the_same_score(place: Place, slide: Path) -> None:
 
 def test_the_batch_a_tile_is_in_does_not_matter(place: Place) -> None:
     rng = np.random.default_rng(6)
-    streams = [encode(picture(rng, 96, 96)) for _ in range(130)]
+    streams = [tile(picture(rng, 96, 96)) for _ in range(130)]
     whole = place.decode(streams, 96, 96)
     assert place.decode(streams[::-1], 96, 96)[::-1].tobytes() == whole.tobytes()
     for count in (1, 7, 60):  # nvJPEG works otherwise above 50
@@ -217,13 +223,13 @@ def test_nothing_is_decoded_of_nothing(place: Place) -> None:
 
 
 def test_what_is_not_taken_is_named(place: Place) -> None:
-    good = encode(np.zeros((32, 32, 3), np.uint8))
-    progressive = encode(np.zeros((32, 32, 3), np.uint8)).replace(
+    good = tile(np.zeros((32, 32, 3), np.uint8))
+    progressive = tile(np.zeros((32, 32, 3), np.uint8)).replace(
         b"\xff\xc0", b"\xff\xc2"
     )
     for bad, words in (
         (progressive, "item 1: need a baseline JPEG, got a progressive one"),
-        (encode(np.zeros((32, 30, 3), np.uint8)), "item 1: need 32 x 32 px, got 30"),
+        (tile(np.zeros((32, 30, 3), np.uint8)), "item 1: need 32 x 32 px, got 30"),
         (good[:-2], "item 1: need an end of image"),
         (b"", "item 1: need a JPEG stream that begins"),
     ):
@@ -242,7 +248,7 @@ def device_array(memory: Memory, *shape: int, dtype: Any = np.uint8) -> Any:
 
 
 def test_arguments_of_the_wrapper(place: Place) -> None:
-    stream = encode(np.zeros((16, 16, 3), np.uint8))
+    stream = tile(np.zeros((16, 16, 3), np.uint8))
     with Memory() as memory:
         for shape in ((1, 16, 16), (1, 16, 16, 4), (2, 16, 16, 3)):
             with pytest.raises(ValueError, match=r"need out of shape \(1, H, W, 3\)"):
@@ -283,7 +289,7 @@ def test_it_says_who_decodes(place: Place) -> None:
 
 
 def test_the_cpus_own_decoding_names_what_it_refuses() -> None:
-    good = encode(picture(np.random.default_rng(1), 20, 30), subsampling="4:4:4")
+    good = tile(picture(np.random.default_rng(1), 20, 30), subsampling="4:4:4")
     with pytest.raises(ValueError, match="item 1: need a JPEG of 30 x 20 px"):
         jpeg_decode([good, good[:-9]], height_px=20, width_px=30)
     with pytest.raises(ValueError, match="item 0: need a JPEG of 20 x 30 px"):
@@ -305,7 +311,7 @@ def test_a_callers_stream_orders_what_is_decoded(backend: str) -> None:
 
     decoder = gpu_decoder(backend)
     rng = np.random.default_rng(8)
-    streams = [encode(picture(rng, 256, 256)) for _ in range(64)]
+    streams = [tile(picture(rng, 256, 256)) for _ in range(64)]
     wanted = jpeg_decode(streams, height_px=256, width_px=256)
     out = torch.empty(wanted.shape, dtype=torch.uint8, device="cuda")
     heavy = torch.randn((4096, 4096), device="cuda")

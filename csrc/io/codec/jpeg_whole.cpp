@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstring>
+#include <initializer_list>
 #include <string_view>
 
 namespace her2fast::io {
