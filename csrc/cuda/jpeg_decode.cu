@@ -4,8 +4,8 @@
 /// nvjpegDecodeBatched and not the decoupled phases: it is the one way to the JPEG
 /// engine, and above 50 items decodes Huffman codes on the GPU; the phases do that per
 /// image, on the host.
+#include <exception>
 #include <memory>
-#include <new>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,15 +22,13 @@ constexpr std::int64_t kMostItems = 65536, kMostPx = 65500;
 /// Of the host, for Huffman codes of small batches: callers have threads of their own.
 constexpr int kHostThreads = 1;
 
-/// No exception leaves the table.
+/// No exception leaves the table; containers throw where the host's memory ends.
 template <typename Function>
 std::int32_t guarded(Her2CudaError* error, Function function) {
   try {
     return function();
-  } catch (const std::bad_alloc&) {
-    return fail(error, HER2_CUDA_OUT_OF_MEMORY, "out of the host's memory");
   } catch (const std::exception& failure) {
-    return fail(error, HER2_CUDA_LOST, "%s", failure.what());
+    return fail(error, HER2_CUDA_OUT_OF_MEMORY, "on the host: %s", failure.what());
   }
 }
 
