@@ -14,6 +14,6 @@ fetch() {
     --abi "cp${version/./}" --abi abi3 --abi none --platform manylinux_2_28_x86_64 \
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "$@"
 }
-fetch hypothesis pydantic  # with what they need, in versions that fit each other
-fetch --no-deps shapely openslide-bin
+fetch hypothesis pydantic pillow  # with what they need, in versions that fit each other
+fetch --no-deps shapely openslide-bin nvidia-nvjpeg nvidia-nvjpeg-cu12  # nvJPEG of either CUDA
 ls

@@ -115,6 +115,7 @@ class _Nothing:
 
 class _HostOnly(Models):
     def __init__(self, session: _core.PatchSession) -> None:
+        self.device = "cpu"
         self.runners: list[Runner] = [_Nothing(slot[4]) for slot in session.models]
 
 

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   her2fast::bindings::bind_session(m);
   her2fast::bindings::bind_review(m);
   her2fast::bindings::bind_cuda(m);
+  her2fast::bindings::bind_jpeg(m);
 }

@@ -56,4 +56,15 @@ std::int32_t tumor_bits(const float* logits, const std::uint64_t* tissue, std::i
                         std::uint32_t* counts, std::int32_t* fault, void* stream,
                         Her2CudaError* error);
 
+std::int32_t jpeg_decoder_create(std::int32_t device, const char* library,
+                                 std::int32_t backend, void** out, Her2CudaError* error);
+
+std::int32_t jpeg_decoder_describe(void* decoder, Her2JpegDecoder* out,
+                                   Her2CudaError* error);
+
+std::int32_t jpeg_decoder_destroy(void* decoder, Her2CudaError* error);
+
+std::int32_t jpeg_decode(void* decoder, const Her2JpegBatch* batch, std::uint8_t* out,
+                         void* stream, Her2CudaError* error);
+
 }  // namespace her2fast::cuda

@@ -133,6 +133,10 @@ constexpr Her2CudaTable kTable{
     membrane_label_scratch_bytes,
     membrane_label,
     tumor_bits,
+    jpeg_decoder_create,
+    jpeg_decoder_describe,
+    jpeg_decoder_destroy,
+    jpeg_decode,
 };
 
 }  // namespace

@@ -69,6 +69,9 @@ def normalize_batch(
     half: bool,
     device: str = ...,
 ) -> npt.NDArray[Any]: ...
+def jpeg_decode(
+    streams: Sequence[bytes], tables: bytes, height: int, width: int, rgb: bool
+) -> npt.NDArray[np.uint8]: ...
 def stain_unmix(
     rgb: npt.NDArray[np.uint8],
     white: tuple[int, int, int],

@@ -294,7 +294,7 @@ extern "C" __attribute__((visibility("default"))) void her2_cuda_on_host_order(
     int which) {
   order = which;
 }
-/// How often somebody waited for a stream of the GPU.
+/// How often somebody waited for a stream or an event of the GPU.
 extern "C" __attribute__((visibility("default"))) int her2_cuda_on_host_waits(
     int device) {
   return waits[device];
@@ -402,6 +402,30 @@ cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (!is_stream(stream)) return fail(cudaErrorInvalidResourceHandle, "not a stream");
   ++waits[current_device];
+  return cudaSuccess;
+}
+struct CudaOnHostEvent {
+  int device;
+  bool recorded;
+};
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) {
+  *out = new CudaOnHostEvent{current_device, false};
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (!is_stream(stream) || event->device != current_device) {
+    return fail(cudaErrorInvalidResourceHandle, "not a stream of the event's GPU");
+  }
+  event->recorded = true;
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (!event->recorded) return fail(cudaErrorInvalidValue, "nothing was recorded");
+  ++waits[event->device];
   return cudaSuccess;
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* pointer) {

@@ -61,7 +61,7 @@ enum cudaMemoryType {
   cudaMemoryTypeManaged = 3
 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 struct cudaPointerAttributes {
   cudaMemoryType type;
@@ -73,6 +73,7 @@ struct cudaDeviceProp {
   int major, minor, multiProcessorCount;
 };
 using cudaStream_t = struct CudaOnHostStream*;
+using cudaEvent_t = struct CudaOnHostEvent*;
 
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t);
@@ -95,6 +96,10 @@ cudaError_t cudaMemsetAsync(void*, int, std::size_t, cudaStream_t);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned);
 cudaError_t cudaStreamDestroy(cudaStream_t);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned);
+cudaError_t cudaEventDestroy(cudaEvent_t);
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
+cudaError_t cudaEventSynchronize(cudaEvent_t);
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes*, const void*);
 
 namespace cuda_on_host {

@@ -23,12 +23,25 @@ def build_on_host(folder: Path) -> Path:
         *kernels,
         *(ROOT / "tests/cuda_on_host").glob("*.cpp"),
         ROOT / "csrc/kernels/slide_table.cpp",
+        ROOT / "csrc/io/codec/jpeg_whole.cpp",
+        ROOT / "csrc/core/shared_library_posix.cpp",
     ]
     folders = [ROOT / "tests/cuda_on_host", ROOT / "csrc", ROOT / "csrc/include"]
     command = ["g++", "-x", "c++", "-std=c++20", "-O1", "-fPIC", "-shared"]
     command += ["-ffp-contract=off", *(f"-I{f}" for f in folders)]
     command += [*map(str, sorted(sources)), "-o", str(out)]
     subprocess.run(command, check=True)
+    return out
+
+
+def build_fake_nvjpeg(folder: Path) -> Path:
+    """nvJPEG by libjpeg-turbo, beside `build_on_host`; see tests/fake_nvjpeg."""
+    out = folder / "libfake_nvjpeg.so"
+    folders = [ROOT / "tests/fake_nvjpeg", ROOT / "tests/cuda_on_host", ROOT / "csrc"]
+    command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared"]
+    command += [f"-I{f}" for f in folders]
+    command += [str(ROOT / "tests/fake_nvjpeg/fake_nvjpeg.cpp"), "-o", str(out)]
+    subprocess.run([*command, "-ljpeg"], check=True)
     return out
 
 

@@ -133,12 +133,14 @@ def lay_out(dialect: Dialect, pages: Sequence[Page]) -> Layout:
     return out
 
 
-def encode_jpeg(rgb: Rgb, *, restart_mcus: int = 0, subsampling: int = 0) -> bytes:
+def encode_jpeg(
+    rgb: Rgb, *, quality: int = 90, restart_mcus: int = 0, subsampling: int | str = 0
+) -> bytes:
     out = io.BytesIO()
     Image.fromarray(rgb).save(
         out,
         "jpeg",
-        quality=90,
+        quality=quality,
         subsampling=subsampling,
         restart_marker_blocks=restart_mcus,
     )

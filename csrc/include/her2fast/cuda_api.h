@@ -6,7 +6,8 @@
  * on `stream` (a cudaStream_t; null is the default stream) of the GPU that holds the
  * pointers, or of `device` where there are none; the calling thread's current GPU plays
  * no part and stays what it was. Nothing here waits for the stream, but for
- * `synchronize`, `copy` from or to pageable host memory, and what allocates or frees.
+ * `synchronize`, `copy` from or to pageable host memory, what allocates or frees, and
+ * `jpeg_decode` as it says.
  * Arguments in pageable host memory may be reused as soon as a call returns; pinned host
  * memory (`allocate_pinned`, or that of other libraries) and device memory must stay as
  * they are until the stream has passed. Scratch is the caller's: any content, not kept
@@ -24,7 +25,7 @@
 extern "C" {
 #endif
 
-#define HER2_CUDA_API_VERSION 3
+#define HER2_CUDA_API_VERSION 4
 
 enum {
   HER2_CUDA_OK = 0,
@@ -89,6 +90,35 @@ typedef struct Her2MembraneResults {
   const uint8_t* densities; /* of the membranes' pixels, together by component */
   const int32_t* counts;    /* (2): densities; nuclei that lay outside */
 } Her2MembraneResults;
+
+/* Who decodes JPEG, and on what. */
+enum {
+  HER2_CUDA_JPEG_ANY = 0, /* the engine where there is one */
+  HER2_CUDA_JPEG_ENGINE = 1,
+  HER2_CUDA_JPEG_KERNELS = 2
+};
+typedef struct Her2JpegDecoder {
+  char library[512]; /* the nvJPEG that was opened, as it was named */
+  int32_t major, minor, patch;
+  int32_t backend; /* HER2_CUDA_JPEG_ENGINE or HER2_CUDA_JPEG_KERNELS */
+  int32_t device;
+  int32_t reserved;
+} Her2JpegDecoder;
+
+/* How the three components of JPEG streams are coded: by TIFF's photometric tag. */
+enum { HER2_CUDA_JPEG_YCBCR = 0, HER2_CUDA_JPEG_RGB = 1 };
+
+/* Host. `streams` (n) of `sizes` (n) bytes, whole or abbreviated; `tables` is what they
+ * share (TIFF's JPEGTables), or null. */
+typedef struct Her2JpegBatch {
+  const uint8_t* const* streams;
+  const uint64_t* sizes;
+  const uint8_t* tables;
+  uint64_t tables_size;
+  int64_t n, height, width; /* 1 to 65500 px a side, at most 65536 items */
+  int32_t color;
+  int32_t reserved;
+} Her2JpegBatch;
 
 typedef struct Her2CudaTable {
   uint64_t struct_size; /* of the library that filled it; later fields are absent */
@@ -182,6 +212,26 @@ typedef struct Her2CudaTable {
   int32_t (*tumor_bits)(const float* logits, const uint64_t* tissue, int64_t n,
                         const Her2TumorRule* rule, uint64_t* bits, uint32_t* counts,
                         int32_t* fault, void* stream, Her2CudaError* error);
+
+  /* --- jpeg_decode -----------------------------------------------------------------
+   * A batch of JPEG streams -> out (n, height, width, 3) uint8, by nvJPEG: NEAR the CPU
+   * reader's pixels, not its bits. Baseline, 3 components, YCbCr, one size; anything else
+   * is HER2_CUDA_BAD_ARGUMENT and names the item, and then `out` is undefined. Damage
+   * within entropy-coded bytes may decode to something without an error.
+   * A decoder is made for a GPU, kept, and used by one thread at a time; it holds the
+   * streams' bytes, so the caller's are free when a call returns. Its next call waits for
+   * its batch before (two decoders overlap). On the engine each call waits first for what
+   * is queued on `stream`: the engine writes without regard to it.
+   * library: of libnvjpeg, UTF-8; null or empty: looked for beside this library's package
+   * (nvidia/cu13/lib, nvidia/nvjpeg/lib), where the loader looks, in /usr/local/cuda.
+   * HER2_CUDA_NO_DEVICE where there is none, or none that runs. */
+  int32_t (*jpeg_decoder_create)(int32_t device, const char* library, int32_t backend,
+                                 void** out, Her2CudaError* error);
+  int32_t (*jpeg_decoder_describe)(void* decoder, Her2JpegDecoder* out,
+                                   Her2CudaError* error);
+  int32_t (*jpeg_decoder_destroy)(void* decoder, Her2CudaError* error);
+  int32_t (*jpeg_decode)(void* decoder, const Her2JpegBatch* batch, uint8_t* out,
+                         void* stream, Her2CudaError* error);
 } Her2CudaTable;
 
 /* The library's only export. Immutable; never null. */
