@@ -29,14 +29,17 @@ ReadingMode parse_mode(const std::string& name) {
                               name + "\"");
 }
 
+SlideFrame frame_of(const Slide& slide, std::pair<double, double> spacing_um) {
+  const Level& base = slide.info().levels.at(0);
+  return {base.width_px, base.height_px, Spacing::from_um(spacing_um.first),
+          Spacing::from_um(spacing_um.second)};
+}
+
 std::shared_ptr<TileReader> make_reader(std::shared_ptr<Slide> slide,
                                         std::pair<double, double> spacing_um, int workers,
                                         std::size_t cache_bytes, std::size_t max_ahead,
                                         const std::string& mode) {
-  const Level& base = slide->info().levels.at(0);
-  const SlideFrame frame{base.width_px, base.height_px,
-                         Spacing::from_um(spacing_um.first),
-                         Spacing::from_um(spacing_um.second)};
+  const SlideFrame frame = frame_of(*slide, spacing_um);
   return std::make_shared<TileReader>(
       std::move(slide), frame,
       ReaderOptions{workers, cache_bytes, max_ahead, parse_mode(mode)});
@@ -180,6 +183,14 @@ std::vector<std::string> next_statuses(TileReader& reader, std::size_t count) {
 }  // namespace
 
 void bind_reader(py::module_& m) {
+  m.def(
+      "stored_level_warning",
+      [](const Slide& slide, std::pair<double, double> slide_spacing_um,
+         double spacing_um, const std::string& mode) {
+        return stored_level_warning(slide, frame_of(slide, slide_spacing_um),
+                                    Spacing::from_um(spacing_um), parse_mode(mode));
+      },
+      "slide"_a, "slide_spacing_um"_a, "spacing_um"_a, "mode"_a);
   py::class_<BatchBuffers>(m, "BatchBuffers")
       .def(py::init<>())
       .def("take", &BatchBuffers::take, "n"_a, "h"_a, "w"_a);

@@ -112,7 +112,12 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     reading.workers = read_threads;
     reading.mode = way.mode;
     reader_ = std::make_unique<TileReader>(slide, frame, reading);
-    reader_->plan(Spacing::from_um(engine_->package->classify.config.spacing_um));
+    const Spacing working =
+        Spacing::from_um(engine_->package->classify.config.spacing_um);
+    reader_->plan(working);  // NO_LEVEL before any work
+    if (const auto stored = stored_level_warning(*slide, frame, working, way.mode)) {
+      source_.warnings.push_back(*stored);
+    }
   }
   SessionOptions session_options;
   session_options.max_open_bytes =

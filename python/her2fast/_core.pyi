@@ -326,6 +326,9 @@ def set_openslide_cache_bytes(bytes: int) -> None: ...
 def resolve_frame(
     slide: Slide, mpp: float | None = None
 ) -> tuple[tuple[float, float], str, str | None]: ...
+def stored_level_warning(
+    slide: Slide, slide_spacing_um: tuple[float, float], spacing_um: float, mode: str
+) -> str | None: ...
 def write_pyramid(
     path: str | bytes | PathLike[str],
     rgb: npt.NDArray[np.uint8],

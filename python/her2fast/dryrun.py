@@ -20,7 +20,6 @@ from her2fast.run import RunOptions, check_run_regions, exit_code_of
 from her2fast.scoring import OpenedSlide, as_roi, check_roi, display_name
 from her2fast.slide_info import SlideInfo, describe_slide
 from her2fast.store import ResultsFolder
-from her2fast.stored_level import stored_level_warning
 
 #: Spacing of the low-resolution pass; a coarse look at where tissue lies.
 LOOK_SPACING_UM = 8.0
@@ -111,7 +110,7 @@ def _look(options: RunOptions, entry: Entry, name: str) -> DryRunSlide:
             reader = info.opened.reader(workers=workers, reading=options.reading)
             for spacing_um in method.scorer.spacings_um:
                 reader.plan(spacing_um)
-                stored = stored_level_warning(
+                stored = _core.stored_level_warning(
                     info.opened.core,
                     info.opened.spacing_um,
                     spacing_um,

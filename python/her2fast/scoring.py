@@ -40,7 +40,6 @@ from her2fast.record import (
     settings_for,
     unmeasured,
 )
-from her2fast.stored_level import stored_level_warning
 
 READING_MODES = ("scaled", "exact", "level0")
 #: `class_map` where a patch was not classified.
@@ -322,7 +321,7 @@ class Scorer:
 
     def provenance(self, slide: OpenedSlide) -> Provenance:
         """What a measurement of this slide would be made from; opens no model."""
-        stored = stored_level_warning(
+        stored = _core.stored_level_warning(
             slide.core, slide.spacing_um, self.package.spacing_um, self.reading
         )
         return provenance(

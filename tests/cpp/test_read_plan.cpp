@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -59,6 +60,29 @@ TEST(PlanRead, BothAxesMustPassAndTooFineIsRefused) {
   EXPECT_THROW(
       plan_read(slide, slide.frame(500000, 500000), {495000}, ReadingMode::kLevel0),
       Error);
+}
+
+TEST(StoredLevel, IsNamedWhereJpegCompressedItAtAboutTheWorkingSpacing) {
+  const FakeSlide jpeg(4096, 4096, {1, 2, 4}, 256, true);
+  const FakeSlide other(4096, 4096, {1, 2, 4}, 256, false);  // no JPEG, or not ours
+  const auto said = [&](const Slide& slide, std::int64_t x_pm, std::int64_t y_pm,
+                        ReadingMode mode = ReadingMode::kScaled) {
+    return stored_level_warning(slide, jpeg.frame(x_pm, y_pm), kOneUm, mode).value_or("");
+  };
+  const std::string text = said(jpeg, 250000, 250000);
+  EXPECT_EQ(text.rfind("tiles are read from a level stored at 1 um/px, compressed", 0),
+            0u);
+  EXPECT_EQ(said(jpeg, 250000, 250000, ReadingMode::kExact), text);
+  EXPECT_EQ(said(jpeg, 250000, 250000, ReadingMode::kLevel0), "");
+  EXPECT_EQ(said(other, 250000, 250000), "");
+  EXPECT_EQ(said(jpeg, 1000000, 1000000), "");  // level 0 itself
+  EXPECT_EQ(said(jpeg, 1900000, 1900000), "");  // no level serves
+  // A half of the working spacing is averaged, anything coarser hardly.
+  EXPECT_EQ(said(jpeg, 125000, 125000), "");
+  EXPECT_NE(said(jpeg, 125001, 125001), "");
+  EXPECT_NE(said(jpeg, 125000, 125001), "");
+  // The coarser axis is named.
+  EXPECT_NE(said(jpeg, 200000, 240000).find("at 0.96 um/px"), std::string::npos);
 }
 
 TEST(TileCache, KeepsToItsBytesDropsTheOldestAndNeverWhatIsHeld) {

@@ -253,16 +253,27 @@ static void test_spacing_of_a_slide(her2_engine* engine) {
   her2_slide_close(slide);
 }
 
+static const char stored_level[] = "read from a level stored at 1 um/px";
+static int stored_level_warnings; /* in the log; one session at a time */
+
+static void count_stored_level(void* context, int32_t level, const char* message) {
+  (void)context;
+  if (level == HER2_LOG_WARNING && strstr(message, stored_level) != NULL) {
+    ++stored_level_warnings;
+  }
+}
+
 /* Every way of reading is taken, stands in the record, and reads what it says: at the
  * stated 0.25 um/px the file has a stored level of 1 um/px, which level 0 leaves alone.
- * Other numbers are refused. */
+ * Where it is read, record and log warn. Other numbers are refused. */
 static void test_ways_of_reading(her2_engine* engine) {
   static const struct {
     int32_t mode;
     const char* words;
-  } cases[] = {{HER2_READ_SCALED, "\"reading_mode\": \"scaled\""},
-               {HER2_READ_EXACT, "\"reading_mode\": \"exact\""},
-               {HER2_READ_LEVEL0, "\"reading_mode\": \"level0\""}};
+    int warned; /* of a level that JPEG compressed at the working spacing */
+  } cases[] = {{HER2_READ_SCALED, "\"reading_mode\": \"scaled\"", 1},
+               {HER2_READ_EXACT, "\"reading_mode\": \"exact\"", 1},
+               {HER2_READ_LEVEL0, "\"reading_mode\": \"level0\"", 0}};
   static const int32_t refused[] = {-1, 3};
   int64_t tumor_px[3];
   her2_slide* slide = NULL;
@@ -277,11 +288,16 @@ static void test_ways_of_reading(her2_engine* engine) {
     her2_measurement* measurement = NULL;
     her2_decision* decision = NULL;
     her2_decision_info info;
+    stored_level_warnings = 0;
+    options.log = count_stored_level;
     options.read_mode = cases[i].mode;
     NEED(her2_session_open_slide(engine, slide, &options, &session) == HER2_OK);
     NEED(her2_session_finish(session, &measurement) == HER2_OK);
     NEED(her2_measurement_decide(measurement, NULL, &decision) == HER2_OK);
     CHECK(strstr(her2_decision_json(decision), cases[i].words) != NULL);
+    CHECK((strstr(her2_decision_json(decision), stored_level) != NULL) ==
+          cases[i].warned);
+    CHECK(stored_level_warnings == cases[i].warned);
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
     NEED(her2_decision_get_info(decision, &info) == HER2_OK);

@@ -12,7 +12,6 @@ import pytest
 import her2fast
 from her2fast import _core
 from her2fast.models.package import load_package
-from her2fast.stored_level import stored_level_warning
 
 
 def write(
@@ -54,7 +53,7 @@ def test_when_it_is_said(
     said: str | None,
 ) -> None:
     slide = write(tmp_path, spacing_um, downsamples, quality)
-    got = stored_level_warning(slide, (spacing_um, spacing_um), 1.0, reading)
+    got = _core.stored_level_warning(slide, (spacing_um, spacing_um), 1.0, reading)
     if said is None:
         assert got is None
     else:

@@ -13,7 +13,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "her2fast/slide.h"
@@ -30,6 +32,16 @@ struct ReadPlan {
 /// @throws Error kNoLevel where the target is finer than level 0 by more than 1 %
 ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
                    ReadingMode mode);
+
+/// What a record warns of: the level that serves this spacing is coarser than level 0 and
+/// than half of the spacing, and JPEG that is decoded here. Compressing takes faint color
+/// away; averaging a finer level hides most of that, and a level stored at about the
+/// working spacing is not averaged (docs/design/embedding.md, "Raw pixels and JPEG").
+/// @returns nothing where nothing is to be said, also where no level serves. What
+/// OpenSlide decodes is not known, and nothing is said of it.
+std::optional<std::string> stored_level_warning(const Slide& slide,
+                                                const SlideFrame& frame, Spacing target,
+                                                ReadingMode mode);
 
 /// One answered request. `rgb` is (height, width, 3) and owned by the answer.
 struct TileAnswer {
