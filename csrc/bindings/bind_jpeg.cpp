@@ -9,6 +9,7 @@
 #include "bindings.h"
 #include "core/cuda_library.h"
 #include "io/codec/jpeg.h"
+#include "io/codec/jpeg_whole.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -24,9 +25,11 @@ std::vector<std::string_view> views_of(const Streams& streams) {
 
 Array<std::uint8_t> jpeg_decode(const Streams& streams, const py::bytes& tables,
                                 std::int64_t height, std::int64_t width, bool rgb) {
-  if (height < 1 || width < 1 || height > 65500 || width > 65500) {
-    throw std::invalid_argument("need 1 to 65500 px a side, got " +
-                                std::to_string(width) + " x " + std::to_string(height));
+  constexpr std::int64_t kMost = io::kMaxJpegSidePx;
+  if (height < 1 || width < 1 || height > kMost || width > kMost) {
+    throw std::invalid_argument("need 1 to " + std::to_string(kMost) +
+                                " px a side, got " + std::to_string(width) + " x " +
+                                std::to_string(height));
   }
   const std::vector<std::string_view> items = views_of(streams);
   const std::string_view shared = tables;

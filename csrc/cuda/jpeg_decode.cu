@@ -18,7 +18,7 @@
 namespace her2fast::cuda {
 namespace {
 
-constexpr std::int64_t kMostItems = 65536, kMostPx = 65500;
+constexpr std::int64_t kMostItems = 65536, kMostPx = io::kMaxJpegSidePx;
 /// Of the host, for Huffman codes of small batches: callers have threads of their own.
 constexpr int kHostThreads = 1;
 

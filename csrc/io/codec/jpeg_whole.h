@@ -17,6 +17,9 @@
 
 namespace her2fast::io {
 
+/// Longest side of a JPEG that libjpeg takes.
+inline constexpr std::int64_t kMaxJpegSidePx = 65500;
+
 /// Puts the plain form into `out`, replacing what is there.
 /// @param tables  an abbreviated stream of tables (TIFF JPEGTables), or empty
 /// @param stream  one image, whole or abbreviated; YCbCr, whatever it says itself
