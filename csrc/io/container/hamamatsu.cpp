@@ -11,6 +11,7 @@
 #include "io/codec/decode_scratch.h"
 #include "io/codec/jpeg_full_color.h"
 #include "io/codec/jpeg_restart.h"
+#include "io/codec/jpeg_whole.h"
 #include "io/container/formats.h"
 #include "io/container/tiff_slide.h"
 
@@ -322,7 +323,7 @@ std::optional<NdpiImage> load_image(const TiffFile& tiff,
   // JPEG has 16 bits for a side: 0 stands for longer ones.
   for (const auto& [tiff_px, jpeg_px] : {std::pair{image.width_px, frame.width_px},
                                          std::pair{image.height_px, frame.height_px}}) {
-    if (jpeg_px != tiff_px && (jpeg_px != 0 || tiff_px <= 65500)) {
+    if (jpeg_px != tiff_px && (jpeg_px != 0 || tiff_px <= kMaxJpegSidePx)) {
       throw damaged("its JPEG is " + std::to_string(frame.width_px) + " x " +
                     std::to_string(frame.height_px) + " px, its tags say " +
                     std::to_string(image.width_px) + " x " +

@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "her2fast/slide.h"
+#include "io/codec/jpeg_whole.h"
 #include "io/container/tiff_directory.h"
 
 namespace her2fast::io {
 
 // Scanners write tiles of 256 to 1024 px; a thread holds one decoded tile (here 48 MiB).
 inline constexpr std::uint64_t kMaxTilePx = std::uint64_t{1} << 24;
-inline constexpr std::uint64_t kMaxTileSidePx = 65500;              // JPEG's own limit
+inline constexpr std::uint64_t kMaxTileSidePx = kMaxJpegSidePx;
 inline constexpr std::size_t kMaxIccBytes = std::size_t{16} << 20;  // a camera's: 2 MiB
 
 enum class TiffCodec { kUncompressed, kJpegYCbCr, kJpegRgb, kDeflate };
