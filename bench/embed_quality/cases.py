@@ -19,7 +19,7 @@ SEED = 9_400_000  # of no training, study or demo slide
 #: One scanner profile for each drawn slide.
 PROFILES = ("reference", "pale-blue", "dark-nuclei", "unseen")
 
-LARGE_SEED = 9_460_000
+LARGE_SEED = 9_470_000
 LARGE_SIDE_UM = 3800.0
 #: Spacing um/px, score, profile. More than a thousand patches each.
 LARGE = (
@@ -89,7 +89,7 @@ def large_cases() -> list[Case]:
 def pixels(case: Case, work: Path) -> Rgb:
     """(H, W, 3) of level 0; drawn once, then mapped from the file."""
     width, height = case.spec.size_px
-    path = work / f"{case.name}-{width}x{height}.npy"
+    path = work / f"{case.name}-{case.seed}-{width}x{height}.npy"
     if not path.exists():
         camera = Camera(draw_slide(case.spec, case.seed))
         unfinished = path.with_suffix(".drawing.npy")

@@ -21,6 +21,7 @@ from real import real_cores
 
 import her2fast
 from her2fast.golden import demo_paths
+from her2fast.models.package import load_package
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--slide", action="append", help="only these")
     options = parser.parse_args()
     build()
+    package = load_package(None).classify.sha256
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -245,7 +247,7 @@ def main() -> None:
         for case in chosen:
             if options.slide and case.name not in options.slide:
                 continue
-            kept = work / f"{case.name}.json"
+            kept = work / f"{case.name}-{case.seed}-{package[:16]}.json"
             if not kept.exists():
                 kept.write_text(json.dumps(measure(case, work)), "utf-8")
             rows.append(json.loads(kept.read_text("utf-8")))
@@ -254,6 +256,7 @@ def main() -> None:
         "question": "Do pushed pixels score as the same pixels stored as JPEG?",
         "synthetic": True,
         "her2fast": her2fast.__version__,
+        "classify_sha256": package,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "summary": summary(rows),

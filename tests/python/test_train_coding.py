@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression as an augmentation, and colors without their detail."""
+"""Compression as an augmentation, and what two codings of a picture disagree in."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from her2fast.training.augment import Augmentation
 from her2fast.training.config import PretrainConfig
 from her2fast.training.config_sections import Augment, Compute, Data, Train
 from her2fast.training.loop import open_fabric
-from her2fast.training.networks import CalmColors, TinyClassifier
-from her2fast.training.packages import MEAN, STD
-from her2fast.training.phantom_data import Pictures, normalize
+from her2fast.training.networks import TinyClassifier
+from her2fast.training.phantom_data import Pictures
 from her2fast.training.pretrain import PretrainWork
 from her2fast.training.scene_classifier import STATISTICS, scene_pieces
 
@@ -182,58 +181,3 @@ def test_pretraining_adds_what_two_ways_disagree() -> None:
 
 def replaced(config: Augment, **values: float) -> Augment:
     return Augment(**{**config.model_dump(), **values})
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 70))
-def test_calm_colors_by_scipy(seed: int, count: int, side: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, 3, side, side))
-    with torch.inference_mode():
-        out = CalmColors(STD, side)(torch.from_numpy(x).float()).numpy()
-    std = np.array(STD).reshape(1, 3, 1, 1)
-    light = x * std
-    bright = np.einsum("nchw,c->nhw", light, LUMA)[:, None]
-    taps = np.array(CalmColors.TAPS) / np.sum(CalmColors.TAPS)
-    calm = light - bright
-    for axis in (2, 3):
-        calm = ndimage.correlate1d(calm, taps, axis=axis, mode="nearest")
-    np.testing.assert_allclose(out, (bright + calm) / std, atol=2e-5)
-    np.testing.assert_allclose(
-        np.einsum("nchw,c->nhw", out * std, LUMA), bright[:, 0], atol=2e-6
-    )
-
-
-def test_one_color_stays_and_grays_stay() -> None:
-    calm = CalmColors(STD, 20)
-    flat = torch.tensor([0.3, -1.0, 2.0]).view(1, 3, 1, 1).expand(1, 3, 20, 20)
-    torch.testing.assert_close(calm(flat), flat)
-    gray = torch.randint(0, 256, (1, 20, 20, 1), dtype=torch.uint8).expand(1, 20, 20, 3)
-    x = normalize(gray, MEAN, STD)
-    # Equal channels have no color; what mean and std make of them is one number.
-    torch.testing.assert_close(calm(x), x, atol=1e-5, rtol=1e-5)
-
-
-def test_halved_colors_are_nearer_after_calming() -> None:
-    """The mean difference of 4:2:0 at quality 95 is under a fifth of what it was."""
-    rgb = picture(64, 4)
-    pair = np.stack([rgb, coding.coded(rgb, 95, coding.QUARTER_COLOR)])
-    x = normalize(torch.from_numpy(pair), MEAN, STD)
-    before = (x[0] - x[1]).abs().mean()
-    calm = CalmColors(STD)(x)
-    assert float((calm[0] - calm[1]).abs().mean()) < 0.2 * float(before)
-
-
-def test_the_classifier_looks_through_what_it_is_given() -> None:
-    torch.manual_seed(0)
-    plain = TinyClassifier()
-    calm = TinyClassifier(first=CalmColors(STD))
-    calm.load_state_dict(plain.state_dict(), strict=False)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        wanted = plain.eval()(CalmColors(STD)(x))
-        logits, pooled = calm.eval().with_features(x)
-        torch.testing.assert_close(calm(x), wanted)
-        torch.testing.assert_close(logits, wanted)
-    assert pooled.shape == (2, 256)
-    assert not [p for n, p in calm.named_parameters() if n.startswith("first")]

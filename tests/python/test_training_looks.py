@@ -93,6 +93,46 @@ def test_wide_profiles_are_many_and_possible():
         assert 212.0 <= min(profile.white_rgb) <= max(profile.white_rgb) <= 254.0
 
 
+def test_any_laboratory_is_wider_and_possible():
+    """By its ranges, and in every one of them beyond what `wide_profile` draws."""
+    profiles = [looks.any_laboratory(generator(seed, 1)) for seed in range(400)]
+    usual = [looks.wide_profile(generator(seed, 1)) for seed in range(400)]
+    assert len({p.hematoxylin for p in profiles}) == 400
+    for profile in profiles:
+        for vector in (profile.hematoxylin, profile.dab):
+            assert np.linalg.norm(vector) == pytest.approx(1.0)
+            assert min(vector) > 0.0
+        # blue passes hematoxylin, DAB takes it most
+        assert profile.hematoxylin[2] < 0.73 * min(profile.hematoxylin[:2])
+        assert profile.dab[2] > 1.17 * profile.dab[1]
+        assert 0.5 <= profile.hematoxylin_gain <= 2.2
+        assert 0.12 <= profile.blur_um <= 1.0
+        assert 0.4 <= profile.noise <= 3.0
+        assert 0.0 <= profile.sharpen <= 0.6
+        assert 210.0 <= min(profile.white_rgb) <= max(profile.white_rgb) <= 254.0
+    for name in ("hematoxylin_gain", "blur_um", "noise"):
+        spread, less = (
+            np.log([getattr(p, name) for p in drawn]).std()
+            for drawn in (profiles, usual)
+        )
+        assert spread > less
+
+
+def test_scenes_are_of_the_laboratory_that_is_asked_for():
+    made = [
+        phantom_data.make_pictures(
+            2, 64, 1, first_seed=5, laboratory=one, raw=True, processes=processes
+        ).rgb
+        for one, processes in (
+            (looks.wide_profile, 1),
+            (looks.any_laboratory, 1),
+            (looks.any_laboratory, 2),
+        )
+    ]
+    assert (made[0] != made[1]).any()
+    assert (made[1] == made[2]).all()
+
+
 def test_pen_and_folds_hide_what_they_cover(monkeypatch):
     def spoiled(pen: float, fold: float):
         monkeypatch.setattr(hard_negatives, "PEN_SHARE", pen)

@@ -150,15 +150,16 @@ def profile_by_name(name: str) -> Profile:
     raise ValueError(f"need a profile of {known}, got {name!r}")
 
 
-def _near(
+def turned(
     rng: np.random.Generator, vector: tuple[float, float, float], spread: float
 ) -> tuple[float, float, float]:
+    """A unit vector near another: `spread` is the sigma of each part."""
     moved = np.maximum(np.array(vector) + rng.normal(0.0, spread, 3), 0.05)
     moved /= np.linalg.norm(moved)
     return float(moved[0]), float(moved[1]), float(moved[2])
 
 
-def _bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
+def bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
     """Hematoxylin passes blue: a vector whose blue is kept under that of the others."""
     red, green, blue = vector
     blue = min(blue, 0.72 * min(red, green))
@@ -166,7 +167,7 @@ def _bluish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
     return red / norm, green / norm, blue / norm
 
 
-def _brown(vector: tuple[float, float, float]) -> tuple[float, float, float]:
+def brownish(vector: tuple[float, float, float]) -> tuple[float, float, float]:
     """DAB takes blue most and some red: kept between orange and grey-brown."""
     red, green, blue = vector
     red, blue = max(red, 0.50 * green), max(blue, 1.18 * green)
@@ -184,8 +185,8 @@ def jittered(profile: Profile, rng: np.random.Generator) -> Profile:
     return replace(
         profile,
         white_rgb=(float(white[0]), float(white[1]), float(white[2])),
-        hematoxylin=_bluish(_near(rng, profile.hematoxylin, 0.03)),
-        dab=_brown(_near(rng, profile.dab, 0.03)),
+        hematoxylin=bluish(turned(rng, profile.hematoxylin, 0.03)),
+        dab=brownish(turned(rng, profile.dab, 0.03)),
         hematoxylin_gain=profile.hematoxylin_gain * float(np.exp(rng.normal(0.0, 0.3))),
         dab_gain=profile.dab_gain * float(np.exp(rng.normal(0.0, 0.2))),
         gamma=profile.gamma * float(np.exp(rng.normal(0.0, 0.05))),

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from her2fast.phantom import PROFILES, Profile
-from her2fast.phantom.optics import DAB, HEMATOXYLIN
+from her2fast.phantom.optics import DAB, HEMATOXYLIN, bluish, brownish, turned
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,55 @@ FOR_MEMBRANES = Spread(dab=0.1, hematoxylin=0.3, defocus=0.3)
 def wide_profile(rng: np.random.Generator) -> Profile:
     """A laboratory and a scanner that no list names."""
     base = PROFILES[int(rng.integers(len(PROFILES)))]
-
-    def turned(
-        vector: tuple[float, float, float], spread: float
-    ) -> tuple[float, float, float]:
-        moved = np.maximum(np.array(vector) + rng.normal(0.0, spread, 3), 0.05)
-        moved /= np.linalg.norm(moved)
-        return float(moved[0]), float(moved[1]), float(moved[2])
-
-    def times(value: float, spread: float) -> float:
-        return value * float(np.exp(rng.normal(0.0, spread)))
-
     light = np.array(base.white_rgb) + rng.normal(0.0, 5.0) + rng.normal(0.0, 3.0, 3)
     light = np.clip(light, 212.0, 254.0)
     return replace(
         base,
         name=f"wide-{base.name}",
         white_rgb=(float(light[0]), float(light[1]), float(light[2])),
-        hematoxylin=turned(base.hematoxylin, 0.04),
-        dab=turned(base.dab, 0.03),
-        hematoxylin_gain=times(base.hematoxylin_gain, 0.25),
-        dab_gain=times(base.dab_gain, 0.10),
-        gamma=times(base.gamma, 0.06),
+        hematoxylin=turned(rng, base.hematoxylin, 0.04),
+        dab=turned(rng, base.dab, 0.03),
+        hematoxylin_gain=_times(rng, base.hematoxylin_gain, 0.25),
+        dab_gain=_times(rng, base.dab_gain, 0.10),
+        gamma=_times(rng, base.gamma, 0.06),
         blur_um=base.blur_um * float(rng.uniform(0.6, 2.0)),
         sharpen=max(0.0, base.sharpen + float(rng.uniform(-0.2, 0.4))),
         noise=base.noise * float(rng.uniform(0.4, 2.2)),
         jpeg_quality=int(rng.integers(60, 96)),
     )
+
+
+def any_laboratory(rng: np.random.Generator) -> Profile:
+    """As far from the eight laboratories as others may be: wider than `wide_profile`.
+
+    Strength of hematoxylin, sharpness and noise do not hang on the laboratory that the
+    stains' colors come from.
+    """
+    base = PROFILES[int(rng.integers(len(PROFILES)))]
+    light = rng.uniform(216.0, 250.0) + rng.normal(0.0, 3.5, 3)
+    light = np.clip(light, 210.0, 254.0)
+    return replace(
+        base,
+        name="any",
+        white_rgb=(float(light[0]), float(light[1]), float(light[2])),
+        hematoxylin=bluish(turned(rng, base.hematoxylin, 0.06)),
+        dab=brownish(turned(rng, base.dab, 0.04)),
+        hematoxylin_gain=_even_in_logarithms(rng, 0.5, 2.2),
+        dab_gain=_times(rng, base.dab_gain, 0.12),
+        gamma=_times(rng, 1.0, 0.08),
+        blur_um=_even_in_logarithms(rng, 0.12, 1.0),
+        sharpen=float(rng.uniform(0.0, 0.6)),
+        noise=_even_in_logarithms(rng, 0.4, 3.0),
+        chroma_blur_um=float(rng.uniform(0.1, 0.9)),
+    )
+
+
+def _times(rng: np.random.Generator, value: float, spread: float) -> float:
+    return value * float(np.exp(rng.normal(0.0, spread)))
+
+
+def _even_in_logarithms(rng: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _stains() -> torch.Tensor:

@@ -47,66 +47,14 @@ def fold_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-class CalmColors(nn.Module):
-    """Colors without what is finer than some 16 px; brightness stays as it is.
-
-    Scanners store colors at half resolution (4:2:0: 2 px) and quantize them coarsely in
-    units of 16 px. What a network reads of fine colors it may not find in the next
-    file. So color differences (R - Y, G - Y, B - Y; Y of ITU-R BT.601) are smoothed for
-    every picture alike, raw or compressed, and far more than halving them does. Nothing
-    here is trained.
-    """
-
-    #: A triangle, two means of 13 px: sigma of 5.3 px. Of color with a period of 16 px,
-    #: the side of a unit of halved colors, or less at most .05 is left, of 20 px .19,
-    #: of 32 px .56.
-    TAPS = tuple(13.0 - abs(k) for k in range(-12, 13))
-    LUMA = (0.299, 0.587, 0.114)
-
-    def __init__(self, std: tuple[float, ...], side_px: int = 64) -> None:
-        """Of square pictures; `std` is what they were divided by.
-
-        What was taken off before falls out of differences.
-        """
-        super().__init__()
-        self.std: torch.Tensor
-        self.luma: torch.Tensor
-        self.weights: torch.Tensor
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.register_buffer("luma", torch.tensor(self.LUMA).view(1, 3, 1, 1))
-        self.register_buffer("weights", self._matrix(side_px))
-
-    def _matrix(self, side: int) -> torch.Tensor:
-        """(side, side): what each pixel of a line takes of each; the border repeats."""
-        reach = len(self.TAPS) // 2
-        taps = torch.tensor(self.TAPS) / sum(self.TAPS)
-        matrix = torch.zeros(side, side)
-        for place, tap in enumerate(taps):
-            column = (torch.arange(side) + place - reach).clamp(0, side - 1)
-            matrix[torch.arange(side), column] += tap
-        return matrix
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, side, side) normalized -> the same."""
-        # Products of matrices: filters of three channels are slow on a CPU, and in half
-        # precision colors would be coarse.
-        with torch.autocast(x.device.type, enabled=False):
-            light = x.float() * self.std
-            bright = (light * self.luma).sum(1, keepdim=True)
-            calm = self.weights @ (light - bright) @ self.weights.T
-            return (bright + calm) / self.std
-
-
 class TinyClassifier(nn.Module):
     """(N, 3, 64, 64) normalized -> (N, classes) logits; about 0.2 M parameters."""
 
     #: Blocks whose means are features; the last one feeds the classes.
     POOLED = (1, 3, 5)
 
-    def __init__(self, classes: int = 4, first: nn.Module | None = None) -> None:
-        """`first` is what pictures pass before the network, as `CalmColors`."""
+    def __init__(self, classes: int = 4) -> None:
         super().__init__()
-        self.first = nn.Identity() if first is None else first
         self.features = nn.Sequential(
             ConvBlock(3, 16),
             ConvBlock(16, 32, 2),
@@ -119,13 +67,12 @@ class TinyClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class logits: 0, 1+, 2+, 3+."""
-        features = self.features(self.first(x))
+        features = self.features(x)
         logits: torch.Tensor = self.head(features.mean((2, 3)))
         return logits
 
     def with_features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and (N, 256) means of three layers and the middle one's maxima."""
-        x = self.first(x)
         pooled = []
         for index, block in enumerate(self.features):
             x = block(x)

@@ -18,8 +18,8 @@ import torch
 MEAN = (0.85, 0.83, 0.87)
 STD = (0.15, 0.17, 0.13)
 
-#: The small classifier, and the one that sees calmed colors.
-ARCHITECTURE, CALM_ARCHITECTURE = "her2fast-tiny-conv", "her2fast-tiny-conv-calm"
+#: The small classifier.
+ARCHITECTURE = "her2fast-tiny-conv"
 CLASS_NAMES = ("0", "1+", "2+", "3+")
 
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -63,14 +63,19 @@ def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float
     return float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3])
 
 
+#: Draws the stain and the scanner of an exposure; a function of a module, so that other
+#: processes find it.
+Laboratory = Callable[[np.random.Generator], Profile]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one size of scenes is rendered."""
 
     size_px: int
     exposures: int
-    profiles: tuple[Profile, ...] | None
     empty_share: float
+    laboratory: Laboratory = wide_profile
     raw: bool = False
 
 
@@ -90,10 +95,7 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
         seed, size, spacing_um=spacing_um, mixture=mixture, tumor=tumor
     )
     for exposure in range(plan.exposures):
-        if plan.profiles is None:
-            look = wide_profile(rng)
-        else:
-            look = plan.profiles[int(rng.integers(len(plan.profiles)))]
+        look = plan.laboratory(rng)
         if plan.raw:  # what compressing does is varied while training (coding.py)
             look = replace(look, jpeg_quality=0)
         made = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
@@ -109,19 +111,19 @@ def make_pictures(
     exposures: int,
     *,
     first_seed: int = FIRST_SEED,
-    profiles: tuple[Profile, ...] | None = None,
+    laboratory: Laboratory = wide_profile,
     empty_share: float = 0.08,
     processes: int = 1,
     raw: bool = False,
 ) -> Pictures:
     """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
 
-    Without `profiles` every exposure has a stain and a scanner of its own; a third is
-    compressed by JPEG, or none where `raw`. The bytes do not depend on `processes`.
+    Every exposure has a stain and a scanner of its own; each is compressed by JPEG as
+    its `laboratory` says, or none where `raw`. The bytes do not depend on `processes`.
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
-    plan = Plan(size_px, exposures, profiles, empty_share, raw)
+    plan = Plan(size_px, exposures, empty_share, laboratory, raw)
     seeds = range(first_seed, first_seed + count)
     done: Iterable[Exposures]
     with contextlib.ExitStack() as stack:
@@ -143,6 +145,9 @@ def cached_pictures(
     size: int,
     exposures: int,
     processes: int,
+    *,
+    first_seed: int = FIRST_SEED,
+    laboratory: Laboratory = wide_profile,
     raw: bool = False,
 ) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment.
@@ -155,7 +160,8 @@ def cached_pictures(
         "size_px": size,
         "exposures": exposures,
         "raw": raw,
-        "first_seed": FIRST_SEED,
+        "laboratory": laboratory.__name__,
+        "first_seed": first_seed,
         "phantom_sources_sha256": phantom_sources_sha256(),
     }
     if path is not None and path.is_file():
@@ -163,7 +169,15 @@ def cached_pictures(
             held = json.loads(str(stored["key"])) if "key" in stored else {}
             check_same(path, held, key, "--cache")
             return Pictures(stored["rgb"], stored["class_map"])
-    pictures = make_pictures(count, size, exposures, processes=processes, raw=raw)
+    pictures = make_pictures(
+        count,
+        size,
+        exposures,
+        first_seed=first_seed,
+        laboratory=laboratory,
+        processes=processes,
+        raw=raw,
+    )
     if path is not None:
         with path.open("wb") as file:  # of a bare path NumPy changes the name
             np.savez(

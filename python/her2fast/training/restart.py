@@ -8,15 +8,13 @@ place.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from her2fast.training.networks import CalmColors, TinyClassifier, TinyUNet, fold_norms
-from her2fast.training.packages import CALM_ARCHITECTURE, STD
+from her2fast.training.networks import TinyClassifier, TinyUNet, fold_norms
 from her2fast.training.tiny_evaluation import load_model
 
 #: Largest difference of an output between a package and what was made of it.
@@ -35,9 +33,7 @@ def classifier_of(package: Path) -> TinyClassifier:
     """The classifier of a package that the recipe wrote, without its distances."""
     script = load_model(package / "classify")
     heads = _constants(script, "aten::linear")
-    config = json.loads((package / "classify" / "config.json").read_text("utf-8"))
-    calm = config["architecture"] == CALM_ARCHITECTURE
-    network = TinyClassifier(first=CalmColors(STD) if calm else None)
+    network = TinyClassifier()
     if len(heads) != 1:
         raise ValueError(f"{package}: need one linear layer, got {len(heads)}")
     _fill(network, script, _example(2), heads[0])

@@ -3,6 +3,10 @@
 
     python -m her2fast.training.tiny_recipe --out DIR --seed 0
 
+`--coded` draws scenes of any laboratory and shows them compressed as scanners do, each
+in two codings whose answers are to agree; with `--start`, as the shipped classifier was
+trained further, docs/guide/phantoms.md.
+
 The classifier comes from the stages of `her2fast train`, with the true classes of
 patches where a laboratory has its slides' labels (`scene_classifier`). One thread a
 network, no GPU, a fixed order: on one machine and torch version the same seed gives
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -34,8 +39,8 @@ from her2fast.training.domain_statistics import (
     JudgedClassifier,
     fit_domain,
 )
+from her2fast.training.looks import any_laboratory, wide_profile
 from her2fast.training.networks import (
-    CalmColors,
     TinyClassifier,
     TinyUNet,
     fold_norms,
@@ -43,7 +48,6 @@ from her2fast.training.networks import (
 )
 from her2fast.training.packages import (
     ARCHITECTURE,
-    CALM_ARCHITECTURE,
     CLASS_NAMES,
     MEAN,
     STD,
@@ -52,6 +56,7 @@ from her2fast.training.packages import (
 )
 from her2fast.training.phantom_data import (
     DOMAIN_SEED,
+    FIRST_SEED,
     Pictures,
     cached_pictures,
     check_same,
@@ -64,11 +69,7 @@ from her2fast.training.phantom_data import (
     scene_patches,
 )
 from her2fast.training.restart import classifier_of, segmenter_of
-from her2fast.training.scene_classifier import (
-    Trained,
-    check_start,
-    train_on_scenes,
-)
+from her2fast.training.scene_classifier import Trained, train_on_scenes
 from her2fast.training.tiny_evaluation import evaluate_coding, evaluate_phantoms
 
 NOTICE = "synthetic training data, research use only"
@@ -168,10 +169,9 @@ def train_networks(
     `start` is a package whose networks are trained further. What is under `runs` from a
     run that ended early, with these arguments, is not trained again; a folder of other
     pictures, another start, `coded` or rate is a `UsageError`. `coded` shows pictures
-    compressed as scanners do; a `start` that sees calmed colors needs it.
+    compressed as scanners do.
     """
     known = None if start is None else classifier_of(start)
-    check_start(known, coded)  # before a segmenter is trained for nothing
     torch.manual_seed(seed)
     segmenter = TinyUNet() if start is None else segmenter_of(start)
     crops = crop_batches(pictures, 8, CROP_PX, seed, SCANNERS if coded else None)
@@ -244,12 +244,17 @@ def write_package(
     classifier: JudgedClassifier,
     domain: Domain,
     training: dict[str, Any],
+    *,
+    kept: Path | None = None,
 ) -> dict[str, str]:
-    """Write the method package; returns the SHA-256 of each model."""
-    calm = isinstance(classifier.classifier.first, CalmColors)
+    """Write the method package; returns the SHA-256 of each model.
+
+    `kept` is a package whose segmenter is taken as its files are: the same weights
+    written again would be another file, and another key of every result.
+    """
     shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
-    digests = {
-        "segment": write_model(
+    if kept is None:
+        write_model(
             out / "segment",
             segmenter,
             task="segment",
@@ -259,20 +264,21 @@ def write_package(
             halo_px=HALO_PX,
             batch_size=8,
             **shared,
-        ),
-        "classify": write_model(
-            out / "classify",
-            classifier,
-            task="classify",
-            architecture=CALM_ARCHITECTURE if calm else ARCHITECTURE,
-            class_names=CLASS_NAMES,
-            input_px=PATCH_PX,
-            halo_px=0,
-            batch_size=32,
-            distance_names=DISTANCE_NAMES,
-            **shared,
-        ),
-    }
+        )
+    else:
+        shutil.copytree(kept / "segment", out / "segment", dirs_exist_ok=True)
+    write_model(
+        out / "classify",
+        classifier,
+        task="classify",
+        architecture=ARCHITECTURE,
+        class_names=CLASS_NAMES,
+        input_px=PATCH_PX,
+        halo_px=0,
+        batch_size=32,
+        distance_names=DISTANCE_NAMES,
+        **shared,
+    )
     method = {
         "spec_version": "1.0",
         "name": "constrained-tiny",
@@ -291,7 +297,7 @@ def write_package(
     write_json(out / "method.json", method)
     # Beside the method, because figures are no setting: they must not move its key.
     write_json(out / "training.json", training)
-    return digests
+    return model_hashes(out)
 
 
 def origin(package: Path) -> dict[str, Any]:
@@ -316,6 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes")
     parser.add_argument("--exposures", type=int, default=1)
     parser.add_argument("--size-px", type=int, default=512)
     parser.add_argument("--segment-steps", type=int, default=3600)
@@ -326,7 +333,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--domain-scenes", type=int, default=48)
     parser.add_argument("--test-scenes", type=int, default=12)
     parser.add_argument("--cache", type=Path, help="keep the phantoms in this .npz")
-    parser.add_argument("--coded", action="store_true", help="compress pictures, too")
+    parser.add_argument(
+        "--coded", action="store_true", help="any laboratory, compressed pictures, too"
+    )
     parser.add_argument("--start", type=Path, help="package that is trained further")
     parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
@@ -334,12 +343,15 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     began = time.monotonic()
+    laboratory = any_laboratory if chosen.coded else wide_profile
     pictures = cached_pictures(
         chosen.cache,
         chosen.scenes,
         chosen.size_px,
         chosen.exposures,
         chosen.processes,
+        first_seed=chosen.first_seed,
+        laboratory=laboratory,
         raw=chosen.coded,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
@@ -360,6 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.size_px,
         1,
         first_seed=DOMAIN_SEED,
+        laboratory=laboratory,
         empty_share=0.0,
         raw=chosen.coded,
     )
@@ -378,6 +391,8 @@ def main(arguments: list[str] | None = None) -> None:
         "started_from": None if chosen.start is None else origin(chosen.start),
         "seed": chosen.seed,
         "scenes": chosen.scenes,
+        "first_seed": chosen.first_seed,
+        "laboratory": laboratory.__name__,
         "exposures": chosen.exposures,
         "size_px": chosen.size_px,
         "domain_scenes": chosen.domain_scenes,
@@ -396,7 +411,8 @@ def main(arguments: list[str] | None = None) -> None:
         "phantom_sources_sha256": phantom_sources_sha256(),
         "torch": torch.__version__,
     }
-    digests = write_package(chosen.out, segmenter, judged, domain, training)
+    kept = chosen.start if chosen.segment_steps == 0 else None
+    digests = write_package(chosen.out, segmenter, judged, domain, training, kept=kept)
     for name, digest in digests.items():
         _log(f"{name} sha256 {digest}")
     _log(f"held out: {figures}")
