@@ -70,7 +70,10 @@ class CudaJpegDecoder {
               &decoder_);
     call_cuda("jpeg_decoder", table_.jpeg_decoder_describe, decoder_, &told_);
   }
-  ~CudaJpegDecoder() { table_.jpeg_decoder_destroy(decoder_, nullptr); }
+  ~CudaJpegDecoder() {
+    const py::gil_scoped_release unlocked;  // it waits for its last batch
+    table_.jpeg_decoder_destroy(decoder_, nullptr);
+  }
   CudaJpegDecoder(const CudaJpegDecoder&) = delete;
   CudaJpegDecoder& operator=(const CudaJpegDecoder&) = delete;
 
