@@ -99,5 +99,6 @@ void bind_device(pybind11::module_& m);
 void bind_review(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_jpeg(pybind11::module_& m);
+void bind_resample(pybind11::module_& m);
 
 }  // namespace her2fast::bindings

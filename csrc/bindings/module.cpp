@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, m) {
   her2fast::bindings::bind_review(m);
   her2fast::bindings::bind_cuda(m);
   her2fast::bindings::bind_jpeg(m);
+  her2fast::bindings::bind_resample(m);
 }

@@ -67,4 +67,12 @@ std::int32_t jpeg_decoder_destroy(void* decoder, Her2CudaError* error);
 std::int32_t jpeg_decode(void* decoder, const Her2JpegBatch* batch, std::uint8_t* out,
                          void* stream, Her2CudaError* error);
 
+std::int32_t resample_scratch_bytes(const Her2AxisWeights* x, const Her2AxisWeights* y,
+                                    std::uint64_t* bytes, Her2CudaError* error);
+
+std::int32_t resample(const std::uint8_t* rgb, std::int64_t n, std::int64_t height,
+                      std::int64_t width, const Her2AxisWeights* x,
+                      const Her2AxisWeights* y, std::uint8_t* out, void* scratch,
+                      std::uint64_t scratch_bytes, void* stream, Her2CudaError* error);
+
 }  // namespace her2fast::cuda

@@ -137,6 +137,8 @@ constexpr Her2CudaTable kTable{
     jpeg_decoder_describe,
     jpeg_decoder_destroy,
     jpeg_decode,
+    resample_scratch_bytes,
+    resample,
 };
 
 }  // namespace

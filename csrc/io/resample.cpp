@@ -288,6 +288,21 @@ void AxisWeights::plan(AxisStep step, std::int64_t index, std::int64_t count) {
   phase_ = phase;
 }
 
+std::vector<std::int32_t> AxisWeights::integer_rows() const {
+  std::vector<std::int32_t> rows;
+  rows.reserve(static_cast<std::size_t>(count_) *
+               (2 + static_cast<std::size_t>(max_taps_)));
+  for (std::int64_t i = 0; i < count_; ++i) {
+    rows.push_back(start(i));
+    rows.push_back(taps(i));
+    const double* w = weights(i);
+    for (std::int32_t t = 0; t < max_taps_; ++t) {
+      rows.push_back(static_cast<std::int32_t>(w[t]));
+    }
+  }
+  return rows;
+}
+
 namespace {
 
 /// One row of means along y, over the source's whole width.

@@ -10,7 +10,8 @@
 ///
 /// Thread-safety: pure functions; a `ResampleScratch` belongs to one thread. No
 /// allocation once the scratch has grown. The speed paths give the same bits: every
-/// intermediate is exact.
+/// intermediate is exact. So does the CUDA twin (csrc/cuda/resample.cu), of these
+/// weights.
 #pragma once
 
 #include <cstdint>
@@ -73,6 +74,9 @@ class AxisWeights {
   /// n where every grid pixel is exactly n source pixels and n is 1, 2, 4, 8 or 16; else
   /// 0.
   int box() const { return box_; }
+  /// As libher2fast_cuda takes them (Her2AxisWeights): (count, 2 + max_taps) of start,
+  /// taps and weights.
+  std::vector<std::int32_t> integer_rows() const;
 
  private:
   AxisStep step_{0, 0};

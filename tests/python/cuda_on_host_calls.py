@@ -25,6 +25,7 @@ STEMS = (
     "tissue_mask",
     "stain_unmix",
     "normalize_batch",
+    "resample",
     "constraint_select",
     "membrane_label",
 )

@@ -96,6 +96,16 @@ class FakeCuda(types.SimpleNamespace):
         planes = _core.normalize_batch(pictures.copy(), mean, std, half)
         at(out, planes.shape, planes.dtype)[:] = planes
 
+    def resample_scratch_bytes(self, x, y) -> int:
+        return 4 * (x.count + y.count)
+
+    def resample(self, rgb, n, height, width, x, y, out, scratch, size, stream) -> None:
+        self.calls.append(("resample", rgb, out, stream))
+        pictures = at(rgb, (n, height, width, 3), np.uint8)
+        means = _core.resample(pictures.copy(), x, y)
+        at(out, means.shape, np.uint8)[:] = means
+        at(scratch, (size,), np.uint8)[:] = 0x77  # nobody else's
+
     def copy(self, to: int, from_: int, size: int, kind: int, stream: int = 0) -> None:
         assert kind == self.TO_HOST
         self.calls.append(("copy", from_, stream))

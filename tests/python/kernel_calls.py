@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import cell_scenes
@@ -13,6 +14,7 @@ import slide_tables
 
 from her2fast import kernels
 from her2fast.kernels import cells, epithelium, membrane
+from her2fast.kernels.resample import resample
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,6 +100,13 @@ def _machine(rng: np.random.Generator) -> Arrays:
     }
 
 
+def _two_thirds_by_half(rgb: Any) -> Any:
+    height, width = rgb.shape[1:3]
+    size = (max(1, 2 * width // 3), max(1, height // 2))
+    step = (Fraction(width, size[0]), Fraction(height, size[1]))
+    return resample(rgb, step=step, size_px=size)
+
+
 def _merged(mask: Any, density: Any, nuclei: Any) -> Any:
     merge = membrane.MembraneMerge(
         mask.shape[1], mask.shape[0], tile_px=(mask.shape[1], mask.shape[0])
@@ -126,6 +135,9 @@ CALLS = {
         lambda rgb: kernels.normalize_batch(
             rgb, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), half=rgb.shape[1] % 2 == 0
         ),
+    ),
+    "resample": Call(
+        lambda rng: {"rgb": np.stack([_masked(rng)["rgb"]] * 2)}, _two_thirds_by_half
     ),
     "focus": Call(
         _masked,

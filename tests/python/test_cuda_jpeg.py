@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from tiff_files import encode_jpeg
 import her2fast
 from her2fast import _core, phantom
 from her2fast.errors import ArrayError, DeviceError, SlideError
+from her2fast.kernels.device_array import DeviceArray
 from her2fast.kernels.jpeg import JpegDecoder, jpeg_decode
+from her2fast.kernels.resample import resample
 
 seeds = st.integers(0, 2**32 - 1)
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -240,6 +243,30 @@ def test_what_is_not_taken_is_named(place: Place) -> None:
             place.decode([good], 32, 32),
             jpeg_decode([good], height_px=32, width_px=32),
         )
+
+
+def test_tiles_are_resampled_where_they_were_decoded(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From bytes to a coarser grid, all of it on the GPU."""
+    rng = np.random.default_rng(9)
+    streams = [tile(picture(rng, 96, 128)) for _ in range(5)]
+    ways: list[dict[str, Any]] = [
+        {"step": (2, 2), "size_px": (64, 48)},
+        {"step": (Fraction(25, 24), Fraction(16, 3)), "size_px": (122, 18)},
+    ]
+    with Memory() as memory:
+        tiles = device_array(memory, 5, 96, 128, 3)
+        with monkeypatch.context() as without_copies:
+            without_copies.setattr(_core.cuda, "copy", None)
+            place.decoder.decode(streams, out=tiles)
+            outs = [resample(tiles, **way) for way in ways]
+        pixels = memory.get(tiles.array.ctypes.data, tiles.shape, np.uint8)
+        for out, way in zip(outs, ways, strict=True):
+            assert isinstance(out, DeviceArray)
+            np.testing.assert_array_equal(
+                memory.get(out.pointer, out.shape, np.uint8), resample(pixels, **way)
+            )
 
 
 def device_array(memory: Memory, *shape: int, dtype: Any = np.uint8) -> Any:

@@ -31,6 +31,7 @@ from her2fast.kernels import (
 from her2fast.kernels.device_array import DeviceArray
 from her2fast.kernels.device_arrays import DeviceCall
 from her2fast.kernels.membrane import membrane_label
+from her2fast.kernels.resample import resample
 
 TWINS: dict[str, tuple[str, Callable[..., Any]]] = {
     "tumor_count": (
@@ -49,6 +50,7 @@ TWINS: dict[str, tuple[str, Callable[..., Any]]] = {
         "batch",
         lambda r, **k: normalize_batch(r, mean=(0.1, 0.2, 0.3), std=(1, 2, 0.5), **k),
     ),
+    "resample": ("batch", lambda r, **k: resample(r, step=(2, 3), size_px=(9, 8), **k)),
 }
 #: How each library holds an array, and the class of what comes back.
 KINDS: dict[str, tuple[Callable[..., Any], type]] = {

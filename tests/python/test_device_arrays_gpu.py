@@ -23,6 +23,7 @@ TWINS = (
     "constraint_select",
     "membrane_label",
     "normalize_batch",
+    "resample",
     "stain_unmix",
     "tissue_mask",
     "tumor_count",

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define HER2_CUDA_API_VERSION 4
+#define HER2_CUDA_API_VERSION 5
 
 enum {
   HER2_CUDA_OK = 0,
@@ -90,6 +90,15 @@ typedef struct Her2MembraneResults {
   const uint8_t* densities; /* of the membranes' pixels, together by component */
   const int32_t* counts;    /* (2): densities; nuclei that lay outside */
 } Her2MembraneResults;
+
+/* Weights along one axis, host: those of AxisWeights (io/resample.h). Row i is grid pixel
+ * i's: its first source pixel, how many weights it has (1 to max_taps), and these, 0 to
+ * 65536 and 65536 together; what follows them does not count. From row to row neither the
+ * first source pixel nor the last one decreases. */
+typedef struct Her2AxisWeights {
+  const int32_t* rows;     /* (count, 2 + max_taps) */
+  int64_t count, max_taps; /* 1 to 2^24 */
+} Her2AxisWeights;
 
 /* Who decodes JPEG, and on what. */
 enum {
@@ -232,6 +241,18 @@ typedef struct Her2CudaTable {
   int32_t (*jpeg_decoder_destroy)(void* decoder, Her2CudaError* error);
   int32_t (*jpeg_decode)(void* decoder, const Her2JpegBatch* batch, uint8_t* out,
                          void* stream, Her2CudaError* error);
+
+  /* --- resample --------------------------------------------------------------------
+   * rgb (n, height, width, 3) uint8 -> out (n, y->count, x->count, 3) uint8: means by
+   * area, those of io/resample.h to the bit. Each image begins with the axes' first
+   * source pixel and holds at least what their weights reach over. x, y: host; they are
+   * copied to the scratch on the stream, which from pageable memory may wait for it. */
+  int32_t (*resample_scratch_bytes)(const Her2AxisWeights* x, const Her2AxisWeights* y,
+                                    uint64_t* bytes, Her2CudaError* error);
+  int32_t (*resample)(const uint8_t* rgb, int64_t n, int64_t height, int64_t width,
+                      const Her2AxisWeights* x, const Her2AxisWeights* y, uint8_t* out,
+                      void* scratch, uint64_t scratch_bytes, void* stream,
+                      Her2CudaError* error);
 } Her2CudaTable;
 
 /* The library's only export. Immutable; never null. */

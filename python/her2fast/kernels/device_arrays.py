@@ -70,6 +70,10 @@ class Library(Protocol):
         """Of an array that `empty` made."""
         ...
 
+    def hold(self, scratch: Any) -> None:
+        """Keeps what `empty` made until the stream has passed."""
+        ...
+
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
         """The same memory as another type, along the last axis."""
         ...
@@ -124,6 +128,7 @@ class DeviceCall:
                 "ARRAY_DEVICE",
             )
         self.stream = self.library.stream()
+        self._scratch: list[Any] = []
 
     def take(
         self, array: AnyArray, dtype: npt.DTypeLike, name: str, *, mask: bool = False
@@ -141,6 +146,16 @@ class DeviceCall:
         """An output in the kind of what came in, and its address."""
         out = self.library.empty(shape, dtype)
         return out, self.library.address(out)
+
+    def scratch(self, size: int) -> int:
+        """Address of memory for a kernel that is not waited for; before its outputs.
+
+        It is this call's until the kernel is queued, and from then on the stream's.
+        """
+        memory, address = self.empty((size,), np.uint8)
+        self._scratch.append(memory)
+        self.library.hold(memory)
+        return address
 
 
 def _said(library: Library) -> str:
@@ -204,6 +219,9 @@ class _Torch:
     def address(self, out: Any) -> int:
         return int(out.data_ptr())
 
+    def hold(self, scratch: Any) -> None:
+        """Its allocator gives memory of a stream to later work of that stream alone."""
+
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
         return out.view(getattr(self._torch, np.dtype(dtype).name))
 
@@ -233,6 +251,9 @@ class _Cupy:
 
     def address(self, out: Any) -> int:
         return int(out.data.ptr)
+
+    def hold(self, scratch: Any) -> None:
+        """As torch: its pool has an arena a stream."""
 
     def reinterpret(self, out: Any, dtype: npt.DTypeLike) -> Any:
         return out.view(dtype)
@@ -297,6 +318,9 @@ class _Foreign:
 
     def address(self, out: DeviceArray) -> int:
         return out.pointer
+
+    def hold(self, scratch: DeviceArray) -> None:
+        self._held.append(scratch)  # goes with the output, as what came in
 
     def reinterpret(self, out: DeviceArray, dtype: npt.DTypeLike) -> DeviceArray:
         return out.view(dtype)

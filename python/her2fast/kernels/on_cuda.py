@@ -21,6 +21,7 @@ __all__ = [
     "constraint_select",
     "membrane_label",
     "normalize_batch",
+    "resample",
     "stain_unmix",
     "tissue_mask",
     "tumor_count",
@@ -92,12 +93,36 @@ def normalize_batch(
     """(n, H, W, 3) uint8 -> (n, 3, H, W) float32 or float16."""
     call = DeviceCall("normalize_batch", device, rgb)
     pixels = call.take(rgb, np.uint8, "rgb")
-    if len(pixels.shape) != 4 or pixels.shape[3] != 3:
-        raise ValueError(f"need rgb of shape (n, H, W, 3), got {pixels.shape}")
-    n, height, width, _ = pixels.shape
+    n, height, width = _pictures(pixels, "rgb")
     out, address = call.empty((n, 3, height, width), np.float16 if half else np.float32)
     # Also of nothing: mean and std are checked there.
     call.twin(pixels.pointer, n, height, width, mean, std, half, address, call.stream)
+    return out
+
+
+def resample(
+    rgb: AnyArray, x: _core.AxisWeights, y: _core.AxisWeights, device: str | None
+) -> Any:
+    """(n, H, W, 3) uint8 -> (n, y.count, x.count, 3) uint8."""
+    call = DeviceCall("resample", device, rgb)
+    pixels = call.take(rgb, np.uint8, "rgb")
+    n, height, width = _pictures(pixels, "rgb")
+    size = _core.cuda.resample_scratch_bytes(x, y)
+    scratch_at = call.scratch(size)
+    out, address = call.empty((n, y.count, x.count, 3), np.uint8)
+    # Also of nothing: sizes are checked there.
+    call.twin(
+        pixels.pointer,
+        n,
+        height,
+        width,
+        x,
+        y,
+        address,
+        scratch_at,
+        size,
+        call.stream,
+    )
     return out
 
 
@@ -246,3 +271,9 @@ def _picture(view: DeviceView, name: str) -> tuple[int, int]:
     if len(view.shape) != 3 or view.shape[2] != 3:
         raise ValueError(f"need {name} of shape (H, W, 3), got {view.shape}")
     return view.shape[0], view.shape[1]
+
+
+def _pictures(view: DeviceView, name: str) -> tuple[int, int, int]:
+    if len(view.shape) != 4 or view.shape[3] != 3:
+        raise ValueError(f"need {name} of shape (n, H, W, 3), got {view.shape}")
+    return view.shape[0], view.shape[1], view.shape[2]
