@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +277,37 @@ def images(
         moved = more * (logits.nbytes + 2 * bits.nbytes + counts.nbytes)
         return case(moved, more * logits.size, seconds, speed, cpu, logits.size)
 
+    def means(step: Fraction) -> dict[str, Any]:
+        size = int(side / step)
+        axis = _core.AxisWeights(step.numerator, step.denominator, 0, size)
+        with Memory() as memory:
+            source = Copies(memory, rgb, times).address
+            out = memory.empty(3 * n * times * size * size)
+            bytes_ = twin.resample_scratch_bytes(axis, axis)
+            work = memory.empty(bytes_)
+
+            def call() -> None:
+                twin.resample(
+                    source, n * times, side, side, axis, axis, out, work, bytes_, 0
+                )
+
+            call()
+            expected = _core.resample(rgb, axis, axis)
+            same("resample", memory.get(out, expected.shape, np.uint8), expected)
+            seconds = clock.measure(call)
+        cpu = cpu_seconds(lambda: _core.resample(rgb, axis, axis), clock.real)
+        read = n * axis.source_px**2
+        moved = 3 * times * (read + n * size * size)
+        return case(moved, times * read, seconds, speed, cpu, read)
+
     sizes = (8, 20) if small else (64, 256)
     return {
         "normalize_batch_float32": lambda: normalize(False),
         "normalize_batch_float16": lambda: normalize(True),
+        "resample_2": lambda: means(Fraction(2)),
+        "resample_4": lambda: means(Fraction(4)),
+        "resample_16": lambda: means(Fraction(16)),
+        "resample_25_24": lambda: means(Fraction(25, 24)),
         "stain_unmix": unmix,
         "tissue_mask": tissue,
         "tumor_bits": tumor,

@@ -8,25 +8,30 @@
 namespace her2fast::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kPerThread = 4;
-constexpr int kOut = kThreads * kPerThread;  // values of a row that a block writes
-constexpr int kWord = 4;                     // values a thread loads at once
-constexpr int kSums = 2048;  // source values whose sums a block holds: 8 KB
-static_assert(kSums % kWord == 0);
+constexpr int kThreads = 128;  // grid pixels of a row that a block makes, too
+constexpr int kLines = 4;      // rows that it makes, one after the other
+constexpr int kWord = 4;       // values a thread loads at once
+constexpr int kAhead = 4;      // loads on their way at once
+constexpr int kPiecePx = 684;  // source pixels whose sums a block holds: 8 KB
+static_assert(kPiecePx % kWord == 0);
 
 constexpr std::int64_t kOne = 65536, kMost = std::int64_t{1} << 24;
+/// Source pixels below an axis, so that places in a row are small integers.
+constexpr std::int64_t kReachPx = std::int64_t{1} << 28;
 
 /// An axis' rows on the device.
 struct Axis {
   const std::int32_t* rows;
-  std::int64_t count, pitch;
+  std::int32_t count, pitch;
+  __device__ const std::int32_t* row(std::int32_t i) const {
+    return rows + std::int64_t{i} * pitch;
+  }
 };
 
 struct Batch {
   const std::uint8_t* rgb;
-  std::int64_t n, height, row;  // row: values
-  bool words;                   // whether each row begins and ends a word
+  std::int64_t n, height, row;  // row: bytes
+  bool words_in, words_out;     // whether each row begins and ends a word
   Axis x, y;
 };
 
@@ -34,80 +39,93 @@ struct alignas(16) Sums {
   std::uint32_t value[kWord];
 };
 
-/// Sums down y of the values [from, to) of a row, into `sums`; below 2^24 each. With
-/// words up to three values more, which are of the same row.
+/// Sums down y of `count` values of rows from `top` on, below 2^24 each. With words up to
+/// three values more, which are of the same row.
 __device__ void sum_down(const Batch& b, const std::uint8_t* top,
-                         const std::int32_t* weights, std::int32_t taps,
-                         std::int64_t from, std::int64_t to, std::uint32_t* sums) {
-  const int count = static_cast<int>(to - from);
+                         const std::int32_t* weights, std::int32_t taps, int count,
+                         std::uint32_t* sums) {
   const auto thread = static_cast<int>(threadIdx.x);
-  if (b.words) {
-    for (int i = kWord * thread; i < count; i += kWord * kThreads) {
-      const auto* at = reinterpret_cast<const std::uint32_t*>(top + from + i);
-      Sums sum{};
-      for (std::int32_t t = 0; t < taps; ++t, at += b.row / kWord) {
-        const std::uint32_t four = *at;
-        const auto weight = static_cast<std::uint32_t>(weights[t]);
-        for (int k = 0; k < kWord; ++k) sum.value[k] += weight * (four >> 8 * k & 255u);
-      }
-      *reinterpret_cast<Sums*>(sums + i) = sum;
-    }
-  } else {
+  if (!b.words_in) {
     for (int i = thread; i < count; i += kThreads) {
-      const std::uint8_t* at = top + from + i;
       std::uint32_t sum = 0;
-      for (std::int32_t t = 0; t < taps; ++t, at += b.row) {
-        sum += static_cast<std::uint32_t>(weights[t]) * *at;
+      for (std::int32_t t = 0; t < taps; ++t) {
+        sum += static_cast<std::uint32_t>(weights[t]) * top[t * b.row + i];
       }
       sums[i] = sum;
     }
+    return;
+  }
+  for (int i = kWord * thread; i < count; i += kWord * kThreads) {
+    const auto* const column = reinterpret_cast<const std::uint32_t*>(top + i);
+    Sums sum{};
+    for (std::int32_t t = 0; t < taps; t += kAhead) {
+      std::uint32_t words[kAhead];
+      for (int k = 0; k < kAhead; ++k) {
+        words[k] = t + k < taps ? column[(t + k) * (b.row / kWord)] : 0;
+      }
+      for (int k = 0; k < kAhead && t + k < taps; ++k) {
+        const auto weight = static_cast<std::uint32_t>(weights[t + k]);
+        for (int v = 0; v < kWord; ++v) {
+          sum.value[v] += weight * (words[k] >> (8 * v) & 255u);
+        }
+      }
+    }
+    *reinterpret_cast<Sums*>(sums + i) = sum;
   }
 }
 
-/// A block makes up to `kOut` values of a row of an image, going over the source below
-/// them in pieces of `kSums`, so that a step may be of any size.
+/// A block goes over the source below its pixels in pieces, so a step may be of any size;
+/// those of 2 to 5 need one. Results turn in shared memory into whole words.
 __global__ void average(const __grid_constant__ Batch b, std::uint8_t* out) {
-  HER2FAST_SHARED(Sums, held, kSums / kWord);
+  HER2FAST_SHARED(Sums, held, 3 * kPiecePx / kWord);
+  HER2FAST_SHARED(std::uint32_t, turn, 3 * kThreads / kWord);
   auto* const sums = reinterpret_cast<std::uint32_t*>(held);
+  auto* const bytes = reinterpret_cast<std::uint8_t*>(turn);
   const auto thread = static_cast<int>(threadIdx.x);
-  const std::int64_t out_row = 3 * b.x.count;
-  const std::int64_t parts = (out_row + kOut - 1) / kOut;
-  for (std::int64_t task = blockIdx.x; task < b.n * b.y.count * parts;
-       task += gridDim.x) {
-    const std::int64_t line = task / parts, image = line / b.y.count;
-    const std::int64_t begin = (task - line * parts) * kOut;
-    const std::int64_t end = begin + kOut < out_row ? begin + kOut : out_row;
-    const std::int32_t* const down = b.y.rows + (line - image * b.y.count) * b.y.pitch;
-    const std::uint8_t* const top = b.rgb + (image * b.height + down[0]) * b.row;
-    const std::int32_t* const first = b.x.rows + begin / 3 * b.x.pitch;
-    const std::int32_t* const last = b.x.rows + (end - 1) / 3 * b.x.pitch;
-    const std::int64_t from = std::int64_t{3} * first[0] / kWord * kWord;
-    const std::int64_t to = 3 * (std::int64_t{last[0]} + last[1]);
-    std::uint64_t totals[kPerThread] = {};  // below 2^41
-    for (std::int64_t piece = from; piece < to; piece += kSums) {
-      const std::int64_t stop = piece + kSums < to ? piece + kSums : to;
-      sum_down(b, top, down + 2, down[1], piece, stop, sums);
-      __syncthreads();
-      for (int k = 0; k < kPerThread; ++k) {
-        const std::int64_t value = begin + k * kThreads + thread;
-        if (value >= end) break;
-        const std::int64_t pixel = value / 3;
-        const std::int32_t* const across = b.x.rows + pixel * b.x.pitch;
-        // The value below its first weight; of its weights, those within this piece.
-        const std::int64_t at = std::int64_t{3} * across[0] + (value - 3 * pixel);
-        std::int64_t t = at < piece ? (piece - at + 2) / 3 : 0;
-        for (; t < across[1] && at + 3 * t < stop; ++t) {
-          totals[k] +=
-              static_cast<std::uint64_t>(across[2 + t]) * sums[at + 3 * t - piece];
+  const std::int32_t parts = (b.x.count + kThreads - 1) / kThreads;
+  const std::int32_t groups = (b.y.count + kLines - 1) / kLines;
+  for (std::int64_t task = blockIdx.x; task < b.n * groups * parts; task += gridDim.x) {
+    const std::int64_t lines = task / parts, image = lines / groups;
+    const auto begin = static_cast<std::int32_t>(task - lines * parts) * kThreads;
+    const std::int32_t pixels =
+        b.x.count - begin < kThreads ? b.x.count - begin : kThreads;
+    const std::int32_t* const last = b.x.row(begin + pixels - 1);
+    const std::int32_t from = b.x.row(begin)[0] / kWord * kWord, to = last[0] + last[1];
+    const std::int32_t* const across = b.x.row(begin + (thread < pixels ? thread : 0));
+    const std::int32_t first = across[0], taps = thread < pixels ? across[1] : 0;
+    const auto top_line = static_cast<std::int32_t>(lines - image * groups) * kLines;
+    for (std::int32_t j = top_line; j < top_line + kLines && j < b.y.count; ++j) {
+      const std::int32_t* const down = b.y.row(j);
+      const std::uint8_t* const top = b.rgb + (image * b.height + down[0]) * b.row;
+      constexpr std::uint64_t kHalf = std::uint64_t{1} << 31;
+      std::uint64_t totals[3] = {kHalf, kHalf, kHalf};  // below 2^41
+      for (std::int32_t piece = from; piece < to; piece += kPiecePx) {
+        if (piece != from) __syncthreads();
+        const std::int32_t stop = piece + kPiecePx < to ? piece + kPiecePx : to;
+        sum_down(b, top + 3 * piece, down + 2, down[1], 3 * (stop - piece), sums);
+        __syncthreads();
+        for (std::int32_t t = first < piece ? piece - first : 0;
+             t < taps && first + t < stop; ++t) {
+          const std::uint64_t weight = static_cast<std::uint32_t>(across[2 + t]);
+          const std::uint32_t* const sum = sums + 3 * (first + t - piece);
+          for (int c = 0; c < 3; ++c) totals[c] += weight * sum[c];
+        }
+      }
+      if (thread < pixels) {
+        for (int c = 0; c < 3; ++c) {
+          bytes[3 * thread + c] = static_cast<std::uint8_t>(totals[c] >> 32);
         }
       }
       __syncthreads();
-    }
-    for (int k = 0; k < kPerThread; ++k) {
-      const std::int64_t value = begin + k * kThreads + thread;
-      if (value >= end) break;
-      constexpr std::uint64_t kHalf = std::uint64_t{1} << 31;
-      out[line * out_row + value] = static_cast<std::uint8_t>((totals[k] + kHalf) >> 32);
+      std::uint8_t* const to_row =
+          out + 3 * ((image * b.y.count + j) * b.x.count + begin);
+      if (b.words_out) {
+        if (kWord * thread < 3 * pixels) {
+          reinterpret_cast<std::uint32_t*>(to_row)[thread] = turn[thread];
+        }
+      } else {
+        for (int i = thread; i < 3 * pixels; i += kThreads) to_row[i] = bytes[i];
+      }
     }
   }
 }
@@ -126,6 +144,7 @@ std::int32_t check_size(const Her2AxisWeights& axis, const char* name,
 /// Rows the kernel may follow without looking: within `length`, in order, exact sums.
 std::int32_t check_rows(const Her2AxisWeights& axis, std::int64_t length,
                         const char* name, Her2CudaError* error) {
+  if (length > kReachPx) length = kReachPx;
   std::int64_t first = 0, end = 0;
   for (std::int64_t i = 0; i < axis.count; ++i) {
     const std::int32_t* const row = axis.rows + i * pitch_of(axis);
@@ -173,7 +192,8 @@ Axis upload(const Her2AxisWeights& axis, std::int32_t* to, cudaStream_t stream,
     *result = cudaMemcpyAsync(to, axis.rows, values * sizeof *to, cudaMemcpyHostToDevice,
                               stream);
   }
-  return {to, axis.count, pitch_of(axis)};
+  return {to, static_cast<std::int32_t>(axis.count),
+          static_cast<std::int32_t>(pitch_of(axis))};
 }
 
 }  // namespace
@@ -211,11 +231,15 @@ std::int32_t resample(const std::uint8_t* rgb, std::int64_t n, std::int64_t heig
   const Axis down = upload(*y, s.y, queue, &result);
   if (result != cudaSuccess) return status_of(result, error);
   const std::int64_t row = 3 * width;
-  const bool words =
-      row % kWord == 0 && reinterpret_cast<std::uintptr_t>(rgb) % kWord == 0;
-  const std::int64_t tasks = n * down.count * divide_up(3 * across.count, kOut);
+  const auto words = [](const void* memory, std::int64_t bytes) {
+    return bytes % kWord == 0 && reinterpret_cast<std::uintptr_t>(memory) % kWord == 0;
+  };
+  const std::int64_t tasks =
+      n * divide_up(down.count, kLines) * divide_up(across.count, kThreads);
   launch(average, blocks_for(tasks, 1), dim3(kThreads), stream,
-         Batch{rgb, n, height, row, words, across, down}, out);
+         Batch{rgb, n, height, row, words(rgb, row),
+               words(out, 3 * std::int64_t{across.count}), across, down},
+         out);
   return status_of(cudaGetLastError(), error);
 }
 

@@ -49,19 +49,21 @@ std::uint64_t scratch_bytes(const Rows& x, const Rows& y) {
   return bytes;
 }
 
-/// @param shift  bytes by which the images miss the beginning of their memory
+/// @param shift  bytes by which the images miss the beginning of their memories
 Bytes on_device(const Bytes& rgb, std::int64_t n, std::int64_t height, std::int64_t width,
                 const Rows& x, const Rows& y, std::size_t shift = 0) {
   Bytes shifted(shift);
   shifted.insert(shifted.end(), rgb.begin(), rgb.end());
   const OnDevice<std::uint8_t> in(shifted);
-  const OnDevice<std::uint8_t> out(static_cast<std::size_t>(n * y.count * x.count * 3));
+  const auto size = static_cast<std::size_t>(n * y.count * x.count * 3);
+  const OnDevice<std::uint8_t> out(size + shift);
   const std::uint64_t bytes = scratch_bytes(x, y);
   const OnDevice<std::uint8_t> scratch(bytes);
   const Her2AxisWeights across = x.get(), down = y.get();
   call_cuda("resample", table().resample, in.get() + shift, n, height, width, &across,
-            &down, out.get(), static_cast<void*>(scratch.get()), bytes, kStream);
-  return out.read();
+            &down, out.get() + shift, static_cast<void*>(scratch.get()), bytes, kStream);
+  const Bytes got = out.read();
+  return {got.begin() + static_cast<std::ptrdiff_t>(shift), got.end()};
 }
 
 Bytes on_cpu(const Bytes& rgb, std::int64_t n, std::int64_t height, std::int64_t width,
@@ -102,8 +104,8 @@ TEST_P(Cuda, ResampleIsTheReaders) {
     for (const AxisStep down : steps) {
       ++round;
       const std::int64_t index = static_cast<int>(round % 23) - 11;
-      const AxisWeights x = planned({across, index, 13});
-      const AxisWeights y = planned({down, -index, 1 + round % 5});
+      const AxisWeights x = planned({across, index, 12 + round % 2});
+      const AxisWeights y = planned({down, -index, 1 + round % 6});
       // Images wider and higher than what is asked for, at every alignment of rows.
       const std::int64_t height = y.source_px() + round % 2;
       const std::int64_t width = x.source_px() + round % 4, n = 1 + round % 3;
@@ -117,7 +119,7 @@ TEST_P(Cuda, ResampleIsTheReaders) {
 }
 
 TEST_P(Cuda, ResampleOfRowsLongerThanABlocksMemory) {
-  // A block writes 512 values and holds the sums of 2,048: rows of several blocks, and a
+  // A block makes 128 pixels and holds the sums of 684: rows of several blocks, and a
   // block, a pixel even, over several such pieces.
   for (const auto& [step, count] : {std::pair{AxisStep{2, 1}, std::int64_t{700}},
                                     {{16, 1}, 180},

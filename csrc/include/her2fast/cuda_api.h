@@ -96,7 +96,7 @@ typedef struct Her2MembraneResults {
  * 65536 and 65536 together; what follows them does not count. From row to row neither the
  * first source pixel nor the last one decreases. */
 typedef struct Her2AxisWeights {
-  const int32_t* rows;     /* (count, 2 + max_taps) */
+  const int32_t* rows;     /* (count, 2 + max_taps); over 2^28 source pixels at most */
   int64_t count, max_taps; /* 1 to 2^24 */
 } Her2AxisWeights;
 
