@@ -75,7 +75,7 @@ __device__ void sum_down(const Batch& b, const std::uint8_t* top,
 }
 
 /// A block goes over the source below its pixels in pieces, so a step may be of any size;
-/// those of 2 to 5 need one. Results turn in shared memory into whole words.
+/// steps up to 5 need one. Results turn in shared memory into whole words.
 __global__ void average(const __grid_constant__ Batch b, std::uint8_t* out) {
   HER2FAST_SHARED(Sums, held, 3 * kPiecePx / kWord);
   HER2FAST_SHARED(std::uint32_t, turn, 3 * kThreads / kWord);

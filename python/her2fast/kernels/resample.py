@@ -85,7 +85,7 @@ def resample(
     TypeError
         A step that is no fraction, such as a float.
     ValueError
-        The shape, a step, a size or a first pixel is wrong, or the images are too small.
+        The shape, a step, a size or a first pixel is wrong; the images are too small.
     her2fast.errors.DeviceError
         `device` is not there, or the arrays lie elsewhere.
 
