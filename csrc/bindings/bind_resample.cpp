@@ -50,6 +50,14 @@ class Axis {
   std::int64_t first_;
 };
 
+void check_images(std::int64_t height, std::int64_t width, const Axis& x, const Axis& y) {
+  const std::int64_t rows = y.weights().source_px(), columns = x.weights().source_px();
+  if (height >= rows && width >= columns) return;
+  throw std::invalid_argument("need images of at least " + std::to_string(rows) + " x " +
+                              std::to_string(columns) + " px, got " +
+                              std::to_string(height) + " x " + std::to_string(width));
+}
+
 Array<std::uint8_t> resample_array(const Array<std::uint8_t>& rgb, const Axis& x,
                                    const Axis& y, const std::string& device) {
   check_device(parse_device(device), "resample");
@@ -58,12 +66,7 @@ Array<std::uint8_t> resample_array(const Array<std::uint8_t>& rgb, const Axis& x
   }
   const AxisWeights &across = x.weights(), &down = y.weights();
   const std::int64_t n = rgb.shape(0), height = rgb.shape(1), width = rgb.shape(2);
-  if (height < down.source_px() || width < across.source_px()) {
-    throw std::invalid_argument("need images of at least " +
-                                std::to_string(down.source_px()) + " x " +
-                                std::to_string(across.source_px()) + " px, got " +
-                                std::to_string(height) + " x " + std::to_string(width));
-  }
+  check_images(height, width, x, y);
   Array<std::uint8_t> out({n, down.count(), across.count(), std::int64_t{3}});
   std::uint8_t* const to = out.mutable_data();
   const std::uint8_t* const from = rgb.data();
@@ -90,6 +93,7 @@ std::uint64_t scratch_bytes(const Axis& x, const Axis& y) {
 void on_cuda(std::uintptr_t rgb, std::int64_t n, std::int64_t height, std::int64_t width,
              const Axis& x, const Axis& y, std::uintptr_t out, std::uintptr_t scratch,
              std::uint64_t bytes, std::uintptr_t stream) {
+  check_images(height, width, x, y);
   const Her2AxisWeights across = x.for_cuda(), down = y.for_cuda();
   call_cuda("resample", cuda_table().resample, reinterpret_cast<const std::uint8_t*>(rgb),
             n, height, width, &across, &down, reinterpret_cast<std::uint8_t*>(out),

@@ -137,6 +137,9 @@ def source_box(
 def _axes(
     step: Steps, first_px: Pair, size_px: Pair
 ) -> tuple[_core.AxisWeights, _core.AxisWeights]:
+    lengths = len(step), len(first_px), len(size_px)
+    if lengths != (2, 2, 2):
+        raise ValueError(f"need step, first_px and size_px of two each, got {lengths}")
     for value in step:
         if not isinstance(value, Rational):
             raise TypeError(
