@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
@@ -16,7 +17,9 @@ from her2fast.models.package import MethodPackage, load_package
 from her2fast.phantom import compose_scene, develop
 from her2fast.phantom.fields import generator
 from her2fast.training.looks import wide_profile
-from her2fast.training.phantom_data import random_mixture
+from her2fast.training.packages import MEAN, STD
+from her2fast.training.phantom_data import normalize, random_mixture
+from her2fast.training.tiny_evaluation import load_model
 
 #: Of no training, cut or bench.
 SEED = 6_400_000
@@ -75,6 +78,34 @@ def test_held_out_phantoms_are_hardly_ever_flagged(package, phantoms):
     assert len(scored) >= SCENES // 2  # some are found to hold under 0.1 mm2
     flagged = ["OUT_OF_DOMAIN" in r["review_flags"] for r in scored]
     assert sum(flagged) <= max(1, len(scored) // 20)
+
+
+def outside(package: MethodPackage, patches: npt.NDArray[np.uint8]) -> float:
+    """Share of the patches that lie beyond a cut, whatever the session keeps."""
+    assert package.domain is not None
+    model = load_model(package.classify.folder)
+    with torch.inference_mode():
+        parts = torch.split(torch.from_numpy(patches), 32)
+        answers = torch.cat([model(normalize(part, MEAN, STD)) for part in parts])
+    distances = answers[:, -len(package.distance_names) :]
+    beyond = distances > torch.tensor(package.domain[0])
+    return float(beyond.any(1).float().mean())
+
+
+def test_patches_of_false_colors_lie_outside(package, phantoms):
+    """Slides of them mostly end without tissue, so they would not show it."""
+    rows = [rgb.reshape(12, 64, 12, 64, 3).swapaxes(1, 2) for rgb in phantoms[:6]]
+    patches = np.concatenate([row.reshape(-1, 64, 64, 3) for row in rows])
+    patches = patches[patches.mean((1, 2, 3)) < 225]
+    assert len(patches) > 300
+    noise = np.random.default_rng(1).integers(0, 256, patches.shape, np.uint8)
+    green = np.rint(patches * np.array([0.72, 1.0, 0.72])).astype(np.uint8)
+    assert package.domain is not None
+    max_share = package.domain[1]
+    assert outside(package, patches) < 0.1 * max_share
+    assert outside(package, 255 - patches) > 0.9
+    assert outside(package, noise) > 0.9
+    assert outside(package, green) > 2 * max_share
 
 
 @pytest.mark.parametrize("change", ["inverted", "green-shifted"])
