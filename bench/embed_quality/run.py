@@ -238,7 +238,10 @@ def main() -> None:
     parser.add_argument("--slide", action="append", help="only these")
     options = parser.parse_args()
     build()
-    package = load_package(None).classify.sha256
+    models = {
+        model.config.her2fast.task: model.sha256 for model in load_package(None).models
+    }
+    package = "-".join(sha256[:8] for sha256 in models.values())
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -247,7 +250,7 @@ def main() -> None:
         for case in chosen:
             if options.slide and case.name not in options.slide:
                 continue
-            kept = work / f"{case.name}-{case.seed}-{package[:16]}.json"
+            kept = work / f"{case.name}-{case.seed}-{package}.json"
             if not kept.exists():
                 kept.write_text(json.dumps(measure(case, work)), "utf-8")
             rows.append(json.loads(kept.read_text("utf-8")))
@@ -256,7 +259,7 @@ def main() -> None:
         "question": "Do pushed pixels score as the same pixels stored as JPEG?",
         "synthetic": True,
         "her2fast": her2fast.__version__,
-        "classify_sha256": package,
+        "models_sha256": models,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "summary": summary(rows),

@@ -156,15 +156,28 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
         trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
     )
     tiny_recipe.write_package(tmp_path / "two", moved, judged, domain, {"seed": 3})
-    kept = tmp_path / "one"
+    start = tmp_path / "one"
     tiny_recipe.write_package(
-        tmp_path / "three", moved, judged, domain, {"seed": 3}, kept=kept
+        tmp_path / "three", None, judged, domain, {"seed": 3}, start=start
     )
-    for name in ("config.json", "torchscript_model.pt"):
-        content = (kept / "segment" / name).read_bytes()
-        assert (tmp_path / "three" / "segment" / name).read_bytes() == content
-        assert (tmp_path / "two" / "segment" / name).read_bytes() != content
-    restart.classifier_of(tmp_path / "two")  # its answers are compared there
+    tiny_recipe.write_package(
+        tmp_path / "four", moved, None, None, {"seed": 3}, start=start
+    )
+    for name, kept, other in (
+        ("segment", "three", "four"),
+        ("classify", "four", "three"),
+    ):
+        for file in ("config.json", "torchscript_model.pt"):
+            content = (start / name / file).read_bytes()
+            assert (tmp_path / kept / name / file).read_bytes() == content
+            assert (tmp_path / other / name / file).read_bytes() != content
+    limits = [
+        json.loads((tmp_path / name / "method.json").read_text())["domain"]
+        for name in ("one", "three", "four")
+    ]
+    assert limits[0] == limits[2] != limits[1]
+    with pytest.raises(UsageError, match="segment: need steps or epochs"):
+        tiny_recipe.write_package(tmp_path / "five", None, judged, domain, {"seed": 3})
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,6 @@ def crop_batches(
     batch: int,
     crop_px: int,
     seed: int,
-    coding: Coding | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (N, C, C, 3) uint8 crops with (N, 2, C, C) float: tumor, and weight."""
     rng = generator(seed, 13)
@@ -356,7 +355,7 @@ def crop_batches(
             mask[item, 0] = kinds >= 0
             mask[item, 1] = np.where(kinds == 0, UNSTAINED_WEIGHT, 1.0)
         looks, truth_of = _zoomed(torch.from_numpy(rgb), torch.from_numpy(mask), random)
-        yield _coded(augment(looks, random, FOR_TUMOR), random, coding), truth_of
+        yield augment(looks, random, FOR_TUMOR), truth_of
 
 
 def _coded(

@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from her2fast.errors import UsageError
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
-from her2fast.training.coding import SCANNERS, Coding
+from her2fast.training.coding import SCANNERS, Coding, code
 from her2fast.training.domain_statistics import (
     DISTANCE_NAMES,
     Domain,
@@ -40,6 +41,7 @@ from her2fast.training.domain_statistics import (
     fit_domain,
 )
 from her2fast.training.looks import any_laboratory, wide_profile
+from her2fast.training.losses import disagreement
 from her2fast.training.networks import (
     TinyClassifier,
     TinyUNet,
@@ -80,6 +82,8 @@ STRIDE_PX = 32
 #: Largest learning rate of the segmenter's AdamW from random weights, and of one that
 #: was trained before.
 RATE, FURTHER_RATE = 3e-3, 1e-3
+#: Weight of what two codings of a crop disagree in, in the segmenter's loss.
+SEGMENT_AGREEMENT = 6.0
 #: File of a folder of `--runs` that says what its networks come from.
 MADE_OF = "made_of.json"
 #: Batches of training patches that the domain's statistics are taken of.
@@ -100,10 +104,32 @@ def _segmentation_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tenso
     return likelihood + 0.25 * (1.0 - overlap / (share.sum() + mask.sum() + 1.0))
 
 
+def _coded_twice(batches: Batches, seed: int) -> Batches:
+    """Every crop of a batch in two codings: (2 N, ...), the truth twice."""
+    random = torch.Generator().manual_seed(seed)
+    for rgb, truth in batches:
+        yield (
+            torch.cat([code(rgb, random, SCANNERS), code(rgb, random, SCANNERS)]),
+            torch.cat([truth, truth]),
+        )
+
+
+def _disagreement(logits: torch.Tensor) -> torch.Tensor:
+    """Of the two halves of a batch, by pixel."""
+    first, second = (
+        torch.stack([torch.zeros_like(half), half], 1)
+        for half in logits.flatten().chunk(2)
+    )
+    return disagreement(first, second)
+
+
 def _train_segmenter(
-    network: TinyUNet, batches: Batches, steps: int, rate: float
+    network: TinyUNet, batches: Batches, steps: int, rate: float, agreement: float
 ) -> float:
-    """AdamW with one cycle to `rate`; returns the mean loss of the last tenth."""
+    """AdamW with one cycle to `rate`; returns the mean loss of the last tenth.
+
+    With `agreement` a batch holds every crop in two codings.
+    """
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -117,6 +143,8 @@ def _train_segmenter(
         with torch.autocast("cpu", torch.bfloat16):
             outputs = network(inputs)
         loss = _segmentation_loss(outputs.float(), truth)
+        if agreement > 0.0:
+            loss = loss + agreement * _disagreement(outputs.float())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
@@ -130,14 +158,19 @@ def _train_segmenter(
 
 
 def _kept_segmenter(
-    network: TinyUNet, batches: Batches, steps: int, rate: float, path: Path
+    network: TinyUNet,
+    batches: Batches,
+    steps: int,
+    rate: float,
+    agreement: float,
+    path: Path,
 ) -> float | None:
     """`_train_segmenter`, or what an earlier run left in `path`; None of no steps."""
     if steps == 0:
         return None
     if path.is_file():
         return float(load_checkpoint(path, network)["loss"])
-    loss = _train_segmenter(network, batches, steps, rate)
+    loss = _train_segmenter(network, batches, steps, rate, agreement)
     save_checkpoint(path, network, {"loss": loss})
     return loss
 
@@ -163,9 +196,11 @@ def train_networks(
     runs: Path | None = None,
     start: Path | None = None,
     coded: bool = False,
-) -> tuple[TinyUNet, Trained, float | None]:
+) -> tuple[TinyUNet, Trained | None, float | None]:
     """Train both networks; batch norms are folded in what comes back.
 
+    Without `segment_steps` the segmenter, and without epochs the classifier, is not
+    trained (None, and what `start` has).
     `start` is a package whose networks are trained further. What is under `runs` from a
     run that ended early, with these arguments, is not trained again; a folder of other
     pictures, another start, `coded` or rate is a `UsageError`. `coded` shows pictures
@@ -174,7 +209,9 @@ def train_networks(
     known = None if start is None else classifier_of(start)
     torch.manual_seed(seed)
     segmenter = TinyUNet() if start is None else segmenter_of(start)
-    crops = crop_batches(pictures, 8, CROP_PX, seed, SCANNERS if coded else None)
+    crops = crop_batches(pictures, 8, CROP_PX, seed)
+    if coded:
+        crops = _coded_twice(crops, seed + 3)
     rate = RATE if start is None else FURTHER_RATE
     # Side by side, a thread each: they share nothing, so the bytes are the same.
     with (
@@ -189,6 +226,7 @@ def train_networks(
                 "pictures": pictures_sha256(pictures),
                 "coded": coded,
                 "segmenter_rate": rate,
+                "segmenter_agreement": SEGMENT_AGREEMENT if coded else 0.0,
             }
             _claim(runs, made_of)
         first = pool.submit(
@@ -197,23 +235,26 @@ def train_networks(
             crops,
             segment_steps,
             rate,
+            SEGMENT_AGREEMENT if coded else 0.0,
             folder / f"segmenter-{seed}-{segment_steps}.safetensors",
         )
-        second = pool.submit(
-            train_on_scenes,
-            pictures,
-            folder,
-            patch_px=PATCH_PX,
-            stride_px=STRIDE_PX,
-            truth=True,
-            seed=seed,
-            epochs=epochs,
-            samples=samples,
-            say=lambda text: _log(f"  classifier {text}"),
-            start=known,
-            coded=coded,
-        )
-        segment_loss, trained = first.result(), second.result()
+        trained = None
+        if epochs[0] > 0:
+            trained = pool.submit(
+                train_on_scenes,
+                pictures,
+                folder,
+                patch_px=PATCH_PX,
+                stride_px=STRIDE_PX,
+                truth=True,
+                seed=seed,
+                epochs=epochs,
+                samples=samples,
+                say=lambda text: _log(f"  classifier {text}"),
+                start=known,
+                coded=coded,
+            ).result()
+        segment_loss = first.result()
     fold_norms(segmenter)
     return segmenter, trained, segment_loss
 
@@ -240,20 +281,23 @@ def judge_domain(
 
 def write_package(
     out: Path,
-    segmenter: TinyUNet,
-    classifier: JudgedClassifier,
-    domain: Domain,
+    segmenter: TinyUNet | None,
+    classifier: JudgedClassifier | None,
+    domain: Domain | None,
     training: dict[str, Any],
     *,
-    kept: Path | None = None,
+    start: Path | None = None,
 ) -> dict[str, str]:
     """Write the method package; returns the SHA-256 of each model.
 
-    `kept` is a package whose segmenter is taken as its files are: the same weights
-    written again would be another file, and another key of every result.
+    A network that is None, and with the classifier its domain, is that of `start`, to
+    the byte: the same weights written again would be another file, and another key of
+    every result.
     """
     shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
-    if kept is None:
+    if segmenter is None:
+        _copy_model("segment", start, out)
+    else:
         write_model(
             out / "segment",
             segmenter,
@@ -265,20 +309,22 @@ def write_package(
             batch_size=8,
             **shared,
         )
+    if classifier is None or domain is None:
+        limits = _copy_model("classify", start, out)
     else:
-        shutil.copytree(kept / "segment", out / "segment", dirs_exist_ok=True)
-    write_model(
-        out / "classify",
-        classifier,
-        task="classify",
-        architecture=ARCHITECTURE,
-        class_names=CLASS_NAMES,
-        input_px=PATCH_PX,
-        halo_px=0,
-        batch_size=32,
-        distance_names=DISTANCE_NAMES,
-        **shared,
-    )
+        limits = domain.to_json()
+        write_model(
+            out / "classify",
+            classifier,
+            task="classify",
+            architecture=ARCHITECTURE,
+            class_names=CLASS_NAMES,
+            input_px=PATCH_PX,
+            halo_px=0,
+            batch_size=32,
+            distance_names=DISTANCE_NAMES,
+            **shared,
+        )
     method = {
         "spec_version": "1.0",
         "name": "constrained-tiny",
@@ -288,7 +334,7 @@ def write_package(
         "calibration": {"scale": [1, 1, 1, 1]},
         "guideline": "asco-cap-2018",
         "stain": "h-dab",
-        "domain": domain.to_json(),
+        "domain": limits,
         "synthetic": True,
         "intended_use": NOTICE,
         "description": "tiny networks trained on generated H-DAB phantoms with true "
@@ -298,6 +344,14 @@ def write_package(
     # Beside the method, because figures are no setting: they must not move its key.
     write_json(out / "training.json", training)
     return model_hashes(out)
+
+
+def _copy_model(name: str, start: Path | None, out: Path) -> Any:
+    """A model's files as they are; returns what the package says of its domain."""
+    if start is None:
+        raise UsageError(f"{name}: need steps or epochs to train it, or --start")
+    shutil.copytree(start / name, out / name, dirs_exist_ok=True)
+    return json.loads((start / "method.json").read_text(encoding="utf-8"))["domain"]
 
 
 def origin(package: Path) -> dict[str, Any]:
@@ -365,24 +419,29 @@ def main(arguments: list[str] | None = None) -> None:
         start=chosen.start,
         coded=chosen.coded,
     )
-    classifier = trained.network
     _log(f"trained after {time.monotonic() - began:.0f} s")
-    fresh = make_pictures(
-        chosen.domain_scenes,
-        chosen.size_px,
-        1,
-        first_seed=DOMAIN_SEED,
-        laboratory=laboratory,
-        empty_share=0.0,
-        raw=chosen.coded,
-    )
-    judged, domain = judge_domain(
-        classifier,
-        pictures,
-        fresh,
-        seed=chosen.seed,
-        coding=SCANNERS if chosen.coded else None,
-    )
+    # A classifier that is not trained keeps its distances and their cuts, too.
+    judged, domain = None, None
+    if trained is None:
+        classifier = classifier_of(chosen.start)
+    else:
+        classifier = trained.network
+        fresh = make_pictures(
+            chosen.domain_scenes,
+            chosen.size_px,
+            1,
+            first_seed=DOMAIN_SEED,
+            laboratory=laboratory,
+            empty_share=0.0,
+            raw=chosen.coded,
+        )
+        judged, domain = judge_domain(
+            classifier,
+            pictures,
+            fresh,
+            seed=chosen.seed,
+            coding=SCANNERS if chosen.coded else None,
+        )
     figures = evaluate_phantoms(segmenter, classifier, count=chosen.test_scenes)
     stored = evaluate_coding(segmenter, classifier, count=chosen.test_scenes)
     training = {
@@ -405,14 +464,20 @@ def main(arguments: list[str] | None = None) -> None:
         "final_segment_loss": (
             None if segment_loss is None else round(segment_loss, 5)
         ),
-        "classifier": trained.facts,
+        "classifier": None if trained is None else trained.facts,
         "held_out_phantoms": figures,
         "held_out_phantoms_compressed": stored,
         "phantom_sources_sha256": phantom_sources_sha256(),
         "torch": torch.__version__,
     }
-    kept = chosen.start if chosen.segment_steps == 0 else None
-    digests = write_package(chosen.out, segmenter, judged, domain, training, kept=kept)
+    digests = write_package(
+        chosen.out,
+        None if segment_loss is None else segmenter,
+        judged,
+        domain,
+        training,
+        start=chosen.start,
+    )
     for name, digest in digests.items():
         _log(f"{name} sha256 {digest}")
     _log(f"held out: {figures}")
