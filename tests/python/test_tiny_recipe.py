@@ -223,6 +223,63 @@ def test_constrained_training_counts_no_agreement(pictures, tmp_path):
     assert counted["pretrain"] == counted["constrained"]
 
 
+def test_two_codings_of_a_crop_are_told_apart_by_pixel(pictures):
+    crops = phantom_data.crop_batches(pictures, 4, 192, seed=1)
+    rgb, truth = next(tiny_recipe._coded_twice(crops, 5))
+    assert rgb.shape == (8, 192, 192, 3)
+    assert torch.equal(truth[:4], truth[4:])
+    assert not torch.equal(rgb[:4], rgb[4:])
+    plain, _ = next(phantom_data.crop_batches(pictures, 4, 192, seed=1))
+    for half in rgb.chunk(2):  # the same crops but for what JPEG does
+        assert float((half.float() - plain.float()).abs().mean()) < 8
+
+    logits = torch.tensor([0.0, 2.0, 1.0, 2.0]).reshape(2, 1, 1, 2)
+    # Shares .5 and .731 of the first pixel, by logits 0 and 1; equal ones of the other.
+    wanted = 0.5 * (1 / (1 + np.exp(-1.0)) - 0.5) * (1.0 - 0.0) / 2
+    assert float(tiny_recipe._disagreement(logits)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
+    def run(out, *options):
+        small = "--scenes 2 --size-px 224 --epoch-patches 64 --domain-scenes 2"
+        small += " --test-scenes 1 --processes 1 --constrained-epochs 0 --coded"
+        tiny_recipe.main(["--out", str(tmp_path / out), *small.split(), *options])
+        return json.loads((tmp_path / out / "training.json").read_text())
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        made = run("one", "--segment-steps", "2", "--pretrain-epochs", "1")
+        start = ["--start", str(tmp_path / "one")]
+        more = run("two", *start, "--segment-steps", "2", "--pretrain-epochs", "0")
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    assert made["laboratory"] == "any_laboratory"
+    assert more["started_from"]["training"] == made
+    assert more["classifier"] is None
+    before = more["started_from"]["sha256"]
+    after = tiny_recipe.model_hashes(tmp_path / "two")
+    assert before["classify"] == after["classify"]
+    assert before["segment"] != after["segment"]
+    methods = [
+        (tmp_path / name / "method.json").read_bytes() for name in ("one", "two")
+    ]
+    assert methods[0] == methods[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--segment-steps 0", "need --start for a network"),
+        ("--pretrain-epochs 0", "need --start for a network"),
+        ("--start x --pretrain-epochs 0", "with --constrained-epochs, or 0 of both"),
+    ],
+)
+def test_a_network_that_is_not_trained_comes_from_somewhere(options, words, capsys):
+    with pytest.raises(SystemExit):
+        tiny_recipe.main(["--out", "nowhere", *options.split()])
+    assert words in capsys.readouterr().err
+
+
 def test_another_package_is_not_trained_further(pictures, tmp_path):
     make_package(pictures, tmp_path / "one")
     script = tmp_path / "one" / "classify" / "torchscript_model.pt"

@@ -393,6 +393,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--start", type=Path, help="package that is trained further")
     parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
+    if chosen.start is None and not (chosen.segment_steps and chosen.pretrain_epochs):
+        parser.error("need --start for a network that is not trained")
+    if chosen.constrained_epochs and not chosen.pretrain_epochs:
+        parser.error("need --pretrain-epochs with --constrained-epochs, or 0 of both")
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
