@@ -49,10 +49,8 @@ def make_package(pictures, out):
         pictures, seed=3, segment_steps=3, epochs=(1, 1), samples=64
     )
     assert np.isfinite(loss)
-    judged, domain = tiny_recipe.judge_domain(
-        trained.network, pictures, pictures, seed=3
-    )
-    return tiny_recipe.write_package(out, segmenter, judged, domain, {"seed": 3})
+    judged = tiny_recipe.judge_domain(trained.network, pictures, pictures, seed=3)
+    return tiny_recipe.write_package(out, segmenter, judged, {"seed": 3})
 
 
 def weights(file):
@@ -152,17 +150,15 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="start=unknown"):
         tiny_recipe.train_networks(pictures, **further)
 
-    judged, domain = tiny_recipe.judge_domain(
+    judged = tiny_recipe.judge_domain(
         trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
     )
-    tiny_recipe.write_package(tmp_path / "two", moved, judged, domain, {"seed": 3})
+    tiny_recipe.write_package(tmp_path / "two", moved, judged, {"seed": 3})
     start = tmp_path / "one"
     tiny_recipe.write_package(
-        tmp_path / "three", None, judged, domain, {"seed": 3}, start=start
+        tmp_path / "three", None, judged, {"seed": 3}, start=start
     )
-    tiny_recipe.write_package(
-        tmp_path / "four", moved, None, None, {"seed": 3}, start=start
-    )
+    tiny_recipe.write_package(tmp_path / "four", moved, None, {"seed": 3}, start=start)
     for name, kept, other in (
         ("segment", "three", "four"),
         ("classify", "four", "three"),
@@ -177,7 +173,7 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     ]
     assert limits[0] == limits[2] != limits[1]
     with pytest.raises(UsageError, match="segment: need steps or epochs"):
-        tiny_recipe.write_package(tmp_path / "five", None, judged, domain, {"seed": 3})
+        tiny_recipe.write_package(tmp_path / "five", None, judged, {"seed": 3})
 
 
 @pytest.mark.parametrize(
@@ -232,6 +228,15 @@ def test_two_codings_of_a_crop_are_told_apart_by_pixel(pictures):
     plain, _ = next(phantom_data.crop_batches(pictures, 4, 192, seed=1))
     for half in rgb.chunk(2):  # the same crops but for what JPEG does
         assert float((half.float() - plain.float()).abs().mean()) < 8
+
+    def loss(agreement):
+        torch.manual_seed(0)
+        network, batches = networks.TinyUNet(), iter([(rgb, truth)])
+        return tiny_recipe._train_segmenter(network, batches, 1, 1e-3, agreement)
+
+    counted = [loss(weight) - loss(0.0) for weight in (3.0, 6.0)]
+    assert counted[0] > 0.0
+    assert counted[1] == pytest.approx(2.0 * counted[0], rel=0.01)
 
     logits = torch.tensor([0.0, 2.0, 1.0, 2.0]).reshape(2, 1, 1, 2)
     # Shares .5 and .731 of the first pixel, by logits 0 and 1; equal ones of the other.

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from her2fast.training.coding import SCANNERS, code
+from her2fast.training.coding import SCANNERS, Coding, code, code_twice
 from her2fast.training.config_sections import Augment
 from her2fast.training.vision import submodule
 
@@ -51,7 +51,9 @@ class Augmentation:
         """
         random = torch.Generator().manual_seed(seed)
         rgb, _ = self._scanned(rgb, random, None)
-        return torch.cat([self._coded(rgb, random), self._coded(rgb, random)])
+        if self.config.jpeg_share == 0:
+            return torch.cat([rgb, rgb])
+        return code_twice(rgb, random, self._coding())
 
     def _scanned(
         self, rgb: torch.Tensor, random: torch.Generator, mask: torch.Tensor | None
@@ -77,7 +79,10 @@ class Augmentation:
         if self.config.jpeg_share == 0:
             return rgb
         # Last, as in a scanner: the stain is there before the file.
-        return code(rgb, random, replace(SCANNERS, share=self.config.jpeg_share))
+        return code(rgb, random, self._coding())
+
+    def _coding(self) -> Coding:
+        return replace(SCANNERS, share=self.config.jpeg_share)
 
     def _colored(self, rgb: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         config, change = self.config, self._functional

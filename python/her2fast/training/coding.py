@@ -81,6 +81,13 @@ def code(
     return out
 
 
+def code_twice(
+    rgb: torch.Tensor, random: torch.Generator, coding: Coding = SCANNERS
+) -> torch.Tensor:
+    """(2 N, H, W, 3): every picture in two codings, the first half as of `code`."""
+    return torch.cat([code(rgb, random, coding), code(rgb, random, coding)])
+
+
 def _shifted(rgb: Rgb, quality: int, colors: int, phase: list[int]) -> Rgb:
     """Coded as a part of a larger picture that begins `phase` pixels before it."""
     height, width = rgb.shape[:2]

@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from her2fast.errors import UsageError
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
-from her2fast.training.coding import SCANNERS, Coding, code
+from her2fast.training.coding import SCANNERS, Coding, code_twice
 from her2fast.training.domain_statistics import (
     DISTANCE_NAMES,
     Domain,
@@ -108,10 +108,7 @@ def _coded_twice(batches: Batches, seed: int) -> Batches:
     """Every crop of a batch in two codings: (2 N, ...), the truth twice."""
     random = torch.Generator().manual_seed(seed)
     for rgb, truth in batches:
-        yield (
-            torch.cat([code(rgb, random, SCANNERS), code(rgb, random, SCANNERS)]),
-            torch.cat([truth, truth]),
-        )
+        yield code_twice(rgb, random, SCANNERS), torch.cat([truth, truth])
 
 
 def _disagreement(logits: torch.Tensor) -> torch.Tensor:
@@ -282,16 +279,15 @@ def judge_domain(
 def write_package(
     out: Path,
     segmenter: TinyUNet | None,
-    classifier: JudgedClassifier | None,
-    domain: Domain | None,
+    judged: tuple[JudgedClassifier, Domain] | None,
     training: dict[str, Any],
     *,
     start: Path | None = None,
 ) -> dict[str, str]:
     """Write the method package; returns the SHA-256 of each model.
 
-    A network that is None, and with the classifier its domain, is that of `start`, to
-    the byte: the same weights written again would be another file, and another key of
+    A network that is None is that of `start`, the classifier with its domain, to the
+    byte: the same weights written again would be another file, and another key of
     every result.
     """
     shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
@@ -309,9 +305,10 @@ def write_package(
             batch_size=8,
             **shared,
         )
-    if classifier is None or domain is None:
+    if judged is None:
         limits = _copy_model("classify", start, out)
     else:
+        classifier, domain = judged
         limits = domain.to_json()
         write_model(
             out / "classify",
@@ -425,7 +422,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     _log(f"trained after {time.monotonic() - began:.0f} s")
     # A classifier that is not trained keeps its distances and their cuts, too.
-    judged, domain = None, None
+    judged = None
     if trained is None:
         classifier = classifier_of(chosen.start)
     else:
@@ -439,7 +436,7 @@ def main(arguments: list[str] | None = None) -> None:
             empty_share=0.0,
             raw=chosen.coded,
         )
-        judged, domain = judge_domain(
+        judged = judge_domain(
             classifier,
             pictures,
             fresh,
@@ -478,7 +475,6 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.out,
         None if segment_loss is None else segmenter,
         judged,
-        domain,
         training,
         start=chosen.start,
     )
