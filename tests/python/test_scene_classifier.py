@@ -13,12 +13,17 @@ from torch import nn
 
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
+from her2fast.training.coding import halved
 from her2fast.training.config import PretrainConfig
 from her2fast.training.config_sections import Augment, Compute, Data, Train
 from her2fast.training.loop import open_fabric
 from her2fast.training.phantom_data import Pictures
 from her2fast.training.pretrain import PretrainWork
-from her2fast.training.scene_classifier import STATISTICS, scene_pieces
+from her2fast.training.scene_classifier import (
+    STATISTICS,
+    FinerPatches,
+    scene_pieces,
+)
 
 
 def pictures(maps: list[np.ndarray]) -> Pictures:
@@ -52,6 +57,48 @@ def test_patches_labels_and_shares() -> None:
     assert train.slides[0].label == 1
     assert train.slides[0].shares == (0.0, 1.0, 0.0, 0.0)
     assert len(train) == 1
+
+
+def test_finer_patches_lie_over_the_patches() -> None:
+    maps = [np.zeros((8, 8)), np.zeros((8, 8)), np.zeros((8, 8))]
+    maps[1][:4] = -1
+    random = np.random.default_rng(0)
+    fine = random.integers(0, 256, (3, 1, 16, 16, 3), np.uint8)
+    made = Pictures(halved(fine), np.stack(maps).astype(np.int8), fine)
+    train, _ = scene_pieces(made, 4, 2)
+    finer = FinerPatches(fine, train, 4, 2)
+    index = np.arange(len(train))[::-1]
+    assert len(index) == 6 + 9
+    np.testing.assert_array_equal(halved(finer(index)), train.take("rgb", index))
+
+
+def test_finer_patches_are_trained_on() -> None:
+    """What a coding gives is of the picture's size, and what is coded the finer one."""
+    maps = np.zeros((4, 64, 64), np.int8)
+    fine = np.random.default_rng(1).integers(0, 256, (4, 1, 128, 128, 3), np.uint8)
+    train, val = scene_pieces(Pictures(halved(fine), maps, fine), 32, 32)
+    finer = FinerPatches(fine, train, 32, 32)
+
+    def work(agreement: float) -> PretrainWork:
+        config = PretrainConfig(
+            data=Data(manifest=Path("none"), cache=Path("none")),
+            train=Train(batch_size=12),
+            augment=Augment(
+                hue=0.0, blur_share=0.0, jpeg_share=1.0, jpeg_agreement=agreement
+            ),
+        )
+        fabric = open_fabric(Compute())
+        return PretrainWork(fabric, config, train, val, STATISTICS, None, finer)
+
+    asked: list[int] = []
+    whole = finer.__call__
+    work_of = work(1.0)
+    work_of._finer = lambda index: (asked.extend(index.tolist()), whole(index))[1]
+    (batch,) = work_of.begin(1, nn.Identity()).batches
+    assert batch[0].shape == (24, 3, 32, 32)
+    assert sorted(asked) == list(range(12))
+    with pytest.raises(ValueError, match="jpeg_agreement > 0 with finer"):
+        work(0.0)
 
 
 def test_overlapping_patches_and_nothing_to_train_on() -> None:

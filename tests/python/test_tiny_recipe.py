@@ -177,7 +177,8 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"raw": True}, {"count": 2}, {"size": 96}, {"exposures": 2}]
+    "change",
+    [{"raw": True}, {"finer": True}, {"count": 2}, {"size": 96}, {"exposures": 2}],
 )
 def test_kept_pictures_are_those_that_are_asked_for(tmp_path, monkeypatch, change):
     path = tmp_path / "pictures"  # without a suffix, too
@@ -192,6 +193,11 @@ def test_kept_pictures_are_those_that_are_asked_for(tmp_path, monkeypatch, chang
         again = phantom_data.cached_pictures(path, **{**asked, "processes": 2})
     assert np.array_equal(again.rgb, made.rgb)
     assert np.array_equal(again.class_map, made.class_map)
+    finer = {**asked, "finer": True}
+    fine = phantom_data.cached_pictures(tmp_path / "fine", **finer)
+    again = phantom_data.cached_pictures(tmp_path / "fine", **finer)
+    assert np.array_equal(again.finer, fine.finer)
+    assert np.array_equal(again.rgb, fine.rgb)
     with pytest.raises(UsageError, match="name another --cache, or remove it"):
         phantom_data.cached_pictures(path, **{**asked, **change})
     np.savez(tmp_path / "old.npz", rgb=made.rgb, class_map=made.class_map)

@@ -63,9 +63,41 @@ def test_units_lie_where_the_phase_says() -> None:
     assert (at[2] != plain).any()
 
 
+def test_means_by_hand() -> None:
+    rgb = np.zeros((1, 2, 4, 3), np.uint8)
+    rgb[0, :, :2, 0] = [[255, 255], [255, 255]]
+    rgb[0, :, 2:, 1] = [[1, 0], [0, 1]]  # a half goes up
+    rgb[0, :, 2:, 2] = [[1, 0], [0, 0]]
+    assert coding.halved(rgb).tolist() == [[[[255, 0, 0], [0, 1, 0]]]]
+
+
+def test_a_finer_picture_is_coded_as_it_is() -> None:
+    rgb = picture(64, 5)
+    fine = torch.from_numpy(rgb)[None]
+    one = coding.Coding(share=1.0, finer=1.0, quality=(70, 70), colors=(0.0, 0.0, 1.0))
+    found = coding.code(fine, random(3), one, finer=True)[0].numpy()
+    means = coding.halved(rgb)
+    assert found.shape == means.shape
+    # One of the 256 places of the units over the picture.
+    places = [
+        coding.halved(coding._shifted(rgb, 70, coding.QUARTER_COLOR, [down, right]))
+        for down in range(16)
+        for right in range(16)
+    ]
+    assert any(np.array_equal(found, place) for place in places)
+    raw = coding.code(fine, random(3), replace(one, share=0.0), finer=True)[0]
+    np.testing.assert_array_equal(raw.numpy(), means)
+    # A stored level is of the means, and so is what pictures of its spacing give.
+    stored = replace(one, finer=0.0)
+    np.testing.assert_array_equal(
+        coding.code(fine, random(4), stored, finer=True),
+        coding.code(torch.from_numpy(means)[None], random(4), stored),
+    )
+
+
 def test_twice_as_fine_and_back_is_the_picture() -> None:
     rgb = picture(48, 1)
-    again = coding._halved(coding._doubled(rgb)).astype(int)
+    again = coding.halved(coding._doubled(rgb)).astype(int)
     # Where the finer picture would leave 0 to 255 it is cut.
     assert np.abs(again - rgb)[(rgb > 20) & (rgb < 235)].max() <= 1
 
@@ -124,6 +156,8 @@ def test_two_ways_share_all_but_the_file() -> None:
     first, second = change.twice(rgb, 5).chunk(2)
     assert torch.equal(first, change(rgb, 5)[0])
     assert (first != second).flatten(1).any(1).all()
+    fine = rgb.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert change.twice(fine, 5, finer=True).shape == (12, 32, 32, 3)
     # Other looks and turns move far more than files do.
     other, _ = change(rgb, 6)
     apart = [float((first.float() - x.float()).abs().mean()) for x in (second, other)]

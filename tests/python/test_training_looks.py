@@ -13,7 +13,13 @@ from scipy import ndimage
 
 from her2fast.phantom.fields import generator
 from her2fast.phantom.optics import DAB, HEMATOXYLIN
-from her2fast.training import domain_statistics, hard_negatives, looks, phantom_data
+from her2fast.training import (
+    coding,
+    domain_statistics,
+    hard_negatives,
+    looks,
+    phantom_data,
+)
 from her2fast.training.networks import TinyClassifier, fold_norms
 from her2fast.training.packages import MEAN, STD
 
@@ -160,6 +166,43 @@ def test_scenes_do_not_depend_on_the_processes():
     two = phantom_data.make_pictures(3, 96, 2, first_seed=77, processes=2)
     assert one.rgb.tobytes() == two.rgb.tobytes()
     assert one.class_map.tobytes() == two.class_map.tobytes()
+
+
+def test_finer_scenes_are_means_of_what_is_kept():
+    made = phantom_data.make_pictures(
+        2, 96, 2, first_seed=78, empty_share=0.0, raw=True, finer=True
+    )
+    assert made.finer is not None
+    assert made.finer.shape == (2, 2, 192, 192, 3)
+    assert np.array_equal(made.rgb, coding.halved(made.finer))
+    # The same tissue as at 1 um/px, drawn with more detail: as much tumor, near it.
+    plain = phantom_data.make_pictures(2, 96, 2, first_seed=78, empty_share=0.0)
+    assert plain.finer is None
+    both = (made.class_map >= 0).mean(), (plain.class_map >= 0).mean()
+    assert 0.5 < both[0] / both[1] < 2.0
+    # And the truth lies on it: where there is tumor the finer level has it, too.
+    scenes = [
+        phantom_data.render_scene(
+            phantom_data.Plan(96, 2, 0.0, looks.wide_profile, True, 2), seed
+        )
+        for seed in (78, 79)
+    ]
+    for scene, (_, classes) in enumerate(scenes):
+        assert np.array_equal(made.class_map[scene], classes[::2, ::2])
+
+
+def test_pen_and_folds_are_as_wide_in_finer_scenes():
+    def hidden(finer: int) -> float:
+        shares = []
+        for seed in range(40):
+            classes = np.zeros((128 * finer, 128 * finer), np.int8)
+            rgb = np.full((1, *classes.shape, 3), 200, np.uint8)
+            hard_negatives.spoil(generator(seed, 3), rgb, classes, finer)
+            shares.append((classes < 0).mean())
+        return float(np.mean(shares))
+
+    assert hidden(2) == pytest.approx(hidden(1), rel=0.25)
+    assert hidden(1) > 0.02
 
 
 def test_distance_by_hand():

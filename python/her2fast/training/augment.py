@@ -44,16 +44,17 @@ class Augmentation:
         rgb, mask = self._scanned(rgb, random, mask)
         return self._coded(rgb, random), mask
 
-    def twice(self, rgb: torch.Tensor, seed: int) -> torch.Tensor:
+    def twice(
+        self, rgb: torch.Tensor, seed: int, *, finer: bool = False
+    ) -> torch.Tensor:
         """(2 N, H, W, 3): every picture as in a call, coded in two ways.
 
-        The first half is what a call gives.
+        The first half is what a call gives. `finer` pictures are (N, 2 H, 2 W, 3), at
+        half of the spacing (coding.py).
         """
         random = torch.Generator().manual_seed(seed)
         rgb, _ = self._scanned(rgb, random, None)
-        if self.config.jpeg_share == 0:
-            return torch.cat([rgb, rgb])
-        return code_twice(rgb, random, self._coding())
+        return code_twice(rgb, random, self._coding(), finer=finer)
 
     def _scanned(
         self, rgb: torch.Tensor, random: torch.Generator, mask: torch.Tensor | None

@@ -5,6 +5,10 @@ A slide is read from level 0, whose losses averaging takes away, or from a store
 of the working spacing, which was compressed at that spacing with halved colors. A
 network says more nearly the same of both where it was trained on both
 (docs/design/training.md).
+
+What JPEG loses of a finer level hangs on detail that the working spacing does not
+show. Pictures that have it, `finer` ones at half of the spacing, are coded as they are;
+others are brought to twice their size first, which adds none.
 """
 
 from __future__ import annotations
@@ -54,11 +58,16 @@ def coded(rgb: Rgb, quality: int, colors: int) -> Rgb:
 
 
 def code(
-    rgb: torch.Tensor, random: torch.Generator, coding: Coding = SCANNERS
+    rgb: torch.Tensor,
+    random: torch.Generator,
+    coding: Coding = SCANNERS,
+    *,
+    finer: bool = False,
 ) -> torch.Tensor:
     """Every picture as one scanner or another would have stored it.
 
-    (N, H, W, 3) uint8 in, the same out. The units of JPEG lie anywhere over a picture.
+    (N, H, W, 3) uint8 in, the same out; `finer` pictures are at half of the spacing,
+    (N, 2 H, 2 W, 3). The units of JPEG lie anywhere over a picture.
     """
     count = len(rgb)
     way = torch.rand(count, generator=random).tolist()
@@ -67,25 +76,38 @@ def code(
     low, high = coding.quality
     quality = torch.randint(low, high + 1, (count,), generator=random).tolist()
     phase = torch.randint(UNIT_PX, (count, 2), generator=random).tolist()
-    out = rgb.clone()
+    given = rgb.cpu().numpy()
+    out = halved(given) if finer else given.copy()
     for item in range(count):
         if way[item] >= coding.share:
             continue
-        plain = rgb[item].cpu().numpy()
         how = (quality[item], colors[item], phase[item])
         if way[item] < coding.share * (1.0 - coding.finer):
-            found = _shifted(plain, *how)
+            out[item] = _shifted(out[item], *how)
         else:
-            found = _halved(_shifted(_doubled(plain), *how))
-        out[item] = torch.tensor(found, device=rgb.device)
-    return out
+            large = given[item] if finer else _doubled(given[item])
+            out[item] = halved(_shifted(large, *how))
+    return torch.from_numpy(out).to(rgb.device)
 
 
 def code_twice(
-    rgb: torch.Tensor, random: torch.Generator, coding: Coding = SCANNERS
+    rgb: torch.Tensor,
+    random: torch.Generator,
+    coding: Coding = SCANNERS,
+    *,
+    finer: bool = False,
 ) -> torch.Tensor:
     """(2 N, H, W, 3): every picture in two codings, the first half as of `code`."""
-    return torch.cat([code(rgb, random, coding), code(rgb, random, coding)])
+    return torch.cat([code(rgb, random, coding, finer=finer) for _ in range(2)])
+
+
+def halved(rgb: Rgb) -> Rgb:
+    """(..., 2 H, 2 W, 3) -> (..., H, W, 3): the means that a finer level is read as."""
+    height, width = rgb.shape[-3] // 2, rgb.shape[-2] // 2
+    blocks = rgb.reshape(*rgb.shape[:-3], height, 2, width, 2, 3)
+    sums = blocks.sum((-4, -2), dtype=np.uint16)
+    out: Rgb = ((sums + 2) // 4).astype(np.uint8)
+    return out
 
 
 def _shifted(rgb: Rgb, quality: int, colors: int, phase: list[int]) -> Rgb:
@@ -107,11 +129,4 @@ def _doubled(rgb: Rgb) -> Rgb:
     large += functional.interpolate(planes - means, scale_factor=2.0, mode="nearest")
     picture = large[0].permute(1, 2, 0).round_().clamp_(0.0, 255.0)
     out: Rgb = picture.to(torch.uint8).numpy()
-    return out
-
-
-def _halved(rgb: Rgb) -> Rgb:
-    height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
-    blocks = rgb.reshape(height, 2, width, 2, 3).astype(np.uint16)
-    out: Rgb = ((blocks.sum((1, 3)) + 2) // 4).astype(np.uint8)
     return out

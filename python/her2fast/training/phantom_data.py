@@ -23,7 +23,7 @@ from her2fast import phantom
 from her2fast.errors import UsageError
 from her2fast.phantom import Profile, compose_scene, develop
 from her2fast.phantom.fields import generator
-from her2fast.training.coding import Coding, code
+from her2fast.training.coding import Coding, code, halved
 from her2fast.training.hard_negatives import spoil
 from her2fast.training.looks import FOR_CLASSES, FOR_TUMOR, augment, wide_profile
 
@@ -48,6 +48,9 @@ class Pictures:
 
     rgb: npt.NDArray[np.uint8]  # (scenes, exposures, H, W, 3)
     class_map: npt.NDArray[np.int8]  # (scenes, H, W)
+    #: What `rgb` is the means of, at half of its spacing: (scenes, exposures, 2 H, 2 W,
+    #: 3); compressing it loses what compressing a finer level of a slide does.
+    finer: npt.NDArray[np.uint8] | None = None
 
 
 def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -77,20 +80,26 @@ class Plan:
     empty_share: float
     laboratory: Laboratory = wide_profile
     raw: bool = False
+    #: Pixels to one of `size_px`, per axis.
+    finer: int = 1
 
 
 Exposures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]
 
 
 def render_scene(plan: Plan, seed: int) -> Exposures:
-    """One scene's (E, H, W, 3) pictures and (H, W) classes: a function of the seed."""
-    size = (plan.size_px, plan.size_px)
+    """One scene's (E, H, W, 3) pictures and (H, W) classes: a function of the seed.
+
+    H and W are `size_px`, times `finer` of pictures that are as much finer.
+    """
+    size = (plan.size_px * plan.finer, plan.size_px * plan.finer)
     rgb = np.empty((plan.exposures, *size, 3), np.uint8)
     rng = generator(seed, 7)
     mixture = random_mixture(rng)
     tumor = bool(rng.random() >= plan.empty_share)
     # A stated spacing is wrong by some percent, and cells differ in size.
     spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
+    spacing_um /= plan.finer
     scene = compose_scene(
         seed, size, spacing_um=spacing_um, mixture=mixture, tumor=tumor
     )
@@ -101,7 +110,7 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
         made = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
         rgb[exposure] = made.rgb
         class_map = np.array(made.class_map)
-    spoil(rng, rgb, class_map)
+    spoil(rng, rgb, class_map, plan.finer)
     return rgb, class_map
 
 
@@ -115,15 +124,21 @@ def make_pictures(
     empty_share: float = 0.08,
     processes: int = 1,
     raw: bool = False,
+    finer: bool = False,
 ) -> Pictures:
     """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
 
     Every exposure has a stain and a scanner of its own; each is compressed by JPEG as
-    its `laboratory` says, or none where `raw`. The bytes do not depend on `processes`.
+    its `laboratory` says, or none where `raw`. `finer` draws and keeps them at half of
+    the spacing, too. The bytes do not depend on `processes`.
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
-    plan = Plan(size_px, exposures, empty_share, laboratory, raw)
+    fine, step = None, 1
+    if finer:
+        step = 2
+        fine = np.empty((count, exposures, 2 * size_px, 2 * size_px, 3), np.uint8)
+    plan = Plan(size_px, exposures, empty_share, laboratory, raw, step)
     seeds = range(first_seed, first_seed + count)
     done: Iterable[Exposures]
     with contextlib.ExitStack() as stack:
@@ -135,8 +150,11 @@ def make_pictures(
         else:
             done = map(partial(render_scene, plan), seeds)
         for index, (pictures, classes) in enumerate(done):
-            rgb[index], class_map[index] = pictures, classes
-    return Pictures(rgb, class_map)
+            rgb[index] = halved(pictures) if finer else pictures
+            class_map[index] = classes[::step, ::step]
+            if fine is not None:
+                fine[index] = pictures
+    return Pictures(rgb, class_map, fine)
 
 
 def cached_pictures(
@@ -149,6 +167,7 @@ def cached_pictures(
     first_seed: int = FIRST_SEED,
     laboratory: Laboratory = wide_profile,
     raw: bool = False,
+    finer: bool = False,
 ) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment.
 
@@ -160,6 +179,7 @@ def cached_pictures(
         "size_px": size,
         "exposures": exposures,
         "raw": raw,
+        "finer": finer,
         "laboratory": laboratory.__name__,
         "first_seed": first_seed,
         "phantom_sources_sha256": phantom_sources_sha256(),
@@ -168,7 +188,8 @@ def cached_pictures(
         with np.load(path) as stored:
             held = json.loads(str(stored["key"])) if "key" in stored else {}
             check_same(path, held, key, "--cache")
-            return Pictures(stored["rgb"], stored["class_map"])
+            fine = stored["finer"] if finer else None
+            return Pictures(stored["rgb"], stored["class_map"], fine)
     pictures = make_pictures(
         count,
         size,
@@ -177,15 +198,14 @@ def cached_pictures(
         laboratory=laboratory,
         processes=processes,
         raw=raw,
+        finer=finer,
     )
     if path is not None:
+        arrays: dict[str, Any] = {"rgb": pictures.rgb, "class_map": pictures.class_map}
+        if pictures.finer is not None:
+            arrays["finer"] = pictures.finer
         with path.open("wb") as file:  # of a bare path NumPy changes the name
-            np.savez(
-                file,
-                key=json.dumps(key),
-                rgb=pictures.rgb,
-                class_map=pictures.class_map,
-            )
+            np.savez(file, key=json.dumps(key), **arrays)
     return pictures
 
 
@@ -200,7 +220,10 @@ def phantom_sources_sha256() -> str:
 def pictures_sha256(pictures: Pictures) -> str:
     """SHA-256 over shapes and pixels, and over the classes."""
     digest = hashlib.sha256()
-    for array in (pictures.rgb, pictures.class_map):
+    arrays = [pictures.rgb, pictures.class_map]
+    if pictures.finer is not None:
+        arrays.append(pictures.finer)
+    for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

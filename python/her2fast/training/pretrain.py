@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -15,9 +16,11 @@ from her2fast.training.classify import Floats, predict, slide_figures
 from her2fast.training.config import PretrainConfig
 from her2fast.training.loop import EpochPlan, epoch_seed
 from her2fast.training.losses import disagreement, soft_cross_entropy
-from her2fast.training.patches import Pieces, epoch_batches, to_device
+from her2fast.training.patches import Longs, Pieces, epoch_batches, to_device
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+#: Pieces by their numbers, (n, 2 side, 2 side, 3) at half of their spacing.
+FinerPieces = Callable[[Longs], npt.NDArray[np.uint8]]
 
 
 class PretrainWork:
@@ -37,10 +40,15 @@ class PretrainWork:
         val: Pieces,
         statistics: Statistics,
         targets: tuple[Floats, Floats] | None = None,
+        finer: FinerPieces | None = None,
     ) -> None:
         """`targets` are (n, 4) class shares of every patch of train and val, where
-        patches have labels of their own; else each has its slide's.
+        patches have labels of their own; else each has its slide's. `finer` gives the
+        pictures of `train` that are coded; else those of `train` are.
         """
+        if finer is not None and config.augment.jpeg_agreement == 0:
+            raise ValueError("need jpeg_agreement > 0 with finer pictures")
+        self._finer = finer
         self._fabric = fabric
         self._config = config
         self._train, self._val = train, val
@@ -64,11 +72,15 @@ class PretrainWork:
 
         def made() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for step, cut in enumerate(cuts):
-                rgb = torch.from_numpy(self._train.take("rgb", cut))
-                rgb = rgb.to(self._fabric.device)
+                if self._finer is None:
+                    taken = self._train.take("rgb", cut)
+                else:
+                    taken = self._finer(cut)
+                rgb = torch.from_numpy(taken).to(self._fabric.device)
                 drawn = epoch_seed(seed, epoch, 2, step, rank)
                 if self._config.augment.jpeg_agreement > 0:
-                    rgb = self._augmentation.twice(rgb, drawn)
+                    finer = self._finer is not None
+                    rgb = self._augmentation.twice(rgb, drawn, finer=finer)
                 else:
                     rgb, _ = self._augmentation(rgb, drawn)
                 yield (

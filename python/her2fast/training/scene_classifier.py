@@ -39,7 +39,7 @@ from her2fast.training.constrained import ConstrainedWork
 from her2fast.training.loop import StageWork, fit, open_fabric
 from her2fast.training.networks import TinyClassifier, fold_norms
 from her2fast.training.packages import MEAN, STD
-from her2fast.training.patches import Pieces
+from her2fast.training.patches import Longs, Pieces
 from her2fast.training.phantom_data import MIN_TUMOR, Pictures, patch_areas
 from her2fast.training.pretrain import PretrainWork
 from her2fast.training.run_folder import RunFolder
@@ -123,6 +123,7 @@ def scene_pieces(
             "shares": (areas[row, column] / tumor[row, column, None]).astype(
                 np.float32
             ),
+            "scene": np.full(len(row), scene, np.int32),
             "row": row.astype(np.int32),
             "column": column.astype(np.int32),
         }
@@ -130,6 +131,43 @@ def scene_pieces(
     if not parts["train"] or not parts["val"]:
         raise ValueError("need scenes with tumor to train on and to validate")
     return _pieces(parts["train"]), _pieces(parts["val"])
+
+
+class FinerPatches:
+    """Patches of `scene_pieces` at half of their spacing, cut when they are asked for.
+
+    Held as patches they would be many times their pictures, for they overlap.
+    """
+
+    def __init__(
+        self,
+        pictures: npt.NDArray[np.uint8],
+        pieces: Pieces,
+        patch_px: int,
+        stride_px: int,
+    ) -> None:
+        """`pictures` are (scenes, exposures, 2 H, 2 W, 3); the first exposure's."""
+        self._pictures = pictures
+        self._side_px = 2 * patch_px
+        self._scene = pieces.column("scene")
+        self._y, self._x = (
+            2 * stride_px * pieces.column(name) for name in ("row", "column")
+        )
+
+    def __call__(self, index: Longs) -> npt.NDArray[np.uint8]:
+        """(n, 2 P, 2 P, 3) uint8."""
+        side = self._side_px
+        return np.stack(
+            [
+                self._pictures[scene, 0, y : y + side, x : x + side]
+                for scene, y, x in zip(
+                    self._scene[index].tolist(),
+                    self._y[index].tolist(),
+                    self._x[index].tolist(),
+                    strict=True,
+                )
+            ]
+        )
 
 
 def _pieces(
@@ -170,7 +208,8 @@ def train_on_scenes(
     start : TinyClassifier, optional
         Trained and folded; it is trained further, by smaller steps.
     coded : bool
-        Compress patches as scanners do, each in two codings.
+        Compress patches as scanners do, each in two codings; from half of the spacing
+        where `pictures` have it.
     """
     train, val = scene_pieces(pictures, patch_px, stride_px)
     targets = (train.column("shares"), val.column("shares")) if truth else None
@@ -202,7 +241,10 @@ def train_on_scenes(
         fold_norms(network)
         network.features.load_state_dict(start.features.state_dict())
         network.head.load_state_dict(start.head.state_dict())
-    work = PretrainWork(fabric, first, train, val, STATISTICS, targets)
+    finer = None
+    if coded and pictures.finer is not None:
+        finer = FinerPatches(pictures.finer, train, patch_px, stride_px)
+    work = PretrainWork(fabric, first, train, val, STATISTICS, targets, finer)
     run = RunFolder(runs / "pretrain", "pretrain")
     best = {"pretrain": _run(fabric, run, first, network, work, say)}
     if epochs[1] > 0:

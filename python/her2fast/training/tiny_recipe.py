@@ -408,6 +408,7 @@ def main(arguments: list[str] | None = None) -> None:
         first_seed=chosen.first_seed,
         laboratory=laboratory,
         raw=chosen.coded,
+        finer=chosen.coded,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
     segmenter, trained, segment_loss = train_networks(
@@ -435,6 +436,7 @@ def main(arguments: list[str] | None = None) -> None:
             laboratory=laboratory,
             empty_share=0.0,
             raw=chosen.coded,
+            finer=chosen.coded,
         )
         judged = judge_domain(
             classifier,
