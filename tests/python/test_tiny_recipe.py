@@ -259,12 +259,14 @@ def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
 
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        made = run("one", "--segment-steps", "2", "--pretrain-epochs", "1")
+        both = ["--segment-steps", "2", "--pretrain-epochs", "1"]
+        made = run("one", *both, "--finer")
         start = ["--start", str(tmp_path / "one")]
         more = run("two", *start, "--segment-steps", "2", "--pretrain-epochs", "0")
     finally:
         torch.use_deterministic_algorithms(deterministic)
     assert made["laboratory"] == "any_laboratory"
+    assert [made["finer"], more["finer"]] == [True, False]
     assert more["started_from"]["training"] == made
     assert more["classifier"] is None
     before = more["started_from"]["sha256"]
@@ -282,6 +284,7 @@ def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
     [
         ("--segment-steps 0", "need --start for a network"),
         ("--pretrain-epochs 0", "need --start for a network"),
+        ("--finer", "need --coded with --finer"),
         ("--start x --pretrain-epochs 0", "with --constrained-epochs, or 0 of both"),
     ],
 )

@@ -387,6 +387,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--coded", action="store_true", help="any laboratory, compressed pictures, too"
     )
+    parser.add_argument(
+        "--finer",
+        action="store_true",
+        help="with --coded: drawn at half of the spacing",
+    )
     parser.add_argument("--start", type=Path, help="package that is trained further")
     parser.add_argument("--runs", type=Path, help="keep, and go on from, trained parts")
     chosen = parser.parse_args(arguments)
@@ -394,6 +399,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("need --start for a network that is not trained")
     if chosen.constrained_epochs and not chosen.pretrain_epochs:
         parser.error("need --pretrain-epochs with --constrained-epochs, or 0 of both")
+    if chosen.finer and not chosen.coded:
+        parser.error("need --coded with --finer: only what is compressed is finer")
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -408,7 +415,7 @@ def main(arguments: list[str] | None = None) -> None:
         first_seed=chosen.first_seed,
         laboratory=laboratory,
         raw=chosen.coded,
-        finer=chosen.coded,
+        finer=chosen.finer,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
     segmenter, trained, segment_loss = train_networks(
@@ -436,7 +443,7 @@ def main(arguments: list[str] | None = None) -> None:
             laboratory=laboratory,
             empty_share=0.0,
             raw=chosen.coded,
-            finer=chosen.coded,
+            finer=chosen.finer,
         )
         judged = judge_domain(
             classifier,
@@ -450,6 +457,7 @@ def main(arguments: list[str] | None = None) -> None:
     training = {
         "recipe": "python -m her2fast.training.tiny_recipe",
         "coded": chosen.coded,
+        "finer": chosen.finer,
         "started_from": None if chosen.start is None else origin(chosen.start),
         "seed": chosen.seed,
         "scenes": chosen.scenes,
