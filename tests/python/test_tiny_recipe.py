@@ -24,6 +24,7 @@ from her2fast.training import (
     phantom_data,
     restart,
     tiny_evaluation,
+    tiny_package,
     tiny_recipe,
 )
 
@@ -50,7 +51,7 @@ def make_package(pictures, out):
     )
     assert np.isfinite(loss)
     judged = tiny_recipe.judge_domain(trained.network, pictures, pictures, seed=3)
-    return tiny_recipe.write_package(out, segmenter, judged, {"seed": 3})
+    return tiny_package.write_package(out, segmenter, judged, {"seed": 3})
 
 
 def weights(file):
@@ -153,12 +154,12 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     judged = tiny_recipe.judge_domain(
         trained.network, pictures, pictures, seed=3, coding=coding.SCANNERS
     )
-    tiny_recipe.write_package(tmp_path / "two", moved, judged, {"seed": 3})
+    tiny_package.write_package(tmp_path / "two", moved, judged, {"seed": 3})
     start = tmp_path / "one"
-    tiny_recipe.write_package(
+    tiny_package.write_package(
         tmp_path / "three", None, judged, {"seed": 3}, start=start
     )
-    tiny_recipe.write_package(tmp_path / "four", moved, None, {"seed": 3}, start=start)
+    tiny_package.write_package(tmp_path / "four", moved, None, {"seed": 3}, start=start)
     for name, kept, other in (
         ("segment", "three", "four"),
         ("classify", "four", "three"),
@@ -173,12 +174,19 @@ def test_a_package_is_trained_further(pictures, tmp_path, monkeypatch):
     ]
     assert limits[0] == limits[2] != limits[1]
     with pytest.raises(UsageError, match="segment: need steps or epochs"):
-        tiny_recipe.write_package(tmp_path / "five", None, judged, {"seed": 3})
+        tiny_package.write_package(tmp_path / "five", None, judged, {"seed": 3})
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"raw": True}, {"finer": True}, {"count": 2}, {"size": 96}, {"exposures": 2}],
+    [
+        {"raw": True},
+        {"finer": True},
+        {"crowded": 0.5},
+        {"count": 2},
+        {"size": 96},
+        {"exposures": 2},
+    ],
 )
 def test_kept_pictures_are_those_that_are_asked_for(tmp_path, monkeypatch, change):
     path = tmp_path / "pictures"  # without a suffix, too
@@ -270,7 +278,7 @@ def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
     assert more["started_from"]["training"] == made
     assert more["classifier"] is None
     before = more["started_from"]["sha256"]
-    after = tiny_recipe.model_hashes(tmp_path / "two")
+    after = tiny_package.model_hashes(tmp_path / "two")
     assert before["classify"] == after["classify"]
     assert before["segment"] != after["segment"]
     methods = [
@@ -285,6 +293,7 @@ def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
         ("--segment-steps 0", "need --start for a network"),
         ("--pretrain-epochs 0", "need --start for a network"),
         ("--finer", "need --coded with --finer"),
+        ("--crowded 2", "need 0 <= --crowded <= 1, got 2.0"),
         ("--start x --pretrain-epochs 0", "with --constrained-epochs, or 0 of both"),
     ],
 )

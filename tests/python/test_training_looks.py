@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[t
 
 from scipy import ndimage
 
+from her2fast.phantom import compose_scene
 from her2fast.phantom.fields import generator
 from her2fast.phantom.optics import DAB, HEMATOXYLIN
 from her2fast.training import (
@@ -189,6 +192,39 @@ def test_finer_scenes_are_means_of_what_is_kept():
     ]
     for scene, (_, classes) in enumerate(scenes):
         assert np.array_equal(made.class_map[scene], classes[::2, ::2])
+
+
+def test_crowded_scenes_hold_more_that_is_no_tumor():
+    def others(crowded: float) -> int:
+        """Kinds of tissue, by scene, that are neither glass, stroma nor tumor."""
+        plan = phantom_data.Plan(192, 1, 0.0, looks.wide_profile, True, 1, crowded)
+        drawn = []
+
+        def composed(*arguments, **settings):
+            scene = compose_scene(*arguments, **settings)
+            drawn.append(scene.tissue)
+            return scene
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(phantom_data, "compose_scene", composed)
+            for seed in range(300, 310):
+                phantom_data.render_scene(plan, seed)
+        return sum(len(set(np.unique(one)) - {0, 1, 2}) for one in drawn)
+
+    assert others(1.0) > 1.3 * others(0.0)
+
+
+def test_chances_of_crowded_scenes():
+    chances = phantom_data.crowded_mix(np.random.default_rng(0))
+    assert chances.tumor_nuclear_dab == 0.0  # that is a look of tumor
+    low, high = phantom_data.CROWDED
+    values = [
+        getattr(chances, one.name)
+        for one in fields(chances)
+        if one.name != "tumor_nuclear_dab"
+    ]
+    assert low <= min(values) < max(values) <= high
+    assert len(set(values)) == len(values)
 
 
 def test_pen_and_folds_are_as_wide_in_finer_scenes():

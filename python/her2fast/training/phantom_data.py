@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from her2fast import phantom
 from her2fast.errors import UsageError
-from her2fast.phantom import Profile, compose_scene, develop
+from her2fast.phantom import Profile, StromaMix, compose_scene, develop
 from her2fast.phantom.fields import generator
 from her2fast.training.coding import Coding, code, halved
 from her2fast.training.hard_negatives import spoil
@@ -35,6 +35,9 @@ SPACING_SPREAD = 0.10
 
 #: Weight of unstained tumor in the segmenter's loss: what is missed most.
 UNSTAINED_WEIGHT = 1.25
+
+#: Probabilities of each thing in scenes that are crowded with what is no tumor.
+CROWDED = (0.1, 0.7)
 
 #: Seeds of training scenes start here; evaluation and demo use others.
 FIRST_SEED = 1_000_000
@@ -66,6 +69,16 @@ def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float
     return float(shares[0]), float(shares[1]), float(shares[2]), float(shares[3])
 
 
+def crowded_mix(rng: np.random.Generator) -> StromaMix:
+    """Each thing that is no tumor as probable as the next, far more than in tissue."""
+    chances = {
+        one.name: float(rng.uniform(*CROWDED))
+        for one in fields(StromaMix)
+        if one.name != "tumor_nuclear_dab"  # a look of tumor
+    }
+    return StromaMix(**chances)
+
+
 #: Draws the stain and the scanner of an exposure; a function of a module, so that other
 #: processes find it.
 Laboratory = Callable[[np.random.Generator], Profile]
@@ -82,6 +95,8 @@ class Plan:
     raw: bool = False
     #: Pixels to one of `size_px`, per axis.
     finer: int = 1
+    #: Share of the scenes that are crowded with what is no tumor.
+    crowded: float = 0.0
 
 
 Exposures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]
@@ -100,8 +115,11 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
     # A stated spacing is wrong by some percent, and cells differ in size.
     spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
     spacing_um /= plan.finer
+    mix = None
+    if plan.crowded > 0.0 and rng.random() < plan.crowded:
+        mix = crowded_mix(rng)
     scene = compose_scene(
-        seed, size, spacing_um=spacing_um, mixture=mixture, tumor=tumor
+        seed, size, spacing_um=spacing_um, mixture=mixture, tumor=tumor, mix=mix
     )
     for exposure in range(plan.exposures):
         look = plan.laboratory(rng)
@@ -125,12 +143,14 @@ def make_pictures(
     processes: int = 1,
     raw: bool = False,
     finer: bool = False,
+    crowded: float = 0.0,
 ) -> Pictures:
     """Render `count` scenes of size_px x size_px, at 1 um/px within SPACING_SPREAD.
 
     Every exposure has a stain and a scanner of its own; each is compressed by JPEG as
     its `laboratory` says, or none where `raw`. `finer` draws and keeps them at half of
-    the spacing, too. The bytes do not depend on `processes`.
+    the spacing, too. Of the scenes `crowded` is the share with much that is no tumor.
+    The bytes do not depend on `processes`.
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
@@ -138,7 +158,7 @@ def make_pictures(
     if finer:
         step = 2
         fine = np.empty((count, exposures, 2 * size_px, 2 * size_px, 3), np.uint8)
-    plan = Plan(size_px, exposures, empty_share, laboratory, raw, step)
+    plan = Plan(size_px, exposures, empty_share, laboratory, raw, step, crowded)
     seeds = range(first_seed, first_seed + count)
     done: Iterable[Exposures]
     with contextlib.ExitStack() as stack:
@@ -168,6 +188,7 @@ def cached_pictures(
     laboratory: Laboratory = wide_profile,
     raw: bool = False,
     finer: bool = False,
+    crowded: float = 0.0,
 ) -> Pictures:
     """`make_pictures`, kept in a file between runs of an experiment.
 
@@ -180,6 +201,7 @@ def cached_pictures(
         "exposures": exposures,
         "raw": raw,
         "finer": finer,
+        "crowded": crowded,
         "laboratory": laboratory.__name__,
         "first_seed": first_seed,
         "phantom_sources_sha256": phantom_sources_sha256(),
@@ -199,6 +221,7 @@ def cached_pictures(
         processes=processes,
         raw=raw,
         finer=finer,
+        crowded=crowded,
     )
     if path is not None:
         arrays: dict[str, Any] = {"rgb": pictures.rgb, "class_map": pictures.class_map}

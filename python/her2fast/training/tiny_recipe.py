@@ -16,9 +16,7 @@ the same package, byte for byte.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -31,11 +29,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from her2fast.errors import UsageError
 from her2fast.training.checkpoint import load_checkpoint, save_checkpoint
 from her2fast.training.coding import SCANNERS, Coding, code_twice
 from her2fast.training.domain_statistics import (
-    DISTANCE_NAMES,
     Domain,
     JudgedClassifier,
     fit_domain,
@@ -49,12 +45,9 @@ from her2fast.training.networks import (
     parameter_count,
 )
 from her2fast.training.packages import (
-    ARCHITECTURE,
-    CLASS_NAMES,
     MEAN,
     STD,
     write_json,
-    write_model,
 )
 from her2fast.training.phantom_data import (
     DOMAIN_SEED,
@@ -72,11 +65,15 @@ from her2fast.training.phantom_data import (
 )
 from her2fast.training.restart import classifier_of, segmenter_of
 from her2fast.training.scene_classifier import Trained, train_on_scenes
-from her2fast.training.tiny_evaluation import evaluate_coding, evaluate_phantoms
+from her2fast.training.tiny_evaluation import (
+    PATCH_PX,
+    evaluate_coding,
+    evaluate_phantoms,
+)
+from her2fast.training.tiny_package import model_hashes, origin, write_package
 
-NOTICE = "synthetic training data, research use only"
-TRAINING_DATA = "generated H-DAB phantoms (her2fast.phantom); no patient data"
-PATCH_PX, TILE_PX, HALO_PX, CROP_PX = 64, 256, 32, 192
+#: Side of the segmenter's training crops.
+CROP_PX = 192
 #: Patches that a classifier is trained on overlap by half.
 STRIDE_PX = 32
 #: Largest learning rate of the segmenter's AdamW from random weights, and of one that
@@ -276,97 +273,6 @@ def judge_domain(
     return fit_domain(classifier, known, others, steps=DOMAIN_STEPS, mean=MEAN, std=STD)
 
 
-def write_package(
-    out: Path,
-    segmenter: TinyUNet | None,
-    judged: tuple[JudgedClassifier, Domain] | None,
-    training: dict[str, Any],
-    *,
-    start: Path | None = None,
-) -> dict[str, str]:
-    """Write the method package; returns the SHA-256 of each model.
-
-    A network that is None is that of `start`, the classifier with its domain, to the
-    byte: the same weights written again would be another file, and another key of
-    every result.
-    """
-    shared: dict[str, Any] = {"spacing_um": 1.0, "training_data": TRAINING_DATA}
-    if segmenter is None:
-        _copy_model("segment", start, out)
-    else:
-        write_model(
-            out / "segment",
-            segmenter,
-            task="segment",
-            architecture="her2fast-tiny-unet",
-            class_names=("tumor",),
-            input_px=TILE_PX + 2 * HALO_PX,
-            halo_px=HALO_PX,
-            batch_size=8,
-            **shared,
-        )
-    if judged is None:
-        limits = _copy_model("classify", start, out)
-    else:
-        classifier, domain = judged
-        limits = domain.to_json()
-        write_model(
-            out / "classify",
-            classifier,
-            task="classify",
-            architecture=ARCHITECTURE,
-            class_names=CLASS_NAMES,
-            input_px=PATCH_PX,
-            halo_px=0,
-            batch_size=32,
-            distance_names=DISTANCE_NAMES,
-            **shared,
-        )
-    method = {
-        "spec_version": "1.0",
-        "name": "constrained-tiny",
-        "method": "constrained",
-        "models": {"segment": "segment", "classify": "classify"},
-        "tile_px": TILE_PX,
-        "calibration": {"scale": [1, 1, 1, 1]},
-        "guideline": "asco-cap-2018",
-        "stain": "h-dab",
-        "domain": limits,
-        "synthetic": True,
-        "intended_use": NOTICE,
-        "description": "tiny networks trained on generated H-DAB phantoms with true "
-        "patch labels; shows the path, claims no accuracy on tissue",
-    }
-    write_json(out / "method.json", method)
-    # Beside the method, because figures are no setting: they must not move its key.
-    write_json(out / "training.json", training)
-    return model_hashes(out)
-
-
-def _copy_model(name: str, start: Path | None, out: Path) -> Any:
-    """A model's files as they are; returns what the package says of its domain."""
-    if start is None:
-        raise UsageError(f"{name}: need steps or epochs to train it, or --start")
-    shutil.copytree(start / name, out / name, dirs_exist_ok=True)
-    return json.loads((start / "method.json").read_text(encoding="utf-8"))["domain"]
-
-
-def origin(package: Path) -> dict[str, Any]:
-    """What a package that is trained further was: its hashes and its own training."""
-    training = json.loads((package / "training.json").read_text(encoding="utf-8"))
-    return {"sha256": model_hashes(package), "training": training}
-
-
-def model_hashes(package: Path) -> dict[str, str]:
-    """SHA-256 of both models of a package."""
-    return {
-        name: hashlib.sha256(
-            (package / name / "torchscript_model.pt").read_bytes()
-        ).hexdigest()
-        for name in ("segment", "classify")
-    }
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Generate, train, evaluate on fresh phantoms, write the package."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -374,6 +280,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes")
+    parser.add_argument(
+        "--crowded", type=float, default=0.0, help="share with much that is no tumor"
+    )
     parser.add_argument("--exposures", type=int, default=1)
     parser.add_argument("--size-px", type=int, default=512)
     parser.add_argument("--segment-steps", type=int, default=3600)
@@ -399,6 +308,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("need --start for a network that is not trained")
     if chosen.constrained_epochs and not chosen.pretrain_epochs:
         parser.error("need --pretrain-epochs with --constrained-epochs, or 0 of both")
+    if not 0.0 <= chosen.crowded <= 1.0:
+        parser.error(f"need 0 <= --crowded <= 1, got {chosen.crowded}")
     if chosen.finer and not chosen.coded:
         parser.error("need --coded with --finer: only what is compressed is finer")
 
@@ -416,6 +327,7 @@ def main(arguments: list[str] | None = None) -> None:
         laboratory=laboratory,
         raw=chosen.coded,
         finer=chosen.finer,
+        crowded=chosen.crowded,
     )
     _log(f"phantoms ready after {time.monotonic() - began:.0f} s")
     segmenter, trained, segment_loss = train_networks(
@@ -462,6 +374,7 @@ def main(arguments: list[str] | None = None) -> None:
         "seed": chosen.seed,
         "scenes": chosen.scenes,
         "first_seed": chosen.first_seed,
+        "crowded": chosen.crowded,
         "laboratory": laboratory.__name__,
         "exposures": chosen.exposures,
         "size_px": chosen.size_px,
