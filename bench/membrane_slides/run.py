@@ -142,6 +142,14 @@ class Bench:
             {
                 "her2fast": _core.__version__,
                 "tumor": method_record(self.tumor.package),
+                # Its record leaves the models to the provenance.
+                "models": [
+                    model and model.sha256
+                    for model in (
+                        self.tumor.package.segment,
+                        self.tumor.package.classify,
+                    )
+                ],
                 "cells": [cell_file.MAGIC.decode(), CELL_CUTS],
                 "network": membranes and [membranes.model.sha256, membranes.halo_px],
             }
