@@ -178,12 +178,12 @@ def test_finer_scenes_are_means_of_what_is_kept():
     assert made.finer is not None
     assert made.finer.shape == (2, 2, 192, 192, 3)
     assert np.array_equal(made.rgb, coding.halved(made.finer))
-    # The same tissue as at 1 um/px, drawn with more detail: as much tumor, near it.
+    # About as much tumor as these seeds have at 1 um/px.
     plain = phantom_data.make_pictures(2, 96, 2, first_seed=78, empty_share=0.0)
     assert plain.finer is None
     both = (made.class_map >= 0).mean(), (plain.class_map >= 0).mean()
     assert 0.5 < both[0] / both[1] < 2.0
-    # And the truth lies on it: where there is tumor the finer level has it, too.
+    # And the truth is that of the finer scenes.
     scenes = [
         phantom_data.render_scene(
             phantom_data.Plan(96, 2, 0.0, looks.wide_profile, True, 2), seed

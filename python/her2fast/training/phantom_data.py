@@ -70,7 +70,7 @@ def random_mixture(rng: np.random.Generator) -> tuple[float, float, float, float
 
 
 def crowded_mix(rng: np.random.Generator) -> StromaMix:
-    """Each thing that is no tumor as probable as the next, far more than in tissue."""
+    """Chances of each thing that is no tumor, all drawn alike: most rise by far."""
     chances = {
         one.name: float(rng.uniform(*CROWDED))
         for one in fields(StromaMix)

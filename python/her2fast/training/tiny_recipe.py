@@ -44,11 +44,7 @@ from her2fast.training.networks import (
     fold_norms,
     parameter_count,
 )
-from her2fast.training.packages import (
-    MEAN,
-    STD,
-    write_json,
-)
+from her2fast.training.packages import MEAN, STD, write_json
 from her2fast.training.phantom_data import (
     DOMAIN_SEED,
     FIRST_SEED,
