@@ -14,6 +14,10 @@ import torch
 
 Module = torch.nn.Module
 TO_TENSOR: list[dict[str, Any]] = [{"name": "ToTensor"}]
+NORMALIZE: dict[str, Any] = {
+    "name": "Normalize",
+    "arguments": {"mean": [0.5] * 3, "std": [0.5] * 3},
+}
 
 
 class BrownClassifier(Module):

@@ -201,16 +201,20 @@ def test_kept_pictures_are_those_that_are_asked_for(tmp_path, monkeypatch, chang
         again = phantom_data.cached_pictures(path, **{**asked, "processes": 2})
     assert np.array_equal(again.rgb, made.rgb)
     assert np.array_equal(again.class_map, made.class_map)
-    finer = {**asked, "finer": True}
-    fine = phantom_data.cached_pictures(tmp_path / "fine", **finer)
-    again = phantom_data.cached_pictures(tmp_path / "fine", **finer)
-    assert np.array_equal(again.finer, fine.finer)
-    assert np.array_equal(again.rgb, fine.rgb)
     with pytest.raises(UsageError, match="name another --cache, or remove it"):
         phantom_data.cached_pictures(path, **{**asked, **change})
     np.savez(tmp_path / "old.npz", rgb=made.rgb, class_map=made.class_map)
     with pytest.raises(UsageError, match="raw=unknown for False"):
         phantom_data.cached_pictures(tmp_path / "old.npz", **asked)
+
+
+def test_kept_pictures_have_their_finer_ones(tmp_path):
+    made, again = (
+        phantom_data.cached_pictures(tmp_path / "fine", 1, 64, 1, 1, finer=True)
+        for _ in range(2)
+    )
+    assert np.array_equal(again.finer, made.finer)
+    assert np.array_equal(again.rgb, made.rgb)
 
 
 def test_constrained_training_counts_no_agreement(pictures, tmp_path):
@@ -258,7 +262,16 @@ def test_two_codings_of_a_crop_are_told_apart_by_pixel(pictures):
     assert float(tiny_recipe._disagreement(logits)) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
+def test_the_command_trains_one_network_and_keeps_the_other(tmp_path, monkeypatch):
+    asked = []
+    cached = tiny_recipe.cached_pictures
+
+    def drawn(*arguments, **settings):
+        asked.append((settings["finer"], settings["crowded"]))
+        return cached(*arguments, **settings)
+
+    monkeypatch.setattr(tiny_recipe, "cached_pictures", drawn)
+
     def run(out, *options):
         small = "--scenes 2 --size-px 224 --epoch-patches 64 --domain-scenes 2"
         small += " --test-scenes 1 --processes 1 --constrained-epochs 0 --coded"
@@ -268,13 +281,14 @@ def test_the_command_trains_one_network_and_keeps_the_other(tmp_path):
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         both = ["--segment-steps", "2", "--pretrain-epochs", "1"]
-        made = run("one", *both, "--finer")
+        made = run("one", *both, "--finer", "--crowded", "0.5")
         start = ["--start", str(tmp_path / "one")]
         more = run("two", *start, "--segment-steps", "2", "--pretrain-epochs", "0")
     finally:
         torch.use_deterministic_algorithms(deterministic)
     assert made["laboratory"] == "any_laboratory"
-    assert [made["finer"], more["finer"]] == [True, False]
+    assert asked == [(True, 0.5), (False, 0.0)]
+    assert asked == [(one["finer"], one["crowded"]) for one in (made, more)]
     assert more["started_from"]["training"] == made
     assert more["classifier"] is None
     before = more["started_from"]["sha256"]

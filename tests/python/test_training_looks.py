@@ -178,12 +178,7 @@ def test_finer_scenes_are_means_of_what_is_kept():
     assert made.finer is not None
     assert made.finer.shape == (2, 2, 192, 192, 3)
     assert np.array_equal(made.rgb, coding.halved(made.finer))
-    # About as much tumor as these seeds have at 1 um/px.
-    plain = phantom_data.make_pictures(2, 96, 2, first_seed=78, empty_share=0.0)
-    assert plain.finer is None
-    both = (made.class_map >= 0).mean(), (plain.class_map >= 0).mean()
-    assert 0.5 < both[0] / both[1] < 2.0
-    # And the truth is that of the finer scenes.
+    # The truth is that of the finer scenes.
     scenes = [
         phantom_data.render_scene(
             phantom_data.Plan(96, 2, 0.0, looks.wide_profile, True, 2), seed
@@ -192,6 +187,23 @@ def test_finer_scenes_are_means_of_what_is_kept():
     ]
     for scene, (_, classes) in enumerate(scenes):
         assert np.array_equal(made.class_map[scene], classes[::2, ::2])
+    plain = phantom_data.make_pictures(1, 96, 1, first_seed=78)
+    assert plain.finer is None
+
+
+def test_finer_scenes_have_half_of_the_spacing(monkeypatch):
+    spacings = []
+
+    def composed(*arguments, spacing_um, **settings):
+        spacings.append(spacing_um)
+        return compose_scene(*arguments, spacing_um=spacing_um, **settings)
+
+    monkeypatch.setattr(phantom_data, "compose_scene", composed)
+    for scale in (1, 2):
+        plan = phantom_data.Plan(64, 1, 0.0, looks.wide_profile, True, scale)
+        phantom_data.render_scene(plan, 78)
+    assert spacings[0] == pytest.approx(2.0 * spacings[1])
+    assert 0.9 < spacings[0] < 1.11
 
 
 def test_crowded_scenes_hold_more_that_is_no_tumor():
@@ -228,12 +240,12 @@ def test_chances_of_crowded_scenes():
 
 
 def test_pen_and_folds_are_as_wide_in_finer_scenes():
-    def hidden(finer: int) -> float:
+    def hidden(scale: int) -> float:
         shares = []
         for seed in range(40):
-            classes = np.zeros((128 * finer, 128 * finer), np.int8)
+            classes = np.zeros((128 * scale, 128 * scale), np.int8)
             rgb = np.full((1, *classes.shape, 3), 200, np.uint8)
-            hard_negatives.spoil(generator(seed, 3), rgb, classes, finer)
+            hard_negatives.spoil(generator(seed, 3), rgb, classes, scale)
             shares.append((classes < 0).mean())
         return float(np.mean(shares))
 

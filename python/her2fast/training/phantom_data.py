@@ -93,8 +93,8 @@ class Plan:
     empty_share: float
     laboratory: Laboratory = wide_profile
     raw: bool = False
-    #: Pixels to one of `size_px`, per axis.
-    finer: int = 1
+    #: Pixels to one of 1 um along a side; `size_px` counts the latter.
+    scale: int = 1
     #: Share of the scenes that are crowded with what is no tumor.
     crowded: float = 0.0
 
@@ -105,16 +105,16 @@ Exposures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]
 def render_scene(plan: Plan, seed: int) -> Exposures:
     """One scene's (E, H, W, 3) pictures and (H, W) classes: a function of the seed.
 
-    H and W are `size_px`, times `finer` of pictures that are as much finer.
+    H and W are `size_px` times `scale`.
     """
-    size = (plan.size_px * plan.finer, plan.size_px * plan.finer)
+    size = (plan.size_px * plan.scale, plan.size_px * plan.scale)
     rgb = np.empty((plan.exposures, *size, 3), np.uint8)
     rng = generator(seed, 7)
     mixture = random_mixture(rng)
     tumor = bool(rng.random() >= plan.empty_share)
     # A stated spacing is wrong by some percent, and cells differ in size.
     spacing_um = float(np.exp(rng.uniform(-SPACING_SPREAD, SPACING_SPREAD)))
-    spacing_um /= plan.finer
+    spacing_um /= plan.scale
     mix = None
     if plan.crowded > 0.0 and rng.random() < plan.crowded:
         mix = crowded_mix(rng)
@@ -128,7 +128,7 @@ def render_scene(plan: Plan, seed: int) -> Exposures:
         made = develop(scene, look, seed * 16 + exposure, spacing_um=spacing_um)
         rgb[exposure] = made.rgb
         class_map = np.array(made.class_map)
-    spoil(rng, rgb, class_map, plan.finer)
+    spoil(rng, rgb, class_map, plan.scale)
     return rgb, class_map
 
 
@@ -154,11 +154,11 @@ def make_pictures(
     """
     rgb = np.empty((count, exposures, size_px, size_px, 3), np.uint8)
     class_map = np.empty((count, size_px, size_px), np.int8)
-    fine, step = None, 1
+    fine, scale = None, 1
     if finer:
-        step = 2
+        scale = 2
         fine = np.empty((count, exposures, 2 * size_px, 2 * size_px, 3), np.uint8)
-    plan = Plan(size_px, exposures, empty_share, laboratory, raw, step, crowded)
+    plan = Plan(size_px, exposures, empty_share, laboratory, raw, scale, crowded)
     seeds = range(first_seed, first_seed + count)
     done: Iterable[Exposures]
     with contextlib.ExitStack() as stack:
@@ -170,10 +170,11 @@ def make_pictures(
         else:
             done = map(partial(render_scene, plan), seeds)
         for index, (pictures, classes) in enumerate(done):
-            rgb[index] = halved(pictures) if finer else pictures
-            class_map[index] = classes[::step, ::step]
-            if fine is not None:
-                fine[index] = pictures
+            class_map[index] = classes[::scale, ::scale]
+            if fine is None:
+                rgb[index] = pictures
+            else:
+                rgb[index], fine[index] = halved(pictures), pictures
     return Pictures(rgb, class_map, fine)
 
 
