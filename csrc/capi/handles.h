@@ -15,6 +15,7 @@
 #include "her2fast/method_package.h"
 #include "her2fast/slide.h"
 #include "her2fast/tile_reader.h"
+#include "session/stored_tiles.h"
 
 namespace her2fast::capi {
 
@@ -37,6 +38,7 @@ struct Source {
   std::optional<std::string> name, fingerprint, format, reader;
   std::optional<std::string> spacing_source;
   std::optional<std::string> reading_mode;
+  std::optional<StoredCoding> stored_as;
   std::vector<std::string> warnings;
 };
 

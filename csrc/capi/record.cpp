@@ -216,6 +216,18 @@ void add_sureness(Json& out, const Measured& m, const Decision& d) {
   }
 }
 
+const char* chroma_name(io::JpegChroma chroma) {
+  switch (chroma) {
+    case io::JpegChroma::k420:
+      return "4:2:0";
+    case io::JpegChroma::k422:
+      return "4:2:2";
+    case io::JpegChroma::k444:
+      break;
+  }
+  return "4:4:4";
+}
+
 std::string purpose_of(const MethodPackage& package) {
   std::string purpose =
       package.intended_use.empty() ? "research use only" : package.intended_use;
@@ -235,6 +247,13 @@ std::string record_json(const Measured& m, const Decision& d,
   out["slide"] = slide_record(m);
   out["working_spacing_um"] = package.classify.config.spacing_um;
   out["reading_mode"] = or_null(m.source.reading_mode);
+  if (const auto& coding = m.source.stored_as) {
+    out["stored_as"] = {{"jpeg_quality", coding->jpeg_quality},
+                        {"chroma", chroma_name(coding->chroma)},
+                        {"tile_px", coding->tile_px},
+                        {"downsample", coding->downsample},
+                        {"denominator", coding->denominator}};
+  }
   out["measurement_key"] = nullptr;  // what computed the models is the host's to know
   out["decision_key"] = nullptr;
   out["method"] = method_record(package, default_decide_options(package));

@@ -7,6 +7,7 @@
 
 #include "capi/package_key.h"
 #include "core/number_text.h"
+#include "io/resample.h"
 #include "session/fail_or_cancel.h"
 
 namespace her2fast::capi {
@@ -54,6 +55,55 @@ WayOfReading way_of_reading(std::int32_t read_mode) {
   }
 }
 
+/// How a host stores what it pushes; nothing where it does not say.
+std::optional<StoredCoding> stored_coding(const her2_session_options& options,
+                                          const SlideFrame& frame, Spacing working,
+                                          ReadingMode mode) {
+  if (options.stored_quality == 0) {
+    if (options.stored_chroma != 0 || options.stored_tile_px != 0 ||
+        options.stored_downsample != 0) {
+      throw std::invalid_argument(
+          "need stored_quality where stored_chroma, stored_tile_px or stored_downsample "
+          "is given, got 0");
+    }
+    return std::nullopt;
+  }
+  static_assert(HER2_CHROMA_420 == static_cast<int>(io::JpegChroma::k420) &&
+                HER2_CHROMA_422 == static_cast<int>(io::JpegChroma::k422) &&
+                HER2_CHROMA_444 == static_cast<int>(io::JpegChroma::k444));
+  if (options.stored_chroma < HER2_CHROMA_420 ||
+      options.stored_chroma > HER2_CHROMA_444) {
+    throw std::invalid_argument("need stored_chroma of HER2_CHROMA_*, got " +
+                                std::to_string(options.stored_chroma));
+  }
+  StoredCoding coding;
+  coding.jpeg_quality = options.stored_quality;
+  coding.chroma = static_cast<io::JpegChroma>(options.stored_chroma);
+  if (options.stored_tile_px != 0) coding.tile_px = options.stored_tile_px;
+  if (options.stored_downsample != 0) coding.downsample = options.stored_downsample;
+  coding.check();
+  if (coding.downsample > 1 &&
+      !fine_enough(working, frame.spacing_x, coding.downsample, 1, 1)) {
+    throw std::invalid_argument(
+        "need stored_downsample of a level that is fine enough for " +
+        short_text(working.um(), 6) + " um/px, got " + std::to_string(coding.downsample) +
+        " at " + short_text(frame.spacing_x.um(), 6) +
+        " um/px: readers take a finer one");
+  }
+  if (coding.downsample > 1 && mode == ReadingMode::kLevel0) {
+    throw std::invalid_argument(
+        "need stored_downsample 0 or 1 for HER2_READ_LEVEL0, got " +
+        std::to_string(coding.downsample));
+  }
+  for (const int denominator : kDecodeDenominators) {
+    if (mode != ReadingMode::kExact &&
+        fine_enough(working, frame.spacing_x, coding.downsample, 1, denominator)) {
+      coding.denominator = denominator;
+    }
+  }
+  return coding;
+}
+
 SlideFrame pushed_frame(const her2_session_options& options) {
   const SlideFrame frame{options.width_px, options.height_px,
                          Spacing::from_um(options.spacing_x_um),
@@ -86,11 +136,24 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
   options_.slide_name = nullptr;  // the text is the host's, from here on unused
 
   SlideFrame frame;
+  const Spacing working = Spacing::from_um(engine_->package->classify.config.spacing_um);
   if (slide == nullptr) {
     frame = pushed_frame(options);
+    source_.stored_as = stored_coding(options, frame, working, way.mode);
+    if (source_.stored_as && source_.stored_as->downsample > 1) {
+      const double level_um = frame.spacing_x.um() * source_.stored_as->downsample;
+      if (const auto warning = stored_level_warning(level_um, working)) {
+        source_.warnings.push_back(*warning);
+      }
+    }
     source_.reading_mode = "pushed";
     source_.spacing_source = "user";
   } else {
+    if (options.stored_quality != 0) {
+      throw std::invalid_argument(
+          "need stored_quality 0 for a session that reads a slide: its pixels are stored "
+          "already");
+    }
     if (options.spacing_x_um != options.spacing_y_um) {
       throw std::invalid_argument(
           "need one spacing for both axes of a slide, or 0 twice for the file's own, got "
@@ -112,8 +175,6 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     reading.workers = read_threads;
     reading.mode = way.mode;
     reader_ = std::make_unique<TileReader>(slide, frame, reading);
-    const Spacing working =
-        Spacing::from_um(engine_->package->classify.config.spacing_um);
     reader_->plan(working);  // NO_LEVEL before any work
     if (const auto stored = stored_level_warning(*slide, frame, working, way.mode)) {
       source_.warnings.push_back(*stored);
@@ -127,8 +188,10 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
           patch_method_spec(*engine_->package, frame, white_of(options.white_rgb))),
       session_options);
   if (slide == nullptr) {
+    const bool stored = source_.stored_as.has_value();
     feed_ = std::make_unique<ScanFeed>(
-        *session_, frame, ScanFeedLimits::share(static_cast<std::size_t>(memory)));
+        *session_, frame, ScanFeedLimits::share(static_cast<std::size_t>(memory), stored),
+        source_.stored_as);
   }
   log(HER2_LOG_INFO, "measuring " + std::to_string(frame.width_px) + " x " +
                          std::to_string(frame.height_px) + " px with " +

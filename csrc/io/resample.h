@@ -44,6 +44,9 @@ constexpr bool fine_enough(Spacing target, Spacing level0, std::int64_t down_num
          Wide{101} * target.pm * down_den;
 }
 
+/// What JPEG can be decoded at, beside 1.
+inline constexpr int kDecodeDenominators[] = {2, 4, 8};
+
 /// Source interval [first, end) under grid pixels [index, index + count). 0 < count.
 struct SourceSpan {
   std::int64_t first = 0;

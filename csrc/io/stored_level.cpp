@@ -17,7 +17,7 @@ std::optional<ReadPlan> plan_if_any(const Slide& slide, const SlideFrame& frame,
   }
 }
 
-double level_um(Spacing level0, std::int64_t num, std::int64_t den) {
+double spacing_um(Spacing level0, std::int64_t num, std::int64_t den) {
   return level0.um() * static_cast<double>(num) / static_cast<double>(den);
 }
 
@@ -30,11 +30,16 @@ std::optional<std::string> stored_level_warning(const Slide& slide,
   if (!plan || plan->level == 0) return std::nullopt;
   const Level& level = slide.info().levels[static_cast<std::size_t>(plan->level)];
   const double um =
-      std::max(level_um(frame.spacing_x, level.down_x_num, level.down_x_den),
-               level_um(frame.spacing_y, level.down_y_num, level.down_y_den));
+      std::max(spacing_um(frame.spacing_x, level.down_x_num, level.down_x_den),
+               spacing_um(frame.spacing_y, level.down_y_num, level.down_y_den));
   // What can be decoded at a half is JPEG.
-  if (2 * um <= target.um() || !slide.can_scale(plan->level, 2)) return std::nullopt;
-  return "tiles are read from a level stored at " + short_text(um, 3) +
+  if (!slide.can_scale(plan->level, 2)) return std::nullopt;
+  return stored_level_warning(um, target);
+}
+
+std::optional<std::string> stored_level_warning(double level_um, Spacing target) {
+  if (2 * level_um <= target.um()) return std::nullopt;
+  return "tiles are read from a level stored at " + short_text(level_um, 3) +
          " um/px, compressed by JPEG at that spacing: class areas can differ by several "
          "percent points from those of the scanner's pixels; reading \"level0\" is "
          "nearer to them";

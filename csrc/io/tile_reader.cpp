@@ -75,7 +75,7 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
   }
   if (mode != ReadingMode::kExact) {
     const Level& level = levels[static_cast<std::size_t>(plan.level)];
-    for (const int denominator : {2, 4, 8}) {
+    for (const int denominator : kDecodeDenominators) {
       if (slide.can_scale(plan.level, denominator) &&
           passes(level, frame, denominator, target)) {
         plan.denominator = denominator;

@@ -75,9 +75,11 @@ class Ring {
 
 }  // namespace
 
-ScanFeedLimits ScanFeedLimits::share(std::size_t max_memory_bytes) {
+ScanFeedLimits ScanFeedLimits::share(std::size_t max_memory_bytes, bool stored) {
   const std::size_t quarter = max_memory_bytes / 4;
-  return {quarter, max_memory_bytes - 2 * quarter, quarter};
+  const std::size_t rest = max_memory_bytes - 2 * quarter;
+  const std::size_t tiles = stored ? rest / 2 : 0;
+  return {quarter, rest - tiles, quarter, tiles};
 }
 
 struct ScanFeed::Impl {
@@ -92,6 +94,7 @@ struct ScanFeed::Impl {
   SlideFrame frame;
   ScanFeedLimits limits;
   StripAssembler strips;
+  std::optional<StoredTiles> stored;  // before `strips`, where there is one
   mutable std::mutex mutex;
   std::condition_variable changed;
   Ring<Item> queue;
@@ -103,17 +106,23 @@ struct ScanFeed::Impl {
   std::optional<Error> error;
   std::jthread thread;
 
-  Impl(Session& session_, const SlideFrame& frame_, ScanFeedLimits limits_)
+  Impl(Session& session_, const SlideFrame& frame_, ScanFeedLimits limits_,
+       const std::optional<StoredCoding>& coding)
       : session(session_),
         frame(frame_),
         limits(limits_),
         strips(
-            frame_, all_requests(session_),
+            coding ? coding->decoded(frame_) : frame_, all_requests(session_),
             [this](const ReadRequest& request, ImageView<const std::uint8_t> rgb) {
               session.wait_for_batches(limits.batch_bytes);
               session.push(request.id, rgb, TileStatus::kOk);
             },
             limits_.block_bytes) {
+    if (coding) {
+      stored.emplace(
+          frame_, *coding, [this](const PixelRect& rect) { strips.add(rect); },
+          limits_.stored_bytes);
+    }
     pool.reserve(kMaxPooled);  // so that keeping memory needs none
   }
 
@@ -142,7 +151,11 @@ void ScanFeed::Impl::fail(Code code, const char* doing, const char* what) noexce
 void ScanFeed::Impl::assemble(const PixelRect& rect) noexcept {
   constexpr char kDoing[] = "internal error while assembling: ";
   try {
-    strips.add(rect);
+    if (stored) {
+      stored->add(rect);
+    } else {
+      strips.add(rect);
+    }
   } catch (const Error& e) {
     fail(e.code(), "", e.what());
   } catch (const std::exception& e) {
@@ -259,8 +272,9 @@ void ScanFeed::Impl::trim_pool(std::unique_lock<std::mutex>& lock) {
   }
 }
 
-ScanFeed::ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits)
-    : impl_(std::make_unique<Impl>(session, frame, limits)) {
+ScanFeed::ScanFeed(Session& session, const SlideFrame& frame, ScanFeedLimits limits,
+                   const std::optional<StoredCoding>& stored)
+    : impl_(std::make_unique<Impl>(session, frame, limits, stored)) {
   Impl* impl = impl_.get();
   impl->thread = std::jthread([impl] { impl->run(); });
 }
@@ -366,6 +380,13 @@ void ScanFeed::stop() {
 ScanFeed::Counts ScanFeed::counts() const {
   Counts counts;
   counts.strips = impl_->strips.counts();
+  if (impl_->stored) {
+    StripAssembler::Counts pushed = impl_->stored->counts();
+    pushed.answered = counts.strips.answered;
+    pushed.bytes += counts.strips.bytes;
+    pushed.peak_bytes += counts.strips.peak_bytes;  // at most: they may peak apart
+    counts.strips = pushed;
+  }
   const std::lock_guard lock(impl_->mutex);
   counts.queue_bytes = impl_->queue_bytes;
   counts.held_bytes = impl_->queue_bytes + impl_->pool_bytes;

@@ -6,6 +6,8 @@
  *
  * Pixels come from a slide file, or are drawn (synthetic tissue of arbitrary size).
  * Models are computed by the example's own rule on colors, or by a provider's library.
+ * With --stored-quality they are measured as the file will hold them that the scanner
+ * writes.
  */
 #ifdef __linux__
 #define _GNU_SOURCE 1 /* RUSAGE_THREAD */
@@ -23,7 +25,7 @@ typedef struct settings {
   const char *package, *known, *slide, *provider, *order, *json, *save;
   int64_t width, height, strip_width, strip_height;
   double spacing_um, mpx_per_s;
-  int32_t threads;
+  int32_t threads, stored_quality, stored_downsample, stored_tile_px, read_mode;
   uint64_t memory_mib;
 } settings;
 
@@ -301,6 +303,10 @@ static void scan(const settings* s, const her2_package* package,
   options.spacing_x_um = options.spacing_y_um = s->spacing_um;
   options.max_memory_bytes = s->memory_mib << 20;
   options.model_threads = s->threads;
+  options.stored_quality = s->stored_quality;
+  options.stored_downsample = s->stored_downsample;
+  options.stored_tile_px = s->stored_tile_px;
+  options.read_mode = s->read_mode;
   options.progress = ignore_progress;
   options.log = show_log;
   must(her2_session_open(engine, &options, &session), "session");
@@ -372,6 +378,8 @@ static const char kUsage[] =
     "         [--size WIDTHxHEIGHT] [--spacing UM] [--strip WIDTHxHEIGHT] [--rate "
     "MPX_S]\n"
     "         [--order raster|serpentine|column|random] [--threads N] [--memory MIB]\n"
+    "         [--stored-quality Q [--stored-downsample N] [--stored-tile PX]\n"
+    "         [--stored-read scaled|exact|level0]]\n"
     "         [--json FILE] [--save FILE]\n";
 
 static int usage(void) {
@@ -414,6 +422,16 @@ int main(int argc, char** argv) {
       s.mpx_per_s = atof(value);
     } else if (strcmp(name, "--threads") == 0) {
       s.threads = atoi(value);
+    } else if (strcmp(name, "--stored-quality") == 0) {
+      s.stored_quality = atoi(value);
+    } else if (strcmp(name, "--stored-downsample") == 0) {
+      s.stored_downsample = atoi(value);
+    } else if (strcmp(name, "--stored-tile") == 0) {
+      s.stored_tile_px = atoi(value);
+    } else if (strcmp(name, "--stored-read") == 0) {
+      s.read_mode = strcmp(value, "exact") == 0    ? HER2_READ_EXACT
+                    : strcmp(value, "level0") == 0 ? HER2_READ_LEVEL0
+                                                   : HER2_READ_SCALED;
     } else if (strcmp(name, "--memory") == 0) {
       s.memory_mib = (uint64_t)atoi(value);
     } else if (strcmp(name, "--size") == 0 && sscanf(value, "%lldx%lld", &a, &b) == 2) {

@@ -48,7 +48,7 @@ extern "C" {
 
 /* Major in the upper 16 bits: another one is another ABI, and another SONAME. */
 #define HER2_ABI_MAJOR 0
-#define HER2_ABI_MINOR 1
+#define HER2_ABI_MINOR 2 /* 2: her2_session_options.stored_quality and its like */
 #define HER2_ABI_VERSION (((uint32_t)HER2_ABI_MAJOR << 16) | HER2_ABI_MINOR)
 
 /* Faults of a call; reason codes are above 0. */
@@ -244,6 +244,8 @@ typedef struct her2_progress {
   int64_t uncompared_px; /* repeated when the first delivery was no longer held */
 } her2_progress;
 
+/* Pixels that share one value of color: 2 x 2, 2 x 1 (across), 1. */
+enum { HER2_CHROMA_420 = 0, HER2_CHROMA_422 = 1, HER2_CHROMA_444 = 2 };
 enum { HER2_LOG_INFO = 0, HER2_LOG_WARNING = 1, HER2_LOG_ERROR = 2 };
 enum {
   HER2_READ_SCALED = 0,
@@ -260,7 +262,8 @@ typedef struct her2_session_options {
                                 model thread; 0: 256 MiB */
   int32_t model_threads;     /* batches computed side by side; 0: 1 */
   int32_t read_threads;      /* of a slide; 0: 1 */
-  int32_t read_mode;         /* of a slide: HER2_READ_SCALED, _EXACT or _LEVEL0 */
+  int32_t read_mode;         /* of a slide, and of what is stored (stored_quality):
+                                HER2_READ_SCALED, _EXACT or _LEVEL0 */
   uint32_t white_rgb;        /* 0xRRGGBB of empty glass; 0: 0xFFFFFF */
   const char* slide_name;    /* for the result; or null */
   void* callback_context;
@@ -268,6 +271,17 @@ typedef struct her2_session_options {
   int32_t (*progress)(void* context, const her2_progress* progress);
   /* From any thread, also at once. `level` is HER2_LOG_*. */
   void (*log)(void* context, int32_t level, const char* message);
+  /*
+   * How you store what you push, for a measurement that is the stored file's: pixels are
+   * coded as JPEG, and decoded as read_mode does, before they are measured. Tiles begin
+   * at the origin; a tile of which something is missing is missing. stored_quality 0: as
+   * pushed.
+   */
+  int32_t stored_quality;    /* 1 to 100, on libjpeg's scale with its own tables */
+  int32_t stored_chroma;     /* HER2_CHROMA_* */
+  int32_t stored_tile_px;    /* a multiple of 16, 64 to 4096; 0: 256 */
+  int32_t stored_downsample; /* of the level that is read, the coarsest that is fine
+                                enough: means of that many px a side; 0: 1, level 0 */
 } her2_session_options;
 
 /* A session that is pushed to. */

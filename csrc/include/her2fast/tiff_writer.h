@@ -13,6 +13,12 @@
 
 namespace her2fast {
 
+/// Sides of stored tiles, px; TIFF asks for multiples of 16.
+inline constexpr std::int32_t kLeastTilePx = 64, kMostTilePx = 4096, kTileStepPx = 16;
+inline constexpr bool is_tile_px(std::int64_t side) {
+  return side >= kLeastTilePx && side <= kMostTilePx && side % kTileStepPx == 0;
+}
+
 struct PyramidOptions {
   double spacing_um = 0.0;     ///< level-0 spacing, required, 0.08 to 2.0
   std::int32_t tile_px = 256;  ///< multiple of 16, 64 to 4096

@@ -42,6 +42,8 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
 std::optional<std::string> stored_level_warning(const Slide& slide,
                                                 const SlideFrame& frame, Spacing target,
                                                 ReadingMode mode);
+/// The same of a JPEG level of that spacing, which is coarser than level 0.
+std::optional<std::string> stored_level_warning(double level_um, Spacing target);
 
 /// One answered request. `rgb` is (height, width, 3) and owned by the answer.
 struct TileAnswer {

@@ -24,8 +24,8 @@ void stay_silent(j_common_ptr) {}
 void ignore_message(j_common_ptr, int) {}
 
 /// Plain C inside, so that longjmp crosses no destructor. The caller frees `*bytes`.
-bool encode(const ImageView<const std::uint8_t>* rgb, int quality, unsigned char** bytes,
-            unsigned long* size) {
+bool encode(const ImageView<const std::uint8_t>* rgb, int quality, JpegChroma chroma,
+            unsigned char** bytes, unsigned long* size) {
   jpeg_compress_struct info;
   ErrorManager errors;
   std::memset(&info, 0, sizeof(info));
@@ -43,7 +43,9 @@ bool encode(const ImageView<const std::uint8_t>* rgb, int quality, unsigned char
   info.in_color_space = JCS_RGB;
   info.image_width = rgb != nullptr ? static_cast<JDIMENSION>(rgb->width) : 16;
   info.image_height = rgb != nullptr ? static_cast<JDIMENSION>(rgb->height) : 16;
-  jpeg_set_defaults(&info);  // YCbCr, 4:2:0
+  jpeg_set_defaults(&info);  // YCbCr
+  info.comp_info[0].h_samp_factor = chroma == JpegChroma::k444 ? 1 : 2;
+  info.comp_info[0].v_samp_factor = chroma == JpegChroma::k420 ? 2 : 1;
   jpeg_set_quality(&info, quality, TRUE);
   info.write_JFIF_header = FALSE;
   if (rgb == nullptr) {
@@ -61,10 +63,11 @@ bool encode(const ImageView<const std::uint8_t>* rgb, int quality, unsigned char
   return true;
 }
 
-std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb, int quality) {
+std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb, int quality,
+                               JpegChroma chroma) {
   unsigned char* bytes = nullptr;
   unsigned long size = 0;
-  const bool good = encode(rgb, quality, &bytes, &size);
+  const bool good = encode(rgb, quality, chroma, &bytes, &size);
   std::vector<std::byte> out;
   if (good) {
     const auto* begin = reinterpret_cast<const std::byte*>(bytes);
@@ -77,10 +80,13 @@ std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb, int qua
 
 }  // namespace
 
-std::vector<std::byte> jpeg_tables(int quality) { return encoded(nullptr, quality); }
+std::vector<std::byte> jpeg_tables(int quality) {
+  return encoded(nullptr, quality, JpegChroma::k420);
+}
 
-std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb, int quality) {
-  return encoded(&rgb, quality);
+std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb, int quality,
+                                   JpegChroma chroma) {
+  return encoded(&rgb, quality, chroma);
 }
 
 }  // namespace her2fast::io
