@@ -10,13 +10,15 @@ import numpy as np
 from coding import store
 from moved import Row, compare
 from PIL import Image
+from pushing import as_stored
 
 import her2fast
 
 SPACING_UM = 0.24  # an estimate, as in bench/real_cores
 #: The cores are JPEG files: cut off, so that new blocks do not lie on theirs.
 CUT_PX = (5, 3)
-READINGS = ("level0", "scaled")
+DOWNSAMPLES = [1, 4, 16]
+READINGS = {name: (DOWNSAMPLES, name) for name in ("level0", "scaled")}
 
 
 def real_cores(folder: Path, qualities: tuple[int, ...]) -> Row:
@@ -38,11 +40,13 @@ def core(path: Path, qualities: tuple[int, ...]) -> Row:
         row["class_px"] = reference.record["class_px"]
         for quality in qualities:
             stored = Path(work, f"{quality}.svs")
-            store(stored, rgb, quality, [1, 4, 16], SPACING_UM)
-            row[str(quality)] = {
-                reading: compare(
-                    reference, her2fast.score(stored, reading=reading, workers=1)
-                )
+            store(stored, rgb, quality, DOWNSAMPLES, SPACING_UM)
+            results = {
+                reading: her2fast.score(stored, reading=reading, workers=1)
                 for reading in READINGS
             }
+            row[str(quality)] = {
+                reading: compare(reference, result)
+                for reading, result in results.items()
+            } | {"as_stored": as_stored(raw, SPACING_UM, quality, READINGS, results)}
     return row

@@ -17,6 +17,7 @@ from cases import Case, Rgb, cases, large_cases, pixels
 from coding import chroma_420, means, store
 from moved import Row, compare, points
 from PIL import Image
+from pushing import as_stored, pushed, told_wrong
 from real import real_cores
 
 import her2fast
@@ -26,7 +27,7 @@ from her2fast.models.package import load_package
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from embed_scan.run import ENGINE, build, scan  # noqa: E402
+from embed_scan.run import build  # noqa: E402
 
 QUALITIES = (70, 80, 90)
 READINGS = {
@@ -35,24 +36,6 @@ READINGS = {
     "level0_scaled": ([1], "scaled"),
     "default": ([1, 4, 16], "scaled"),
 }
-
-
-def in_place_of_pushed(case: Case) -> bool:
-    """Whether means at 1 um/px stand for the pushed pixels.
-
-    They are what is assembled of whole numbers of pixels. Deflate takes 80 s for each
-    large slide of 0.25 um/px.
-    """
-    return case.large and case.spec.slide.spacing_um < 0.5
-
-
-def pushed_px(raw: Path, work: Path) -> list[int]:
-    """Class areas of pixels that went through the C interface."""
-    record = work / "pushed.json"
-    options = ["--slide", str(raw), "--engine", str(ENGINE), "--strip", "4096x512"]
-    scan(*options, "--json", str(record))
-    areas: list[int] = json.loads(record.read_text("utf-8"))["class_px"]
-    return areas
 
 
 def at_working_spacing(case: Case, rgb: Rgb, folder: Path, pushed: list[int]) -> Row:
@@ -99,17 +82,13 @@ def measure(case: Case, work: Path) -> Row:
     spacing_um = case.spec.slide.spacing_um
     with tempfile.TemporaryDirectory(dir=work) as folder:
         raw = Path(folder, "raw.svs")
-        if in_place_of_pushed(case):
-            store(raw, means(rgb, round(1 / spacing_um)), 0, [1], 1.0)
-        else:
-            store(raw, rgb, 0, [1], spacing_um)
+        store(raw, rgb, 0, [1], spacing_um)
         reference = her2fast.score(raw, reading="exact", workers=1)
-        if in_place_of_pushed(case):
-            pushed = reference.record["class_px"]
-        else:
-            pushed = pushed_px(raw, Path(folder))
-        if reference.record["class_px"] != pushed:
-            raise SystemExit(f"{case.name}: pushed {pushed}, read {reference.record}")
+        pushed_px = pushed(raw)["class_px"]
+        if reference.record["class_px"] != pushed_px:
+            raise SystemExit(
+                f"{case.name}: pushed {pushed_px}, read {reference.record}"
+            )
         row: Row = {
             "name": case.name,
             "kind": case.kind,
@@ -119,16 +98,17 @@ def measure(case: Case, work: Path) -> Row:
             "profile": case.spec.scanner.profile,
             "status": reference.status,
             "score": reference.score,
-            "pushed_px": pushed,
-            "truly_pushed": not in_place_of_pushed(case),
+            "pushed_px": pushed_px,
             "chroma_only": {},
             "stored_at_working_spacing": {},
             "against_pushed": {},
             "default_against_level0_exact": {},
+            "as_stored": {},
         }
+        exact = {}
         if not case.large:
             row["stored_at_working_spacing"] = at_working_spacing(
-                case, rgb, Path(folder), pushed
+                case, rgb, Path(folder), pushed_px
             )
             row["chroma_only"] = colors_only(rgb, reference, Path(folder), spacing_um)
         for quality in QUALITIES:
@@ -144,6 +124,11 @@ def measure(case: Case, work: Path) -> Row:
             row["default_against_level0_exact"][str(quality)] = compare(
                 results["level0_exact"], results["default"]
             )
+            row["as_stored"][str(quality)] = as_stored(
+                raw, spacing_um, quality, READINGS, results
+            )
+            exact[quality] = results["level0_exact"]
+        row["told_80"] = told_wrong(raw, exact)
     return row
 
 
@@ -224,6 +209,13 @@ def summary(rows: list[Row]) -> Row:
                     )
                     for name in READINGS
                 },
+                "as_stored_same_areas": {
+                    name: sum(
+                        row["as_stored"][quality][name]["same_areas"] for row in some
+                    )
+                    for name in READINGS
+                },
+                "told_80_worst_points": max(row["told_80"][quality] for row in some),
             }
     return out
 

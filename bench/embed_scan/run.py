@@ -28,8 +28,14 @@ ENGINE = BUILD / "csrc" / "models" / "torch" / "libher2fast_torch.so"
 FIELD = "4096x512"
 #: Of `models`: smaller, so that 1 % of the pushes is more than one.
 MODELS_FIELD = "1024x512"
+HEIGHTS = (20_000, 60_000)
 #: So little memory that the scanner soon waits for the models: its rate is then theirs.
 BEHIND = ("--memory", "32")
+#: What the scanner says of its file: the level that is read, of 256 px tiles.
+STORED = {
+    "level_0": ("--stored-quality", "80"),
+    "level_of_a_quarter": ("--stored-quality", "80", "--stored-downsample", "4"),
+}
 ORDERS = (
     ["--order", "raster", "--strip", "6000x256"],
     ["--order", "serpentine", "--strip", "1000x700"],
@@ -151,7 +157,7 @@ def main() -> None:
         "heights": {},
     }
     rate = ["--strip", FIELD, "--rate", str(arguments.rate)]
-    for height in (20_000, 60_000):
+    for height in HEIGHTS:
         result["heights"][height] = figures(scan("--size", f"40000x{height}", *rate))
     models = [
         "--size",
@@ -163,6 +169,16 @@ def main() -> None:
     ]
     models += ["--threads", str(os.cpu_count())]
     fastest = figures(scan(*models, *BEHIND))
+    result["stored"] = {
+        name: {
+            "heights": {
+                height: figures(scan("--size", f"40000x{height}", *rate, *told))
+                for height in HEIGHTS
+            },
+            "models_fastest": figures(scan(*models, *BEHIND, *told)),
+        }
+        for name, told in STORED.items()
+    }
     steady = str(0.9 * fastest["scan_mpx_per_s"])
     result["models"] = {
         "fastest": fastest,

@@ -248,7 +248,10 @@ std::string record_json(const Measured& m, const Decision& d,
   out["working_spacing_um"] = package.classify.config.spacing_um;
   out["reading_mode"] = or_null(m.source.reading_mode);
   if (const auto& coding = m.source.stored_as) {
-    out["stored_as"] = {{"jpeg_quality", coding->jpeg_quality},
+    const auto& tables = coding->tables;
+    const Json sha256 = tables ? Json(io::jpeg_quantization_sha256(*tables)) : Json();
+    out["stored_as"] = {{"jpeg_quality", tables ? Json() : Json(coding->jpeg_quality)},
+                        {"tables_sha256", sha256},
                         {"chroma", chroma_name(coding->chroma)},
                         {"tile_px", coding->tile_px},
                         {"downsample", coding->downsample},

@@ -2,6 +2,7 @@
 #include "capi/scan_session.h"
 
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <utility>
 
@@ -59,12 +60,13 @@ WayOfReading way_of_reading(std::int32_t read_mode) {
 std::optional<StoredCoding> stored_coding(const her2_session_options& options,
                                           const SlideFrame& frame, Spacing working,
                                           ReadingMode mode) {
-  if (options.stored_quality == 0) {
-    if (options.stored_chroma != 0 || options.stored_tile_px != 0 ||
-        options.stored_downsample != 0) {
+  const bool with_tables = options.stored_tables != nullptr;
+  if (options.stored_quality == 0 && !with_tables) {
+    if (options.stored_tables_bytes != 0 || options.stored_chroma != 0 ||
+        options.stored_tile_px != 0 || options.stored_downsample != 0) {
       throw std::invalid_argument(
-          "need stored_quality where stored_chroma, stored_tile_px or stored_downsample "
-          "is given, got 0");
+          "need stored_quality or stored_tables where stored_chroma, stored_tile_px, "
+          "stored_downsample or stored_tables_bytes is given, got neither");
     }
     return std::nullopt;
   }
@@ -78,6 +80,12 @@ std::optional<StoredCoding> stored_coding(const her2_session_options& options,
   }
   StoredCoding coding;
   coding.jpeg_quality = options.stored_quality;
+  if (with_tables) {
+    const std::span stream(static_cast<const std::byte*>(options.stored_tables),
+                           static_cast<std::size_t>(options.stored_tables_bytes));
+    const std::string wrong = io::read_jpeg_quantization(stream, coding.tables.emplace());
+    if (!wrong.empty()) throw std::invalid_argument("stored_tables: " + wrong);
+  }
   coding.chroma = static_cast<io::JpegChroma>(options.stored_chroma);
   if (options.stored_tile_px != 0) coding.tile_px = options.stored_tile_px;
   if (options.stored_downsample != 0) coding.downsample = options.stored_downsample;
@@ -133,7 +141,8 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
   const int model_threads = at_least_one(options.model_threads, "model_threads");
   const int read_threads = at_least_one(options.read_threads, "read_threads");
   if (options.slide_name != nullptr) source_.name = options.slide_name;
-  options_.slide_name = nullptr;  // the text is the host's, from here on unused
+  options_.slide_name = nullptr;     // the text is the host's, from here on unused
+  options_.stored_tables = nullptr;  // so are these bytes
 
   SlideFrame frame;
   const Spacing working = Spacing::from_um(engine_->package->classify.config.spacing_um);
@@ -149,10 +158,10 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     source_.reading_mode = "pushed";
     source_.spacing_source = "user";
   } else {
-    if (options.stored_quality != 0) {
+    if (options.stored_quality != 0 || options.stored_tables != nullptr) {
       throw std::invalid_argument(
-          "need stored_quality 0 for a session that reads a slide: its pixels are stored "
-          "already");
+          "need neither stored_quality nor stored_tables for a session that reads a "
+          "slide: its pixels are stored already");
     }
     if (options.spacing_x_um != options.spacing_y_um) {
       throw std::invalid_argument(

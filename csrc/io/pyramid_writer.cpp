@@ -12,7 +12,6 @@
 
 #include "core/parallel.h"
 #include "her2fast/error.h"
-#include "io/codec/jpeg_encode.h"
 #include "io/container/tiff_directory.h"
 
 namespace her2fast::io {
@@ -110,6 +109,7 @@ PyramidWriter::PyramidWriter(const std::string& path, std::int64_t width_px,
                              std::int64_t height_px, const PyramidOptions& options,
                              std::optional<JpegTileFormat> copied)
     : options_(options), copied_(std::move(copied)), file_(path) {
+  if (options.jpeg_quality > 0) quantization_ = jpeg_quantization(options.jpeg_quality);
   for (const int downsample : options.downsamples) {
     LevelWriter level;
     level.downsample = downsample;
@@ -229,8 +229,8 @@ std::vector<std::vector<std::byte>> PyramidWriter::encode_band(
     if (level.lost[i] != 0) return;  // stays empty
     const ImageView<const std::uint8_t> view(level.band.data() + column * tile * 3, tile,
                                              tile, 3, level.columns * tile * 3);
-    tiles[i] = options_.jpeg_quality > 0 ? encode_jpeg(view, options_.jpeg_quality)
-                                         : deflate_tile(view);
+    tiles[i] =
+        options_.jpeg_quality > 0 ? encode_jpeg(view, quantization_) : deflate_tile(view);
   });
   return tiles;
 }
@@ -308,7 +308,7 @@ DirectoryBuilder PyramidWriter::directory(std::size_t index, bool big) const {
       out.shorts(tag::kYCbCrSubSampling, copied_->subsampling);
     }
   } else if (jpeg) {
-    out.bytes(tag::kJpegTables, jpeg_tables(options_.jpeg_quality));
+    out.bytes(tag::kJpegTables, jpeg_tables(quantization_));
     out.shorts(tag::kYCbCrSubSampling, {2, 2});
   }
   if (!options_.icc_profile.empty()) {

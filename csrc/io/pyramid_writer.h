@@ -11,6 +11,7 @@
 
 #include "her2fast/image.h"
 #include "her2fast/tiff_writer.h"
+#include "io/codec/jpeg_encode.h"
 #include "io/container/tiff_slide.h"
 #include "io/output_file.h"
 #include "io/tiff_fields.h"
@@ -70,6 +71,7 @@ class PyramidWriter {
 
   PyramidOptions options_;
   std::optional<JpegTileFormat> copied_;
+  JpegQuantization quantization_;
   OutputFile file_;
   std::vector<LevelWriter> levels_;
   bool big_ = false;

@@ -80,8 +80,13 @@ ImageView<const std::uint8_t> whole_tile(ImageView<const std::uint8_t> rgb,
 }  // namespace
 
 void StoredCoding::check() const {
-  need(jpeg_quality >= 1 && jpeg_quality <= 100,
-       "a stored quality of 1 to 100, got " + std::to_string(jpeg_quality));
+  if (tables) {
+    need(jpeg_quality == 0,
+         "a stored quality of 0 beside tables, got " + std::to_string(jpeg_quality));
+  } else {
+    need(jpeg_quality >= 1 && jpeg_quality <= 100,
+         "a stored quality of 1 to 100, got " + std::to_string(jpeg_quality));
+  }
   need(chroma <= io::JpegChroma::k444, "a stored chroma of 4:2:0, 4:2:2 or 4:4:4, got " +
                                            std::to_string(static_cast<int>(chroma)));
   need(is_tile_px(tile_px),
@@ -108,6 +113,7 @@ SlideFrame StoredCoding::decoded(const SlideFrame& level0) const {
 struct StoredTiles::Impl {
   StoredCoding coding;
   Sink sink;
+  io::JpegQuantization steps;
   std::vector<std::byte> tables;
   std::mutex mutex;  // guards idle
   std::vector<std::unique_ptr<Coder>> idle;
@@ -124,8 +130,8 @@ struct StoredTiles::Impl {
   void code(const ReadRequest& request, ImageView<const std::uint8_t> rgb) {
     std::unique_ptr<Coder> coder = take();
     const std::int64_t side = coding.tile_px, n = coding.denominator, small = side / n;
-    const std::vector<std::byte> stream = io::encode_jpeg(
-        whole_tile(rgb, side, coder->padded), coding.jpeg_quality, coding.chroma);
+    const std::vector<std::byte> stream =
+        io::encode_jpeg(whole_tile(rgb, side, coder->padded), steps, coding.chroma);
     coder->decoded.resize(static_cast<std::size_t>(small * small * 3));
     const TileStatus status = coder->decoder.decode(
         tables, stream, io::JpegColor::kYCbCr, side, side, coding.denominator,
@@ -151,7 +157,9 @@ StoredTiles::StoredTiles(const SlideFrame& level0, const StoredCoding& coding, S
   Impl* impl = impl_.get();
   impl->coding = coding;
   impl->sink = std::move(sink);
-  impl->tables = io::jpeg_tables(coding.jpeg_quality);
+  impl->steps =
+      coding.tables ? *coding.tables : io::jpeg_quantization(coding.jpeg_quality);
+  impl->tables = io::jpeg_tables(impl->steps);
   const SlideFrame stored = coding.level(level0);
   impl->tiles = std::make_unique<StripAssembler>(
       level0, tiles_of(stored, coding.tile_px, stored.spacing_x),

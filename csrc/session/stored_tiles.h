@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "her2fast/strip_assembler.h"
 #include "io/codec/jpeg_encode.h"
@@ -20,7 +21,8 @@ namespace her2fast {
 
 /// How a host stores the level that will be read, and how that is then decoded.
 struct StoredCoding {
-  int jpeg_quality = 0;  ///< 1 to 100, on libjpeg's scale with its own tables
+  int jpeg_quality = 0;  ///< 1 to 100, on libjpeg's scale with its own tables; or 0 and
+  std::optional<io::JpegQuantization> tables;  ///< the host's own
   io::JpegChroma chroma = io::JpegChroma::k420;
   std::int32_t tile_px = 256;    ///< a multiple of 16, 64 to 4096
   std::int32_t downsample = 1;   ///< of level 0, 1 to 64: means of that many px a side

@@ -6,8 +6,8 @@
  *
  * Pixels come from a slide file, or are drawn (synthetic tissue of arbitrary size).
  * Models are computed by the example's own rule on colors, or by a provider's library.
- * With --stored-quality they are measured as the file will hold them that the scanner
- * writes.
+ * With --stored-quality or --stored-tables they are measured as the file will hold them
+ * that the scanner writes.
  */
 #ifdef __linux__
 #define _GNU_SOURCE 1 /* RUSAGE_THREAD */
@@ -22,10 +22,11 @@
 #include "system.h"
 
 typedef struct settings {
-  const char *package, *known, *slide, *provider, *order, *json, *save;
+  const char *package, *known, *slide, *provider, *order, *json, *save, *stored_tables;
   int64_t width, height, strip_width, strip_height;
   double spacing_um, mpx_per_s;
-  int32_t threads, stored_quality, stored_downsample, stored_tile_px, read_mode;
+  int32_t threads, stored_quality, stored_downsample, stored_tile_px, stored_chroma,
+      read_mode;
   uint64_t memory_mib;
 } settings;
 
@@ -271,6 +272,23 @@ static void write_file(const char* path, const void* data, size_t size) {
   }
 }
 
+/* All of a file; the caller frees it. */
+static void* read_file(const char* path, uint64_t* size) {
+  FILE* file = fopen(path, "rb");
+  void* data = NULL;
+  long end = -1;
+  if (file != NULL && fseek(file, 0, SEEK_END) == 0) end = ftell(file);
+  if (end > 0) data = malloc((size_t)end);
+  if (data == NULL || fseek(file, 0, SEEK_SET) != 0 ||
+      fread(data, 1, (size_t)end, file) != (size_t)end) {
+    fprintf(stderr, "%s: cannot be read\n", path);
+    exit(1);
+  }
+  fclose(file);
+  *size = (uint64_t)end;
+  return data;
+}
+
 static void report(const her2_decision* decision, const her2_package* package) {
   her2_decision_info info;
   int32_t c;
@@ -303,13 +321,18 @@ static void scan(const settings* s, const her2_package* package,
   options.spacing_x_um = options.spacing_y_um = s->spacing_um;
   options.max_memory_bytes = s->memory_mib << 20;
   options.model_threads = s->threads;
+  if (s->stored_tables != NULL) {
+    options.stored_tables = read_file(s->stored_tables, &options.stored_tables_bytes);
+  }
   options.stored_quality = s->stored_quality;
   options.stored_downsample = s->stored_downsample;
   options.stored_tile_px = s->stored_tile_px;
+  options.stored_chroma = s->stored_chroma;
   options.read_mode = s->read_mode;
   options.progress = ignore_progress;
   options.log = show_log;
   must(her2_session_open(engine, &options, &session), "session");
+  free((void*)(uintptr_t)options.stored_tables);
   begin = now_s();
   for (i = 0; i < count; ++i) {
     const part* p = &path[i];
@@ -378,7 +401,8 @@ static const char kUsage[] =
     "         [--size WIDTHxHEIGHT] [--spacing UM] [--strip WIDTHxHEIGHT] [--rate "
     "MPX_S]\n"
     "         [--order raster|serpentine|column|random] [--threads N] [--memory MIB]\n"
-    "         [--stored-quality Q [--stored-downsample N] [--stored-tile PX]\n"
+    "         [--stored-quality Q | --stored-tables JPEG [--stored-downsample N]\n"
+    "         [--stored-tile PX] [--stored-chroma 420|422|444]\n"
     "         [--stored-read scaled|exact|level0]]\n"
     "         [--json FILE] [--save FILE]\n";
 
@@ -424,10 +448,16 @@ int main(int argc, char** argv) {
       s.threads = atoi(value);
     } else if (strcmp(name, "--stored-quality") == 0) {
       s.stored_quality = atoi(value);
+    } else if (strcmp(name, "--stored-tables") == 0) {
+      s.stored_tables = value;
     } else if (strcmp(name, "--stored-downsample") == 0) {
       s.stored_downsample = atoi(value);
     } else if (strcmp(name, "--stored-tile") == 0) {
       s.stored_tile_px = atoi(value);
+    } else if (strcmp(name, "--stored-chroma") == 0) {
+      s.stored_chroma = strcmp(value, "444") == 0   ? HER2_CHROMA_444
+                        : strcmp(value, "422") == 0 ? HER2_CHROMA_422
+                                                    : HER2_CHROMA_420;
     } else if (strcmp(name, "--stored-read") == 0) {
       s.read_mode = strcmp(value, "exact") == 0    ? HER2_READ_EXACT
                     : strcmp(value, "level0") == 0 ? HER2_READ_LEVEL0

@@ -244,6 +244,32 @@ TEST(StoredTiles, ChromaIsSharedByAsManyPixelsAsSaid) {
   EXPECT_GE(worst(rows, io::JpegChroma::k420), 30);
 }
 
+/// The answers of a picture of one tile.
+Pixels stored_pixels(const Picture& picture, const StoredCoding& coding) {
+  const SlideFrame frame = frame_of(picture, 1.0);
+  Scan scan(frame, coding, plan(frame, 256, 0));
+  scan.stored.add(picture.all());
+  return scan.answers.at(0);
+}
+
+TEST(StoredTiles, TablesOfTheHostStandForAQuality) {
+  const Picture picture(256, 256);
+  StoredCoding by_quality, by_tables, finest, own;
+  by_quality.jpeg_quality = 75;
+  by_tables.tables = io::jpeg_quantization(75);
+  finest.jpeg_quality = 100;
+  own.tables = io::jpeg_quantization(100);
+  own.tables->chroma.fill(255);  // grays and what little is left of color
+  EXPECT_EQ(stored_pixels(picture, by_tables), stored_pixels(picture, by_quality));
+  const Pixels fine = stored_pixels(picture, finest), gray = stored_pixels(picture, own);
+  const auto colors = [](const Pixels& rgb) {
+    double sum = 0;
+    for (std::size_t i = 0; i < rgb.size(); i += 3) sum += std::abs(rgb[i] - rgb[i + 2]);
+    return sum;
+  };
+  EXPECT_LT(colors(gray), 0.5 * colors(fine));
+}
+
 TEST(StoredTiles, WhatIsMissingOfATileIsMissingWithAllOfIt) {
   const Picture picture(256, 128);
   const SlideFrame frame = frame_of(picture, 1.0);
@@ -347,6 +373,7 @@ TEST(StoredTiles, RefusesWhatNoFileHolds) {
   using F = SlideFrame;
   refused([](C& c, F&) { c.jpeg_quality = 0; }, "quality of 1 to 100, got 0");
   refused([](C& c, F&) { c.jpeg_quality = 101; }, "got 101");
+  refused([](C& c, F&) { c.tables = io::jpeg_quantization(80); }, "0 beside tables");
   refused([](C& c, F&) { c.tile_px = 100; }, "multiple of 16 px, 64 to 4096, got 100");
   refused([](C& c, F&) { c.tile_px = 48; }, "got 48");
   refused([](C& c, F&) { c.downsample = 0; }, "downsample of 1 to 64, got 0");

@@ -7,6 +7,7 @@ which `her2fast score` reads. The records must be equal but for what names their
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+from PIL import Image
 
 import her2fast
 from her2fast import _core
@@ -37,11 +39,12 @@ class Stored:
     reading: str
     downsample: int
     denominator: int  # what the reader decodes at
+    by_tables: bool = False  # the scanner shows a JPEG in place of a quality
 
 
 CASES = (
     Stored(0.5, 70, (1,), 256, "exact", 1, 1),
-    Stored(0.5, 80, (1, 4), 240, "scaled", 1, 2),
+    Stored(0.5, 80, (1, 4), 240, "scaled", 1, 2, by_tables=True),
     Stored(0.25, 75, (1, 4), 128, "scaled", 4, 1),
     Stored(0.25, 75, (1, 4), 256, "level0", 1, 4),
 )
@@ -73,6 +76,14 @@ def scanned(program: str, engine: str, raw: Path, *told: str) -> dict[str, objec
     return found
 
 
+def tables_of(path: Path, quality: int) -> str:
+    """Writes a small JPEG of a quality; the SHA-256 of its quantization tables."""
+    Image.new("RGB", (16, 16), (200, 120, 40)).save(path, "jpeg", quality=quality)
+    with Image.open(path) as picture:
+        luma, chroma = picture.quantization[0], picture.quantization[1]
+    return hashlib.sha256(np.array([luma, chroma], "<u2").tobytes()).hexdigest()
+
+
 def check(program: str, engine: str, rgb: np.ndarray, case: Stored) -> list[str]:
     """What differs from reading the file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -80,14 +91,19 @@ def check(program: str, engine: str, rgb: np.ndarray, case: Stored) -> list[str]
         write(raw, rgb, case, 0)
         write(stored, rgb, case, case.quality)
         need = her2fast.score(stored, reading=case.reading, workers=2).record
+        jpeg = Path(folder, "any.jpg")
+        sha256 = tables_of(jpeg, case.quality)
         told = ["--stored-quality", str(case.quality), "--stored-read", case.reading]
+        if case.by_tables:
+            told[:2] = ["--stored-tables", str(jpeg)]
         told += ["--stored-tile", str(case.tile_px)]
         told += ["--stored-downsample", str(case.downsample)]
         got = scanned(program, engine, raw, *told)
         plain = scanned(program, engine, raw)
     jsonschema.validate(got, json.loads(SCHEMA.read_text("utf-8")))
     how = {
-        "jpeg_quality": case.quality,
+        "jpeg_quality": None if case.by_tables else case.quality,
+        "tables_sha256": sha256 if case.by_tables else None,
         "chroma": "4:2:0",
         "tile_px": case.tile_px,
         "downsample": case.downsample,

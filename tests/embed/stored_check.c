@@ -131,6 +131,47 @@ static void test_an_older_host(her2_engine* engine) {
   close_outcome(&older);
 }
 
+/* The quantization tables of libjpeg's quality 80, in zigzag order, as a stream. */
+static const uint8_t tables_of_80[] = {
+    0xff, 0xd8, 0xff, 0xdb, 0,  67, 0,  6,  4,  5,  6,  5,  4,  6,  6,    5,   6,  7,
+    7,    6,    8,    10,   16, 10, 10, 9,  9,  10, 20, 14, 15, 12, 16,   23,  20, 24,
+    24,   23,   20,   22,   22, 26, 29, 37, 31, 26, 27, 35, 28, 22, 22,   32,  44, 32,
+    35,   38,   39,   41,   42, 41, 25, 31, 45, 48, 45, 40, 48, 37, 40,   41,  40, 0xff,
+    0xdb, 0,    67,   1,    7,  7,  7,  10, 8,  10, 19, 10, 10, 19, 40,   26,  22, 26,
+    40,   40,   40,   40,   40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40,   40,  40, 40,
+    40,   40,   40,   40,   40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 40,   40,  40, 40,
+    40,   40,   40,   40,   40, 40, 40, 40, 40, 40, 40, 40, 40, 40, 0xff, 0xd9};
+
+static void test_tables(her2_engine* engine) {
+  her2_session_options options = session_options();
+  her2_session* session = NULL;
+  outcome by_quality, by_tables;
+  options.stored_quality = 80;
+  by_quality = scanned(engine, options, SLIDE_WIDTH, 500, -1);
+  options.stored_tables = tables_of_80;
+  options.stored_tables_bytes = sizeof tables_of_80;
+  CHECK(her2_session_open(engine, &options, &session) == HER2_INVALID_ARGUMENT);
+  CHECK(strstr(her2_last_error(), "0 beside tables") != NULL);
+  options.stored_quality = 0;
+  by_tables = scanned(engine, options, SLIDE_WIDTH, 500, -1);
+  CHECK(same_bytes(&by_quality, &by_tables));
+  CHECK(strstr(by_quality.json, "\"jpeg_quality\": 80,\n  \"tables_sha256\": null") !=
+        NULL);
+  CHECK(strstr(by_tables.json, "\"jpeg_quality\": null,\n  \"tables_sha256\": \"") !=
+        NULL);
+  options.stored_tables_bytes = 40;
+  CHECK(her2_session_open(engine, &options, &session) == HER2_INVALID_ARGUMENT);
+  CHECK(strstr(her2_last_error(), "stored_tables: need a JPEG") != NULL);
+  options.stored_tables_bytes = 0;
+  CHECK(her2_session_open(engine, &options, &session) == HER2_INVALID_ARGUMENT);
+  options.stored_tables = NULL;
+  options.stored_tables_bytes = sizeof tables_of_80;
+  CHECK(her2_session_open(engine, &options, &session) == HER2_INVALID_ARGUMENT);
+  CHECK(strstr(her2_last_error(), "got neither") != NULL);
+  close_outcome(&by_quality);
+  close_outcome(&by_tables);
+}
+
 static void test_refusals(her2_engine* engine) {
   static const struct {
     int32_t quality, chroma, tile_px, downsample, mode;
@@ -237,6 +278,7 @@ int main(int argc, char** argv) {
   test_any_order(engine);
   test_a_hole(engine);
   test_an_older_host(engine);
+  test_tables(engine);
   test_refusals(engine);
   test_the_limit(engine);
   test_closed_while_it_codes(engine);

@@ -274,14 +274,18 @@ typedef struct her2_session_options {
   /*
    * How you store what you push, for a measurement that is the stored file's: pixels are
    * coded as JPEG, and decoded as read_mode does, before they are measured. Tiles begin
-   * at the origin; a tile of which something is missing is missing. stored_quality 0: as
-   * pushed.
+   * at the origin; a tile of which something is missing is missing. Neither quality nor
+   * tables: as pushed.
    */
   int32_t stored_quality;    /* 1 to 100, on libjpeg's scale with its own tables */
   int32_t stored_chroma;     /* HER2_CHROMA_* */
   int32_t stored_tile_px;    /* a multiple of 16, 64 to 4096; 0: 256 */
   int32_t stored_downsample; /* of the level that is read, the coarsest that is fine
                                 enough: means of that many px a side; 0: 1, level 0 */
+  /* In place of stored_quality: a JPEG of your encoder, or its tables alone (TIFF's
+   * JPEGTables); its quantization tables are taken while the session is opened. */
+  const void* stored_tables;
+  uint64_t stored_tables_bytes;
 } her2_session_options;
 
 /* A session that is pushed to. */

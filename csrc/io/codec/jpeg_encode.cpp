@@ -1,38 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/codec/jpeg_encode.h"
 
-#include <jpeglib.h>
-
-#include <csetjmp>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
+#include "io/codec/jpeg_escape.h"
+
 namespace her2fast::io {
 namespace {
 
-struct ErrorManager {
-  jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
-  std::jmp_buf escape;
-};
-
-[[noreturn]] void on_error(j_common_ptr info) {
-  std::longjmp(reinterpret_cast<ErrorManager*>(info->err)->escape, 1);
+void set_table(j_compress_ptr info, int slot,
+               const std::array<std::uint16_t, 64>& steps) {
+  unsigned int wide[64];
+  for (std::size_t i = 0; i < steps.size(); ++i) wide[i] = steps[i];
+  jpeg_add_quant_table(info, slot, wide, 100, TRUE);  // 100 %: as they are
 }
-void stay_silent(j_common_ptr) {}
-void ignore_message(j_common_ptr, int) {}
 
 /// Plain C inside, so that longjmp crosses no destructor. The caller frees `*bytes`.
-bool encode(const ImageView<const std::uint8_t>* rgb, int quality, JpegChroma chroma,
-            unsigned char** bytes, unsigned long* size) {
+bool encode(const ImageView<const std::uint8_t>* rgb, const JpegQuantization& tables,
+            JpegChroma chroma, unsigned char** bytes, unsigned long* size) {
   jpeg_compress_struct info;
-  ErrorManager errors;
+  JpegEscape errors;
   std::memset(&info, 0, sizeof(info));
-  info.err = jpeg_std_error(&errors.base);
-  errors.base.error_exit = on_error;
-  errors.base.emit_message = ignore_message;
-  errors.base.output_message = stay_silent;
+  info.err = errors.arm();
   if (setjmp(errors.escape) != 0) {
     jpeg_destroy_compress(&info);
     return false;
@@ -46,7 +37,8 @@ bool encode(const ImageView<const std::uint8_t>* rgb, int quality, JpegChroma ch
   jpeg_set_defaults(&info);  // YCbCr
   info.comp_info[0].h_samp_factor = chroma == JpegChroma::k444 ? 1 : 2;
   info.comp_info[0].v_samp_factor = chroma == JpegChroma::k420 ? 2 : 1;
-  jpeg_set_quality(&info, quality, TRUE);
+  set_table(&info, 0, tables.luma);
+  set_table(&info, 1, tables.chroma);
   info.write_JFIF_header = FALSE;
   if (rgb == nullptr) {
     jpeg_write_tables(&info);
@@ -63,11 +55,11 @@ bool encode(const ImageView<const std::uint8_t>* rgb, int quality, JpegChroma ch
   return true;
 }
 
-std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb, int quality,
-                               JpegChroma chroma) {
+std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb,
+                               const JpegQuantization& tables, JpegChroma chroma) {
   unsigned char* bytes = nullptr;
   unsigned long size = 0;
-  const bool good = encode(rgb, quality, chroma, &bytes, &size);
+  const bool good = encode(rgb, tables, chroma, &bytes, &size);
   std::vector<std::byte> out;
   if (good) {
     const auto* begin = reinterpret_cast<const std::byte*>(bytes);
@@ -80,13 +72,13 @@ std::vector<std::byte> encoded(const ImageView<const std::uint8_t>* rgb, int qua
 
 }  // namespace
 
-std::vector<std::byte> jpeg_tables(int quality) {
-  return encoded(nullptr, quality, JpegChroma::k420);
+std::vector<std::byte> jpeg_tables(const JpegQuantization& tables) {
+  return encoded(nullptr, tables, JpegChroma::k420);
 }
 
-std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb, int quality,
-                                   JpegChroma chroma) {
-  return encoded(&rgb, quality, chroma);
+std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb,
+                                   const JpegQuantization& tables, JpegChroma chroma) {
+  return encoded(&rgb, tables, chroma);
 }
 
 }  // namespace her2fast::io

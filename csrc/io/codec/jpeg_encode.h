@@ -7,18 +7,30 @@
 #include <vector>
 
 #include "her2fast/image.h"
+#include "io/codec/jpeg_quantization.h"
 
 namespace her2fast::io {
 
 /// Pixels that share one value of color: 2 x 2, 2 x 1 (across), 1.
 enum class JpegChroma : std::uint8_t { k420, k422, k444 };
 
-/// The tables of `quality` (1 to 100) for TIFF's JPEGTables tag; of any chroma.
-std::vector<std::byte> jpeg_tables(int quality);
+/// These tables and libjpeg's own Huffman tables, for TIFF's JPEGTables tag; of any
+/// chroma.
+std::vector<std::byte> jpeg_tables(const JpegQuantization& tables);
 
 /// One tile as YCbCr without tables. The bytes depend on these arguments only.
 /// @param rgb (H, W, 3). @throws std::runtime_error where libjpeg fails (memory)
-std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb, int quality,
+std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb,
+                                   const JpegQuantization& tables,
                                    JpegChroma chroma = JpegChroma::k420);
+
+/// The same with libjpeg's tables of a quality of 1 to 100.
+inline std::vector<std::byte> jpeg_tables(int quality) {
+  return jpeg_tables(jpeg_quantization(quality));
+}
+inline std::vector<std::byte> encode_jpeg(ImageView<const std::uint8_t> rgb,
+                                          int quality) {
+  return encode_jpeg(rgb, jpeg_quantization(quality));
+}
 
 }  // namespace her2fast::io
