@@ -216,18 +216,6 @@ void add_sureness(Json& out, const Measured& m, const Decision& d) {
   }
 }
 
-const char* chroma_name(io::JpegChroma chroma) {
-  switch (chroma) {
-    case io::JpegChroma::k420:
-      return "4:2:0";
-    case io::JpegChroma::k422:
-      return "4:2:2";
-    case io::JpegChroma::k444:
-      break;
-  }
-  return "4:4:4";
-}
-
 std::string purpose_of(const MethodPackage& package) {
   std::string purpose =
       package.intended_use.empty() ? "research use only" : package.intended_use;
@@ -252,7 +240,7 @@ std::string record_json(const Measured& m, const Decision& d,
     const Json sha256 = tables ? Json(io::jpeg_quantization_sha256(*tables)) : Json();
     out["stored_as"] = {{"jpeg_quality", tables ? Json() : Json(coding->jpeg_quality)},
                         {"tables_sha256", sha256},
-                        {"chroma", chroma_name(coding->chroma)},
+                        {"chroma", io::jpeg_chroma_name(coding->chroma)},
                         {"tile_px", coding->tile_px},
                         {"downsample", coding->downsample},
                         {"denominator", coding->denominator}};

@@ -56,14 +56,19 @@ WayOfReading way_of_reading(std::int32_t read_mode) {
   }
 }
 
+bool says_how_it_stores(const her2_session_options& options) {
+  return options.stored_quality != 0 || options.stored_tables != nullptr ||
+         options.stored_tables_bytes != 0 || options.stored_chroma != 0 ||
+         options.stored_tile_px != 0 || options.stored_downsample != 0;
+}
+
 /// How a host stores what it pushes; nothing where it does not say.
 std::optional<StoredCoding> stored_coding(const her2_session_options& options,
                                           const SlideFrame& frame, Spacing working,
                                           ReadingMode mode) {
   const bool with_tables = options.stored_tables != nullptr;
   if (options.stored_quality == 0 && !with_tables) {
-    if (options.stored_tables_bytes != 0 || options.stored_chroma != 0 ||
-        options.stored_tile_px != 0 || options.stored_downsample != 0) {
+    if (says_how_it_stores(options)) {
       throw std::invalid_argument(
           "need stored_quality or stored_tables where stored_chroma, stored_tile_px, "
           "stored_downsample or stored_tables_bytes is given, got neither");
@@ -80,13 +85,21 @@ std::optional<StoredCoding> stored_coding(const her2_session_options& options,
   }
   StoredCoding coding;
   coding.jpeg_quality = options.stored_quality;
+  coding.chroma = static_cast<io::JpegChroma>(options.stored_chroma);
   if (with_tables) {
     const std::span stream(static_cast<const std::byte*>(options.stored_tables),
                            static_cast<std::size_t>(options.stored_tables_bytes));
-    const std::string wrong = io::read_jpeg_quantization(stream, coding.tables.emplace());
+    std::optional<io::JpegChroma> shown;
+    const std::string wrong =
+        io::read_jpeg_quantization(stream, coding.tables.emplace(), shown);
     if (!wrong.empty()) throw std::invalid_argument("stored_tables: " + wrong);
+    if (shown && *shown != coding.chroma) {
+      throw std::invalid_argument(std::string("stored_tables: need stored_chroma of ") +
+                                  io::jpeg_chroma_name(*shown) +
+                                  ", as this JPEG has it, got " +
+                                  io::jpeg_chroma_name(coding.chroma));
+    }
   }
-  coding.chroma = static_cast<io::JpegChroma>(options.stored_chroma);
   if (options.stored_tile_px != 0) coding.tile_px = options.stored_tile_px;
   if (options.stored_downsample != 0) coding.downsample = options.stored_downsample;
   coding.check();
@@ -158,10 +171,10 @@ ScanSession::ScanSession(std::shared_ptr<const Engine> engine,
     source_.reading_mode = "pushed";
     source_.spacing_source = "user";
   } else {
-    if (options.stored_quality != 0 || options.stored_tables != nullptr) {
+    if (says_how_it_stores(options)) {
       throw std::invalid_argument(
-          "need neither stored_quality nor stored_tables for a session that reads a "
-          "slide: its pixels are stored already");
+          "need nothing in stored_quality and its like for a session that reads a slide: "
+          "its pixels are stored already");
     }
     if (options.spacing_x_um != options.spacing_y_um) {
       throw std::invalid_argument(

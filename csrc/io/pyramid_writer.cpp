@@ -79,7 +79,7 @@ void check_pyramid(std::int64_t width_px, std::int64_t height_px,
        "spacing_y_um of " + spacing_range_text() + ", or 0 for that of x, got " +
            std::to_string(options.spacing_y_um));
   need(is_tile_px(options.tile_px),
-       "tile_px a multiple of 16, 64 to 4096, got " + std::to_string(options.tile_px));
+       "a tile_px of " + tile_px_text() + ", got " + std::to_string(options.tile_px));
   const std::int64_t columns = (width_px + options.tile_px - 1) / options.tile_px;
   const std::int64_t rows = (height_px + options.tile_px - 1) / options.tile_px;
   need(columns * rows <= static_cast<std::int64_t>(kMaxTiles),

@@ -7,6 +7,11 @@
 
 namespace her2fast {
 
+std::string tile_px_text() {
+  return "a multiple of " + std::to_string(kTileStepPx) + " px, " +
+         std::to_string(kLeastTilePx) + " to " + std::to_string(kMostTilePx);
+}
+
 void write_pyramid(const std::string& path, std::int64_t width_px, std::int64_t height_px,
                    const RowSource& rows, const PyramidOptions& options) {
   io::check_pyramid(width_px, height_px, options);

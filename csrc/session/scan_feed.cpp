@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -94,7 +95,8 @@ struct ScanFeed::Impl {
   SlideFrame frame;
   ScanFeedLimits limits;
   StripAssembler strips;
-  std::optional<StoredTiles> stored;  // before `strips`, where there is one
+  std::optional<StoredTiles> stored;  // what it codes goes to `strips`
+  std::atomic<bool> ended = false;    // tells it to code no more
   mutable std::mutex mutex;
   std::condition_variable changed;
   Ring<Item> queue;
@@ -120,7 +122,11 @@ struct ScanFeed::Impl {
             limits_.block_bytes) {
     if (coding) {
       stored.emplace(
-          frame_, *coding, [this](const PixelRect& rect) { strips.add(rect); },
+          frame_, *coding,
+          [this](const PixelRect& rect) {
+            if (ended) throw Error(Code::kCancelled, "the session was cancelled");
+            strips.add(rect);
+          },
           limits_.stored_bytes);
     }
     pool.reserve(kMaxPooled);  // so that keeping memory needs none
@@ -372,6 +378,7 @@ void ScanFeed::drain() {
 void ScanFeed::stop() {
   Impl& f = *impl_;
   f.session.cancel();  // or the thread could wait for batches for ever
+  f.ended = true;
   const std::lock_guard lock(f.mutex);
   f.stopped = true;
   f.changed.notify_all();

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "core/number_text.h"
+#include "her2fast/error.h"
 #include "her2fast/tiff_writer.h"
 #include "io/codec/jpeg.h"
+#include "io/container/tiff_directory.h"
 #include "io/resample.h"
 
 namespace her2fast {
@@ -30,9 +32,9 @@ SlideFrame reduced(const SlideFrame& frame, std::int32_t factor) {
                        {frame.spacing_x.pm * factor},
                        {frame.spacing_y.pm * factor}};
   need(out.width_px > 0 && out.height_px > 0,
-       "a slide of more px than what is stored and decoded of it takes for one, got " +
-           std::to_string(frame.width_px) + " x " + std::to_string(frame.height_px) +
-           " px for blocks of " + std::to_string(factor));
+       "at least " + std::to_string(factor) +
+           " px a side for one of what is stored and decoded, got " +
+           std::to_string(frame.width_px) + " x " + std::to_string(frame.height_px));
   out.check();
   return out;
 }
@@ -40,7 +42,17 @@ SlideFrame reduced(const SlideFrame& frame, std::int32_t factor) {
 /// The tiles of a level; those at its right and lower edge end with it.
 std::vector<ReadRequest> tiles_of(const SlideFrame& level, std::int64_t tile_px,
                                   Spacing grid) {
+  const std::int64_t columns = (level.width_px + tile_px - 1) / tile_px;
+  const std::int64_t rows = (level.height_px + tile_px - 1) / tile_px;
+  const auto most = static_cast<std::int64_t>(io::kMaxTiles);
+  if (rows > most / columns) {
+    throw Error(Code::kLimitExceeded,
+                "need at most " + std::to_string(most) + " stored tiles, got " +
+                    std::to_string(columns) + " x " + std::to_string(rows) +
+                    "; larger stored tiles or a coarser stored level have fewer");
+  }
   std::vector<ReadRequest> tiles;
+  tiles.reserve(static_cast<std::size_t>(columns * rows));
   for (std::int64_t y = 0; y < level.height_px; y += tile_px) {
     for (std::int64_t x = 0; x < level.width_px; x += tile_px) {
       tiles.push_back({static_cast<std::int64_t>(tiles.size()), x, y,
@@ -90,7 +102,7 @@ void StoredCoding::check() const {
   need(chroma <= io::JpegChroma::k444, "a stored chroma of 4:2:0, 4:2:2 or 4:4:4, got " +
                                            std::to_string(static_cast<int>(chroma)));
   need(is_tile_px(tile_px),
-       "stored tiles of a multiple of 16 px, 64 to 4096, got " + std::to_string(tile_px));
+       "stored tiles of " + tile_px_text() + ", got " + std::to_string(tile_px));
   need(downsample >= 1 && downsample <= kMaxDownsample,
        "a stored downsample of 1 to " + std::to_string(kMaxDownsample) + ", got " +
            std::to_string(downsample));
@@ -99,6 +111,7 @@ void StoredCoding::check() const {
 }
 
 SlideFrame StoredCoding::level(const SlideFrame& level0) const {
+  check();
   need(level0.spacing_x == level0.spacing_y,
        "one spacing for both axes of what is stored, got " +
            short_text(level0.spacing_x.um(), 6) + " and " +
@@ -152,7 +165,6 @@ struct StoredTiles::Impl {
 StoredTiles::StoredTiles(const SlideFrame& level0, const StoredCoding& coding, Sink sink,
                          std::size_t max_bytes)
     : impl_(std::make_unique<Impl>()) {
-  coding.check();
   level0.check();
   Impl* impl = impl_.get();
   impl->coding = coding;
@@ -161,6 +173,7 @@ StoredTiles::StoredTiles(const SlideFrame& level0, const StoredCoding& coding, S
       coding.tables ? *coding.tables : io::jpeg_quantization(coding.jpeg_quality);
   impl->tables = io::jpeg_tables(impl->steps);
   const SlideFrame stored = coding.level(level0);
+  static_cast<void>(coding.decoded(level0));  // refuses what leaves no pixel
   impl->tiles = std::make_unique<StripAssembler>(
       level0, tiles_of(stored, coding.tile_px, stored.spacing_x),
       [impl](const ReadRequest& request, ImageView<const std::uint8_t> rgb) {

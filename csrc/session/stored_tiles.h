@@ -5,8 +5,9 @@
 ///
 /// Thread-safety: every member may be called from any thread. `add` calls the sink on its
 /// own thread. Ownership: pixels are used before `add` returns, those of the sink before
-/// it returns. Memory: as StripAssembler, of tiles that are partly delivered; and a tile
-/// for each thread that adds.
+/// it returns. Memory: as StripAssembler, of tiles that are partly delivered; and beside
+/// `max_bytes` some hundred bytes for each block of 64 px a side and each tile, and for
+/// each thread that adds three pictures of a tile and what libjpeg takes.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ struct StoredCoding {
   /// @throws std::invalid_argument
   void check() const;
   /// The stored level: whole blocks of `downsample` px only, as it is written.
-  /// @throws std::invalid_argument  the slide has no such block, or two spacings; Error
-  ///         kBadSpacing
+  /// @throws std::invalid_argument  as `check`, or the slide has no such block, or two
+  ///         spacings; Error kBadSpacing
   SlideFrame level(const SlideFrame& level0) const;
   /// The same, decoded: what is cut by its edge is left out, as readers do.
   /// @throws as `level`

@@ -411,6 +411,18 @@ static int usage(void) {
   return 64;
 }
 
+/* In the order of HER2_CHROMA_* and HER2_READ_*. */
+static const char* const kChroma[] = {"420", "422", "444"};
+static const char* const kReading[] = {"scaled", "exact", "level0"};
+
+/* Which of three words it is; 0 where none. */
+static int chosen(const char* value, const char* const words[3], int32_t* out) {
+  for (*out = 0; *out < 3; ++*out) {
+    if (strcmp(value, words[*out]) == 0) return 1;
+  }
+  return 0;
+}
+
 int main(int argc, char** argv) {
   settings s;
   her2_package_options package_options;
@@ -448,6 +460,7 @@ int main(int argc, char** argv) {
       s.threads = atoi(value);
     } else if (strcmp(name, "--stored-quality") == 0) {
       s.stored_quality = atoi(value);
+      if (s.stored_quality == 0) return usage(); /* that would be raw pixels */
     } else if (strcmp(name, "--stored-tables") == 0) {
       s.stored_tables = value;
     } else if (strcmp(name, "--stored-downsample") == 0) {
@@ -455,13 +468,9 @@ int main(int argc, char** argv) {
     } else if (strcmp(name, "--stored-tile") == 0) {
       s.stored_tile_px = atoi(value);
     } else if (strcmp(name, "--stored-chroma") == 0) {
-      s.stored_chroma = strcmp(value, "444") == 0   ? HER2_CHROMA_444
-                        : strcmp(value, "422") == 0 ? HER2_CHROMA_422
-                                                    : HER2_CHROMA_420;
+      if (!chosen(value, kChroma, &s.stored_chroma)) return usage();
     } else if (strcmp(name, "--stored-read") == 0) {
-      s.read_mode = strcmp(value, "exact") == 0    ? HER2_READ_EXACT
-                    : strcmp(value, "level0") == 0 ? HER2_READ_LEVEL0
-                                                   : HER2_READ_SCALED;
+      if (!chosen(value, kReading, &s.read_mode)) return usage();
     } else if (strcmp(name, "--memory") == 0) {
       s.memory_mib = (uint64_t)atoi(value);
     } else if (strcmp(name, "--size") == 0 && sscanf(value, "%lldx%lld", &a, &b) == 2) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@ namespace her2fast::io {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-constexpr int kDqt = 0xdb, kSof = 0xc0;
+constexpr int kDqt = 0xdb, kSof = 0xc0, kSos = 0xda;
 
 JpegQuantization own_tables() {
   JpegQuantization out;
@@ -34,6 +35,11 @@ Bytes picture(const JpegQuantization& tables) {
                        32, 32, out),
             "");
   return out;
+}
+
+std::string read(const Bytes& stream, JpegQuantization& out) {
+  std::optional<JpegChroma> chroma;
+  return read_jpeg_quantization(stream, out, chroma);
 }
 
 std::size_t find_marker(const Bytes& stream, int marker, std::size_t from = 0) {
@@ -62,8 +68,8 @@ TEST(JpegQuantization, ComesBackFromTablesAndPictures) {
   for (const JpegQuantization& tables : {jpeg_quantization(1), jpeg_quantization(70),
                                          jpeg_quantization(100), own_tables()}) {
     JpegQuantization alone, whole;
-    EXPECT_EQ(read_jpeg_quantization(jpeg_tables(tables), alone), "");
-    EXPECT_EQ(read_jpeg_quantization(picture(tables), whole), "");
+    EXPECT_EQ(read(jpeg_tables(tables), alone), "");
+    EXPECT_EQ(read(picture(tables), whole), "");
     EXPECT_EQ(alone, tables);
     EXPECT_EQ(whole, tables);
   }
@@ -78,23 +84,22 @@ TEST(JpegQuantization, APictureSaysWhichTableIsWhose) {
     swapped[at] = swapped[at] == std::byte{0} ? std::byte{1} : std::byte{0};
   }
   JpegQuantization out;
-  ASSERT_EQ(read_jpeg_quantization(swapped, out), "");
+  ASSERT_EQ(read(swapped, out), "");
   EXPECT_EQ(out.luma, tables.chroma);
   EXPECT_EQ(out.chroma, tables.luma);
   swapped[of_luma + 6] = std::byte{1};
-  EXPECT_NE(read_jpeg_quantization(swapped, out).find("two chroma tables"),
-            std::string::npos);
+  EXPECT_NE(read(swapped, out).find("two chroma tables"), std::string::npos);
   Bytes one_for_all = picture(tables);
   one_for_all[of_luma + 3] = one_for_all[of_luma + 6] = std::byte{0};
-  ASSERT_EQ(read_jpeg_quantization(one_for_all, out), "");
+  ASSERT_EQ(read(one_for_all, out), "");
   EXPECT_EQ(out.chroma, tables.luma);
 }
 
 TEST(JpegQuantization, RefusesWhatHasNone) {
   JpegQuantization out;
   const auto refused = [&](const Bytes& stream, const std::string& part) {
-    EXPECT_NE(read_jpeg_quantization(stream, out).find(part), std::string::npos)
-        << part << ": " << read_jpeg_quantization(stream, out);
+    EXPECT_NE(read(stream, out).find(part), std::string::npos)
+        << part << ": " << read(stream, out);
   };
   refused({}, "bytes that are none");
   refused(Bytes(200, std::byte{0x41}), "bytes that are none");
@@ -118,27 +123,71 @@ TEST(JpegQuantization, RefusesWhatHasNone) {
   wide.insert(wide.begin() + static_cast<std::ptrdiff_t>(first), segment.begin(),
               segment.end());
   refused(wide, "not 1 to 255");
+  // A third table: which of them are used, only a picture says.
+  Bytes third = jpeg_tables(own_tables());
+  third[second + 2 + 2] = std::byte{2};
+  refused(third, "give a whole JPEG");
+  // Components named R, G and B are RGB for libjpeg; one component is gray.
+  Bytes rgb = picture(own_tables());
+  const std::size_t app0 = find_marker(rgb, 0xe0), sof = find_marker(rgb, kSof);
+  const std::size_t sos = find_marker(rgb, kSos);
+  rgb[sof + 10] = rgb[sos + 5] = std::byte{'R'};
+  rgb[sof + 13] = rgb[sos + 7] = std::byte{'G'};
+  rgb[sof + 16] = rgb[sos + 9] = std::byte{'B'};
+  rgb.erase(rgb.begin() + static_cast<std::ptrdiff_t>(app0),
+            rgb.begin() + static_cast<std::ptrdiff_t>(app0 + 18));  // JFIF: is YCbCr
+  refused(rgb, "not YCbCr");
   Bytes gray = picture(own_tables());
-  gray[find_marker(gray, kSof) + 9] = std::byte{1};
-  EXPECT_NE(read_jpeg_quantization(gray, out), "");
+  gray[sof + 3] = std::byte{11};
+  gray[sof + 9] = gray[sos + 4] = std::byte{1};
+  gray[sos + 3] = std::byte{8};
+  gray.erase(gray.begin() + static_cast<std::ptrdiff_t>(sos + 7),
+             gray.begin() + static_cast<std::ptrdiff_t>(sos + 11));
+  gray.erase(gray.begin() + static_cast<std::ptrdiff_t>(sof + 13),
+             gray.begin() + static_cast<std::ptrdiff_t>(sof + 19));
+  refused(gray, "not YCbCr");
+  Bytes odd = picture(own_tables());
+  odd[sof + 11] = std::byte{0x41};
+  refused(odd, "other chroma");
+}
+
+TEST(JpegQuantization, APictureSaysItsChromaAndTablesDoNot) {
+  std::vector<std::uint8_t> rgb(32 * 32 * 3, 90);
+  JpegQuantization out;
+  for (const JpegChroma chroma : {JpegChroma::k420, JpegChroma::k422, JpegChroma::k444}) {
+    const JpegQuantization tables = own_tables();
+    Bytes whole;
+    ASSERT_EQ(
+        whole_jpeg(jpeg_tables(tables),
+                   encode_jpeg({rgb.data(), 32, 32, 3}, tables, chroma), 32, 32, whole),
+        "");
+    std::optional<JpegChroma> shown;
+    ASSERT_EQ(read_jpeg_quantization(whole, out, shown), "");
+    EXPECT_EQ(shown, chroma);
+    ASSERT_EQ(read_jpeg_quantization(jpeg_tables(tables), out, shown), "");
+    EXPECT_EQ(shown, std::nullopt);
+  }
+  EXPECT_STREQ(jpeg_chroma_name(JpegChroma::k422), "4:2:2");
 }
 
 TEST(JpegQuantization, DamageIsToldOrDoesNotMatter) {
   const Bytes good = picture(own_tables());
   std::mt19937 random(5);
-  int told = 0;
+  // A beginning is never taken for tables alone: not before the scan's header is whole.
+  const std::size_t scan = find_marker(good, kSos);
   for (std::size_t size = 0; size < good.size(); ++size) {
     JpegQuantization out;
-    told += !read_jpeg_quantization(std::span(good).first(size), out).empty();
+    const std::string wrong = read({good.begin(), good.begin() + size}, out);
+    EXPECT_EQ(wrong.empty(), size >= scan + 14)
+        << size << " of " << scan << ": " << wrong;
   }
-  EXPECT_GT(told, 100);  // all of the header is needed
   for (int i = 0; i < 4000; ++i) {
     Bytes bad = good;
     for (int k = 0; k < 3; ++k) {
       bad[random() % 300] = static_cast<std::byte>(random());
     }
     JpegQuantization out;
-    if (!read_jpeg_quantization(bad, out).empty()) continue;
+    if (!read(bad, out).empty()) continue;
     for (const auto* steps : {&out.luma, &out.chroma}) {
       EXPECT_TRUE(std::ranges::all_of(*steps, [](auto s) { return s >= 1 && s <= 255; }));
     }

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -17,6 +19,7 @@
 #include "her2fast/slide.h"
 #include "her2fast/tiff_writer.h"
 #include "her2fast/tile_reader.h"
+#include "io/codec/jpeg.h"
 #include "session/stored_tiles.h"
 
 namespace her2fast {
@@ -355,6 +358,74 @@ TEST(StoredTiles, AnOrderThatNeedsTooMuchEndsWithALimit) {
   }
 }
 
+TEST(StoredTiles, MoreTilesThanAFileHoldsAreALimit) {
+  const SlideFrame frame{200'000, 200'000, Spacing::from_um(0.25),
+                         Spacing::from_um(0.25)};
+  StoredCoding coding;
+  coding.jpeg_quality = 80;
+  coding.tile_px = 64;
+  try {
+    StoredTiles stored(
+        frame, coding, [](const PixelRect&) {}, kPlenty);
+    FAIL() << "no limit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kLimitExceeded);
+    EXPECT_NE(std::string(error.what()).find("larger stored tiles"), std::string::npos);
+  }
+}
+
+TEST(StoredTiles, WhatTheSinkThrowsIsThrown) {
+  const Picture picture(256, 128);
+  StoredCoding coding;
+  coding.jpeg_quality = 80;
+  coding.tile_px = 128;
+  int taken = 0;
+  StoredTiles stored(
+      frame_of(picture, 1.0), coding,
+      [&](const PixelRect&) {
+        if (++taken == 1) throw std::runtime_error("the sink");
+      },
+      kPlenty);
+  EXPECT_THROW(stored.add(picture.all()), std::runtime_error);
+}
+
+/// Coded and decoded by hand, tile by tile, against what the level gives.
+TEST(StoredTiles, EveryChromaIsThatOfItsOwnCodingAtEveryScale) {
+  const Picture picture(256, 128);
+  for (const io::JpegChroma chroma :
+       {io::JpegChroma::k420, io::JpegChroma::k422, io::JpegChroma::k444}) {
+    for (const int n : {1, 2, 4, 8}) {
+      StoredCoding coding;
+      coding.jpeg_quality = 85;
+      coding.chroma = chroma;
+      coding.tile_px = 128;
+      coding.denominator = n;
+      const SlideFrame frame = frame_of(picture, 0.125);
+      int seen = 0;
+      StoredTiles stored(
+          frame, coding,
+          [&](const PixelRect& rect) {
+            const std::int64_t x0 = rect.x0_px * n, small = 128 / n;
+            const io::JpegQuantization tables = io::jpeg_quantization(85);
+            const auto stream = io::encode_jpeg(
+                {picture.rgb.data() + 3 * x0, 128, 128, 3, 256 * 3}, tables, chroma);
+            Pixels want(static_cast<std::size_t>(small * small * 3));
+            io::JpegDecoder decoder;
+            ASSERT_EQ(
+                decoder.decode(io::jpeg_tables(tables), stream, io::JpegColor::kYCbCr,
+                               128, 128, n, {want.data(), small, small, 3}),
+                TileStatus::kOk);
+            ASSERT_EQ(rect.width_px, small);
+            ASSERT_EQ(Pixels(rect.data, rect.data + want.size()), want);
+            ++seen;
+          },
+          kPlenty);
+      stored.add(picture.all());
+      EXPECT_EQ(seen, 2);
+    }
+  }
+}
+
 TEST(StoredTiles, RefusesWhatNoFileHolds) {
   const auto refused = [](auto change, const std::string& part) {
     StoredCoding coding;
@@ -381,6 +452,8 @@ TEST(StoredTiles, RefusesWhatNoFileHolds) {
   refused([](C& c, F&) { c.chroma = static_cast<io::JpegChroma>(3); }, "got 3");
   refused([](C& c, F&) { c.denominator = 3; }, "got 1/3");
   refused([](C& c, F& f) { c.downsample = 4, f.width_px = 3; }, "got 3 x 512");
+  refused([](C& c, F& f) { c.downsample = 2, c.denominator = 8, f.height_px = 9; },
+          "at least 8 px");
   refused([](C&, F& f) { f.spacing_y = Spacing::from_um(0.3); }, "one spacing for both");
 }
 

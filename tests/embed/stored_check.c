@@ -159,6 +159,11 @@ static void test_tables(her2_engine* engine) {
         NULL);
   CHECK(strstr(by_tables.json, "\"jpeg_quality\": null,\n  \"tables_sha256\": \"") !=
         NULL);
+  options.stored_chroma = HER2_CHROMA_444; /* tables alone say nothing of it */
+  NEED(her2_session_open(engine, &options, &session) == HER2_OK);
+  her2_session_close(session);
+  session = NULL;
+  options.stored_chroma = HER2_CHROMA_420;
   options.stored_tables_bytes = 40;
   CHECK(her2_session_open(engine, &options, &session) == HER2_INVALID_ARGUMENT);
   CHECK(strstr(her2_last_error(), "stored_tables: need a JPEG") != NULL);
@@ -219,7 +224,7 @@ static void test_refusals(her2_engine* engine) {
   her2_slide_close(slide);
 }
 
-/* The narrowest band that still fits, and one row of pixels at a time, which does not. */
+/* Rows of pixels with others left out between: nothing can be let go. */
 static void test_the_limit(her2_engine* engine) {
   enum { WIDTH = 60000, HEIGHT = 400 };
   her2_session_options options = session_options();
@@ -243,8 +248,8 @@ static void test_the_limit(her2_engine* engine) {
     status = her2_session_push(session, &pixels);
     if (status == HER2_OK) pixels.y0_px += 3; /* rows are missing, so nothing is let go */
   }
-  if (status == HER2_OK) status = her2_session_finish(session, NULL);
   CHECK(status == HER2_LIMIT_EXCEEDED);
+  CHECK(her2_session_finish(session, NULL) == HER2_LIMIT_EXCEEDED);
   her2_session_close(session);
   free(row);
 }
@@ -252,15 +257,25 @@ static void test_the_limit(her2_engine* engine) {
 static void test_closed_while_it_codes(her2_engine* engine) {
   her2_session_options options = session_options();
   const rect all = {0, 0, SLIDE_WIDTH, SLIDE_HEIGHT};
-  int i;
+  int i, while_coding = 0;
   options.stored_quality = 80;
   for (i = 0; i < 8; ++i) {
     her2_session* session = NULL;
+    her2_progress progress;
+    memset(&progress, 0, sizeof progress);
+    progress.struct_size = sizeof progress;
     NEED(her2_session_open(engine, &options, &session) == HER2_OK);
     NEED(push_rect(session, all, HER2_PIXELS_RGB, 1) == HER2_OK);
-    if (i % 2 == 0) sched_yield();
+    /* Pixels count when the thread begins with them. */
+    while (progress.pushed_px == 0) {
+      NEED(her2_session_get_progress(session, &progress) == HER2_OK);
+      sched_yield();
+    }
+    NEED(her2_session_get_progress(session, &progress) == HER2_OK);
+    if (progress.queued == 0 && progress.items_done == 0) ++while_coding;
     her2_session_close(session);
   }
+  CHECK(while_coding > 0);
 }
 
 int main(int argc, char** argv) {

@@ -18,6 +18,8 @@ inline constexpr std::int32_t kLeastTilePx = 64, kMostTilePx = 4096, kTileStepPx
 inline constexpr bool is_tile_px(std::int64_t side) {
   return side >= kLeastTilePx && side <= kMostTilePx && side % kTileStepPx == 0;
 }
+/// "a multiple of 16 px, 64 to 4096", for messages.
+std::string tile_px_text();
 
 struct PyramidOptions {
   double spacing_um = 0.0;     ///< level-0 spacing, required, 0.08 to 2.0

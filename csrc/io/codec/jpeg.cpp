@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/codec/jpeg.h"
 
-// jpeglib.h needs FILE and size_t declared before it.
-#include <jerror.h>
-#include <jpeglib.h>
-
-#include <csetjmp>
-#include <cstdio>
 #include <cstring>
 #include <new>
+
+#include "io/codec/jpeg_escape.h"
+// After jpeglib.h, whose types it names.
+#include <jerror.h>
 
 namespace her2fast::io {
 namespace {
@@ -18,22 +16,6 @@ namespace {
 constexpr int kMaxScans = 64;
 // Coefficients of a progressive 4096 x 4096 tile with three full components need 96 MiB.
 constexpr long kMaxMemoryBytes = 256L << 20;
-
-struct ErrorManager {
-  jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
-  std::jmp_buf escape;
-  long warnings;
-};
-
-[[noreturn]] void on_error(j_common_ptr info) {
-  std::longjmp(reinterpret_cast<ErrorManager*>(info->err)->escape, 1);
-}
-
-void on_message(j_common_ptr info, int level) {
-  if (level < 0) ++reinterpret_cast<ErrorManager*>(info->err)->warnings;
-}
-
-void stay_silent(j_common_ptr) {}
 
 void start_source(j_decompress_ptr) {}
 
@@ -60,14 +42,14 @@ void end_source(j_decompress_ptr) {}
 
 void limit_scans(j_common_ptr info) {
   if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMaxScans)
-    on_error(info);
+    JpegEscape::jump(info);
 }
 
 }  // namespace
 
 struct JpegDecoder::State {
   jpeg_decompress_struct info;
-  ErrorManager errors;
+  JpegEscape errors;
   jpeg_source_mgr source;
   jpeg_progress_mgr progress;
 
@@ -108,11 +90,7 @@ struct JpegDecoder::State {
 JpegDecoder::JpegDecoder() : state_(std::make_unique<State>()) {
   State& s = *state_;
   std::memset(static_cast<void*>(&s.info), 0, sizeof(s.info));
-  s.info.err = jpeg_std_error(&s.errors.base);
-  s.errors.base.error_exit = on_error;
-  s.errors.base.emit_message = on_message;
-  s.errors.base.output_message = stay_silent;
-  s.errors.warnings = 0;
+  s.info.err = s.errors.arm();
   if (setjmp(s.errors.escape) != 0) {
     jpeg_destroy_decompress(&s.info);
     throw std::bad_alloc();  // nothing else can fail here

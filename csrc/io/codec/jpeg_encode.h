@@ -11,9 +11,6 @@
 
 namespace her2fast::io {
 
-/// Pixels that share one value of color: 2 x 2, 2 x 1 (across), 1.
-enum class JpegChroma : std::uint8_t { k420, k422, k444 };
-
 /// These tables and libjpeg's own Huffman tables, for TIFF's JPEGTables tag; of any
 /// chroma.
 std::vector<std::byte> jpeg_tables(const JpegQuantization& tables);

@@ -14,6 +14,7 @@
 #include "io/codec/jpeg_whole.h"
 #include "io/container/formats.h"
 #include "io/container/tiff_slide.h"
+#include "io/resample.h"
 
 namespace her2fast::io {
 namespace {
@@ -56,7 +57,7 @@ class NdpiSlide final : public Slide {
 
   bool can_scale(int level, int denominator) const override {
     images_.at(static_cast<std::size_t>(level));
-    return denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8;
+    return denominator == 1 || std::ranges::count(kDecodeDenominators, denominator) == 1;
   }
 
   void expect_tile(int level, std::int64_t column, std::int64_t row) const override {

@@ -10,6 +10,7 @@
 
 #include "her2fast/slide.h"
 #include "io/codec/jpeg_whole.h"
+#include "io/container/jpeg_tiles.h"
 #include "io/container/tiff_directory.h"
 
 namespace her2fast::io {
@@ -48,24 +49,6 @@ class HasIccProfile {
   virtual ~HasIccProfile() = default;
   /// Empty where there is none. @throws Error kIo
   virtual std::vector<std::byte> icc_profile() const = 0;
-};
-
-/// How JPEG tiles are to be understood: what a copy of them needs.
-struct JpegTileFormat {
-  bool rgb = false;  ///< else YCbCr
-  std::vector<std::byte> tables;
-  std::vector<std::uint64_t> subsampling;  ///< as tagged; empty where it is not
-};
-
-/// Slides whose JPEG tiles can be copied as they stand.
-class HasJpegTiles {
- public:
-  virtual ~HasJpegTiles() = default;
-  /// Nothing where the level has no JPEG tiles.
-  virtual std::optional<JpegTileFormat> jpeg_format(int level) const = 0;
-  /// The tile's bytes; empty where it is missing. @throws Error kIo
-  virtual std::vector<std::byte> jpeg_bytes(int level, std::int64_t column,
-                                            std::int64_t row) const = 0;
 };
 
 /// Checks that every strip or tile of every directory lies inside the file; their bytes
