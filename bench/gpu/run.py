@@ -28,7 +28,7 @@ from cuda_memory import Memory, build_fake_nvjpeg, build_on_host  # noqa: E402
 from decode import decode  # noqa: E402
 from end_to_end import end_to_end  # noqa: E402
 
-from her2fast import __version__, _core  # noqa: E402
+from her2fast import __version__, _core, decoding  # noqa: E402
 from her2fast.errors import DeviceError  # noqa: E402
 from her2fast.kernels import (  # noqa: E402
     H_DAB,
@@ -452,7 +452,8 @@ def main() -> None:
     if options.no_gpu:
         with tempfile.TemporaryDirectory() as folder:
             twin.set_library(str(build_on_host(Path(folder))))
-            run_kernels(real=False, nvjpeg=str(build_fake_nvjpeg(Path(folder))))
+            decoding.NVJPEG_LIBRARY = str(build_fake_nvjpeg(Path(folder)))
+            run_kernels(real=False, nvjpeg=decoding.NVJPEG_LIBRARY)
             result["end_to_end"] = end_to_end(Path(folder), real=False)
         result["reason"] = "--no-gpu: the script was tried on the CPU, nothing measured"
         result["checked_on_host"] = True

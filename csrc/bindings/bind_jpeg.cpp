@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Batches of JPEG streams to pixels: by the reader's decoder, and by nvJPEG on a GPU.
 /// Streams are Python's bytes, read where they lie.
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <span>
@@ -10,6 +11,7 @@
 #include "core/cuda_library.h"
 #include "io/codec/jpeg.h"
 #include "io/codec/jpeg_whole.h"
+#include "session/nvjpeg_slide.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -53,18 +55,23 @@ Array<std::uint8_t> jpeg_decode(const Streams& streams, const py::bytes& tables,
   return out;
 }
 
+/// HER2_CUDA_JPEG_ANY, _ENGINE or _KERNELS.
+std::int32_t backend_of(const std::string& name) {
+  constexpr std::array<std::string_view, 3> kBackends{"auto", "engine", "kernels"};
+  const auto found = std::find(kBackends.begin(), kBackends.end(), name);
+  if (found == kBackends.end()) {
+    throw std::invalid_argument(R"(need backend "auto", "engine" or "kernels", got ")" +
+                                name + '"');
+  }
+  return static_cast<std::int32_t>(found - kBackends.begin());
+}
+
 /// Of one thread at a time, by the GIL and a lock of its own.
 class CudaJpegDecoder {
  public:
   CudaJpegDecoder(std::int32_t device, const std::string& library,
                   const std::string& backend) {
-    constexpr std::array<std::string_view, 3> kBackends{"auto", "engine", "kernels"};
-    std::int32_t which = 0;
-    while (which < 3 && kBackends[static_cast<std::size_t>(which)] != backend) ++which;
-    if (which == 3) {
-      throw std::invalid_argument(R"(need backend "auto", "engine" or "kernels", got ")" +
-                                  backend + '"');
-    }
+    const std::int32_t which = backend_of(backend);
     const py::gil_scoped_release unlocked;
     call_cuda("jpeg_decoder", table_.jpeg_decoder_create, device, library.c_str(), which,
               &decoder_);
@@ -133,6 +140,19 @@ void bind_jpeg(py::module_& m) {
           })
       .def_property_readonly("device",
                              [](const CudaJpegDecoder& d) { return d.told().device; });
+  py::class_<NvjpegSlide, Slide, std::shared_ptr<NvjpegSlide>>(cuda, "NvjpegSlide")
+      .def(py::init([](const std::shared_ptr<Slide>& slide, std::int32_t device,
+                       const std::string& library, const std::string& backend) {
+             const NvjpegOptions options{device, library, backend_of(backend)};
+             const py::gil_scoped_release unlocked;
+             return std::make_shared<NvjpegSlide>(slide, options);
+           }),
+           "slide"_a, "device"_a = 0, "library"_a = "", "backend"_a = "auto")
+      .def_property_readonly("counts", [](const NvjpegSlide& slide) {
+        const NvjpegSlide::Counts counts = slide.counts();
+        return py::dict("tiles"_a = counts.tiles, "batches"_a = counts.batches,
+                        "on_cpu"_a = counts.on_cpu);
+      });
   cuda.def(
       "jpeg_decode",
       [](CudaJpegDecoder& decoder, const Streams& streams, const py::bytes& tables,

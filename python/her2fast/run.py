@@ -49,6 +49,7 @@ class RunOptions:
     mpp: float | None = None
     roi: str | None = None
     reading: str = "scaled"
+    decoder: str = "cpu"
     workers: int | None = None
     batch_size: int | None = None
     overwrite: bool = False
@@ -72,6 +73,7 @@ class RunOptions:
             package,
             device=self.device,
             reading=self.reading,
+            decoder=self.decoder,
             workers=self.workers,
             batch_size=self.batch_size,
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
+from her2fast.decoding import TileDecoder, open_decoder
 from her2fast.errors import SlideError, UsageError
 from her2fast.full_hash import full_sha256
 from her2fast.measure import (
@@ -147,11 +148,16 @@ class OpenedSlide:
     #: Device, inode, size and time of the file when it was opened.
     file_state: tuple[int, ...] | None = None
 
-    def reader(self, *, workers: int, reading: str) -> _core.TileReader:
+    def reader(
+        self,
+        *,
+        workers: int,
+        reading: str,
+        decoder: TileDecoder = TileDecoder(),  # noqa: B008  immutable: the CPU
+    ) -> _core.TileReader:
         """Native threads that read tiles of this slide."""
-        return _core.TileReader(
-            self.core, self.spacing_um, workers=workers, mode=reading
-        )
+        core = decoder.slide(self.core)
+        return _core.TileReader(core, self.spacing_um, workers=workers, mode=reading)
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
@@ -287,6 +293,7 @@ class Scorer:
         *,
         device: str = "cpu",
         reading: str = "scaled",
+        decoder: str = "cpu",
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -299,6 +306,7 @@ class Scorer:
         self.package = package
         self.device = check_device(device)
         self.reading = reading
+        self.decoder = open_decoder(decoder, self.device)
         self.workers = workers or default_workers()
         self.batch_size = batch_size
         self._models: Models | None = None
@@ -327,7 +335,9 @@ class Scorer:
         return provenance(
             self.package,
             slide=slide.record,
-            device=describe_package_device(self.package, self.device),
+            device=self.decoder.to_record(
+                describe_package_device(self.package, self.device)
+            ),
             reading_mode=self.reading,
             warnings=slide.warnings if stored is None else (*slide.warnings, stored),
         )
@@ -338,7 +348,9 @@ class Scorer:
         """Measures an opened slide; raises `SlideError`."""
         package = self.package
         source = self.provenance(slide)
-        reader = slide.reader(workers=self.workers, reading=self.reading)
+        reader = slide.reader(
+            workers=self.workers, reading=self.reading, decoder=self.decoder
+        )
         reader.plan(package.spacing_um)  # NO_LEVEL before any work
         session = patch_session(
             package,
@@ -413,6 +425,7 @@ def score(
     mpp: float | None = None,
     ish: str | None = None,
     reading: str = "scaled",
+    decoder: str = "cpu",
     workers: int | None = None,
     batch_size: int | None = None,
     allow_unknown_model: bool = False,
@@ -438,6 +451,9 @@ def score(
         In-situ hybridization, for the binary view of 2+.
     reading : {"scaled", "exact", "level0"}
         How tiles are decoded, and of which level (`her2fast.open_slide`).
+    decoder : {"cpu", "nvjpeg"}
+        Who decodes them. nvJPEG needs a GPU and gives pixels near the CPU's
+        (docs/guide/gpu.md); the record names it.
     workers : int, optional
         Batches computed side by side; default is one per core.
     batch_size : int, optional
@@ -473,6 +489,7 @@ def score(
                 package,
                 device=device,
                 reading=reading,
+                decoder=decoder,
                 workers=workers,
                 batch_size=batch_size,
             )

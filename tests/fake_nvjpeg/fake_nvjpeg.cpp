@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <csetjmp>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,7 +40,8 @@ struct Fault {
 };
 std::map<std::string, Fault> faults;
 std::map<std::string, int> seen, values;
-int alive = 0;  // outlives resets
+int alive = 0;     // outlives resets
+std::mutex guard;  // of all of this: decoders run side by side
 
 /// An item whose batch was queued and not yet decoded.
 struct Queued {
@@ -114,25 +116,33 @@ Status decode(const unsigned char* data, std::size_t size, bool interpolate, Ima
 using namespace her2fast::cuda::nvjpeg;
 
 FAKE_EXPORT void fake_nvjpeg_reset() {
+  const std::lock_guard lock(guard);
   faults.clear();
   seen.clear();
   values.clear();
 }
 FAKE_EXPORT void fake_nvjpeg_fail(const char* function, int status, int at) {
+  const std::lock_guard lock(guard);
   faults[function] = {status, at};
 }
-FAKE_EXPORT void fake_nvjpeg_set(const char* what, int value) { values[what] = value; }
+FAKE_EXPORT void fake_nvjpeg_set(const char* what, int value) {
+  const std::lock_guard lock(guard);
+  values[what] = value;
+}
 FAKE_EXPORT int fake_nvjpeg_seen(const char* what) {
+  const std::lock_guard lock(guard);
   return what == std::string("alive") ? alive : seen[what];
 }
 
 FAKE_EXPORT void fake_nvjpeg_flush() {
+  const std::lock_guard lock(guard);
   for (Queued& item : std::exchange(queued, {})) {
     static_cast<void>(decode(item.data, item.size, item.interpolate, item.out));
   }
 }
 
 FAKE_EXPORT Status nvjpegGetProperty(Property which, int* out) {
+  const std::lock_guard lock(guard);
   *out = which == kMajorVersion   ? value_of("major", 13)
          : which == kMinorVersion ? value_of("minor", 0)
                                   : 1;
@@ -140,6 +150,7 @@ FAKE_EXPORT Status nvjpegGetProperty(Property which, int* out) {
 }
 FAKE_EXPORT Status nvjpegCreateEx(Backend backend, void*, void*, unsigned flags,
                                   Handle* out) {
+  const std::lock_guard lock(guard);
   const Status status = called("nvjpegCreateEx");
   if (status != kSuccess) return status;
   if (backend == kHardware && value_of("engine", 1) == 0) return kArchMismatch;
@@ -148,11 +159,13 @@ FAKE_EXPORT Status nvjpegCreateEx(Backend backend, void*, void*, unsigned flags,
   return kSuccess;
 }
 FAKE_EXPORT Status nvjpegDestroy(Handle handle) {
+  const std::lock_guard lock(guard);
   delete handle;
   --alive;
   return called("nvjpegDestroy");
 }
 FAKE_EXPORT Status nvjpegJpegStateCreate(Handle handle, State* out) {
+  const std::lock_guard lock(guard);
   const Status status = called("nvjpegJpegStateCreate");
   if (status != kSuccess) return status;
   *out = new StateOfNvjpeg{handle, 0};
@@ -160,11 +173,13 @@ FAKE_EXPORT Status nvjpegJpegStateCreate(Handle handle, State* out) {
   return kSuccess;
 }
 FAKE_EXPORT Status nvjpegJpegStateDestroy(State state) {
+  const std::lock_guard lock(guard);
   delete state;
   --alive;
   return called("nvjpegJpegStateDestroy");
 }
 FAKE_EXPORT Status nvjpegJpegStreamCreate(Handle, Stream* out) {
+  const std::lock_guard lock(guard);
   const Status status = called("nvjpegJpegStreamCreate");
   if (status != kSuccess) return status;
   *out = new StreamOfNvjpeg{false};
@@ -172,22 +187,26 @@ FAKE_EXPORT Status nvjpegJpegStreamCreate(Handle, Stream* out) {
   return kSuccess;
 }
 FAKE_EXPORT Status nvjpegJpegStreamDestroy(Stream stream) {
+  const std::lock_guard lock(guard);
   delete stream;
   --alive;
   return called("nvjpegJpegStreamDestroy");
 }
 FAKE_EXPORT Status nvjpegJpegStreamParseHeader(Handle, const unsigned char*, std::size_t,
                                                Stream stream) {
+  const std::lock_guard lock(guard);
   stream->parsed = true;
   return called("nvjpegJpegStreamParseHeader");
 }
 FAKE_EXPORT Status nvjpegDecodeBatchedSupported(Handle, Stream stream, int* out) {
+  const std::lock_guard lock(guard);
   *out = value_of("refused", 0);
   const Status status = called("nvjpegDecodeBatchedSupported");
   return stream->parsed ? status : kInvalidParameter;
 }
 FAKE_EXPORT Status nvjpegDecodeBatchedInitialize(Handle handle, State state, int items,
                                                  int threads, OutputFormat format) {
+  const std::lock_guard lock(guard);
   state->items = items;
   const bool good =
       state->handle == handle && items >= 1 && threads >= 1 && format == kRgbInterleaved;
@@ -198,6 +217,7 @@ FAKE_EXPORT Status nvjpegDecodeBatched(Handle handle, State state,
                                        const unsigned char* const* data,
                                        const std::size_t* sizes, Image* out,
                                        cudaStream_t) {
+  const std::lock_guard lock(guard);
   const int items = std::exchange(state->items, 0);  // a failure asks for a new start
   if (state->handle != handle || items < 1) return kInvalidParameter;
   const Status status = called("nvjpegDecodeBatched");

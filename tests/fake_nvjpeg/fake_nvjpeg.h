@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What tests tell and ask the stand-in for nvJPEG, which lives beside cuda_on_host: its
- * device memory is the host's, and libjpeg-turbo decodes. One test at a time. */
+ * device memory is the host's, and libjpeg-turbo decodes, one call at a time. One test at
+ * a time. */
 #ifndef HER2FAST_FAKE_NVJPEG_H
 #define HER2FAST_FAKE_NVJPEG_H
 

@@ -14,8 +14,9 @@ pytest.importorskip("torch", reason="the whole-slide part needs torch")
 pytest.importorskip("scipy", reason="phantoms need SciPy: pip install her2fast[train]")
 
 from cuda_memory import build_fake_nvjpeg
+from jpeg_tiles import FakeNvjpeg
 
-from her2fast import _core
+from her2fast import _core, decoding
 from her2fast.models.package import load_package
 
 FOLDER = Path(__file__).resolve().parents[2] / "bench/gpu"
@@ -63,5 +64,12 @@ def test_a_slide_through_the_rings_has_the_cpus_areas(
     # Networks of full size take most of a minute and the same way.
     shipped = {"constrained-tiny": load_package(None)}
     monkeypatch.setattr(whole, "packages", lambda work, sample: shipped)
+    fake = FakeNvjpeg(build_fake_nvjpeg(tmp_path))
+    fake.reset()
+    monkeypatch.setattr(decoding, "NVJPEG_LIBRARY", fake.path)
     found = bench.end_to_end(tmp_path, real=False)
-    assert found == {"areas_apart_percent": {"constrained-tiny": 0.0}}
+    assert found == {
+        "areas_apart_percent": {"constrained-tiny": 0.0},
+        "by_nvjpeg": 0.0,
+    }
+    assert fake.seen("nvjpegDecodeBatched") > 0

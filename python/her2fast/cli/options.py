@@ -65,6 +65,13 @@ reading = click.option(
     show_default=True,
     help="How tiles are decoded; level0: from level 0, whatever levels are stored.",
 )
+decoder = click.option(
+    "--decoder",
+    type=click.Choice(["cpu", "nvjpeg"]),
+    default="cpu",
+    show_default=True,
+    help="Who decodes JPEG tiles; nvjpeg: a GPU, to pixels near the CPU's.",
+)
 geojson = click.option(
     "--geojson",
     type=click.Choice(["regions", "patches"]),

@@ -15,8 +15,9 @@ from her2fast.models.names import DEFAULT_MODEL
 @click.command()
 @options.package(DEFAULT_MODEL)
 @options.geojson
+@options.decoder
 @options.of_a_run
-def score(model: str | None, geojson: str, **given: Any) -> int:
+def score(model: str | None, geojson: str, decoder: str, **given: Any) -> int:
     """Score SLIDES, folders of slides or a MANIFEST.csv into a results folder.
 
     Exit code: 0 where every slide ended scored or indeterminate, 10 where some
@@ -25,4 +26,6 @@ def score(model: str | None, geojson: str, **given: Any) -> int:
     """
     from her2fast.run import RunOptions
 
-    return score_slides(RunOptions, given, model=model, geojson=geojson)
+    return score_slides(
+        RunOptions, given, model=model, geojson=geojson, decoder=decoder
+    )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of JPEG tiles as pixels: on the CPU, and by nvJPEG on a GPU.
 
-Scoring reads slides by the CPU's decoder alone. NVIDIA's pixels are not
+Scoring reads slides by the CPU's decoder unless told otherwise. NVIDIA's pixels are not
 libjpeg-turbo's; whether near enough no GPU has shown yet (docs/guide/gpu.md).
 """
 
