@@ -140,14 +140,20 @@ void bind_jpeg(py::module_& m) {
           })
       .def_property_readonly("device",
                              [](const CudaJpegDecoder& d) { return d.told().device; });
-  py::class_<NvjpegSlide, Slide, std::shared_ptr<NvjpegSlide>>(cuda, "NvjpegSlide")
-      .def(py::init([](const std::shared_ptr<Slide>& slide, std::int32_t device,
-                       const std::string& library, const std::string& backend) {
+  py::class_<NvjpegDecoders, std::shared_ptr<NvjpegDecoders>>(cuda, "NvjpegDecoders")
+      .def(py::init([](std::int32_t device, const std::string& library,
+                       const std::string& backend) {
              const NvjpegOptions options{device, library, backend_of(backend)};
              const py::gil_scoped_release unlocked;
-             return std::make_shared<NvjpegSlide>(slide, options);
+             return std::make_shared<NvjpegDecoders>(options);
            }),
-           "slide"_a, "device"_a = 0, "library"_a = "", "backend"_a = "auto")
+           "device"_a = 0, "library"_a = "", "backend"_a = "auto");
+  py::class_<NvjpegSlide, Slide, std::shared_ptr<NvjpegSlide>>(cuda, "NvjpegSlide")
+      .def(py::init([](const std::shared_ptr<Slide>& slide,
+                       const std::shared_ptr<NvjpegDecoders>& decoders) {
+             return std::make_shared<NvjpegSlide>(slide, decoders);
+           }),
+           "slide"_a, "decoders"_a)
       .def_property_readonly("counts", [](const NvjpegSlide& slide) {
         const NvjpegSlide::Counts counts = slide.counts();
         return py::dict("tiles"_a = counts.tiles, "batches"_a = counts.batches,

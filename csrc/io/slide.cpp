@@ -47,6 +47,7 @@ bool apart(double a, double b) {
 void ByteSource::expect(std::uint64_t, std::uint64_t) const {}
 
 void Slide::expect_tile(int, std::int64_t, std::int64_t) const {}
+void Slide::will_read(int, std::int64_t, std::int64_t) const {}
 
 void DecodeScratchDeleter::operator()(DecodeScratch* scratch) const { delete scratch; }
 

@@ -289,6 +289,12 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
     }
     return status;
   };
+  for (std::int64_t row = row0; row <= row1; ++row) {
+    for (std::int64_t column = column0; column <= column1; ++column) {
+      if (cache.has({plan.level, plan.denominator, column, row})) continue;
+      slide->will_read(plan.level, column, row);
+    }
+  }
   // Threads take neighboring requests, which share tiles: what another one decodes just
   // now is left for the end, or all would wait for one.
   scratch.later.clear();

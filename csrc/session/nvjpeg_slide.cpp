@@ -9,11 +9,17 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <new>
 #include <optional>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/cuda_library.h"
+#include "her2fast/error.h"
 #include "io/container/jpeg_tiles.h"
+#include "io/container/tiff_slide.h"
 #include "session/device_place.h"
 
 namespace her2fast {
@@ -21,12 +27,11 @@ namespace {
 
 // Two decoders overlap: one's bytes are read while the other's pixels are on their way.
 constexpr std::size_t kLanes = 2;
-// Above 50 items nvJPEG decodes Huffman codes on the GPU.
-constexpr std::size_t kMostItems = 128;
-constexpr std::size_t kBatchBytes = std::size_t{32} << 20;
-// Decoded tiles that nobody has asked for yet.
-constexpr std::size_t kUnaskedBytes = std::size_t{64} << 20;
-constexpr std::size_t kMostExpected = 1024;
+// The largest tile that a native slide may have.
+constexpr std::size_t kLaneBytes = 3 * io::kMaxTilePx;
+// Tiles that were named and decoded, and that nobody has read yet.
+constexpr std::size_t kUnaskedBytes = std::size_t{64} << 20, kMostUnasked = 1024;
+constexpr std::size_t kMostNamed = 1024;
 
 using Key = std::array<std::int64_t, 3>;  // level, column, row
 
@@ -41,20 +46,33 @@ struct Tile {
   std::exception_ptr failure;
 };
 using TilePtr = std::shared_ptr<Tile>;
+using Tiles = std::vector<TilePtr>;
+
+/// What goes wrong in the middle is a fault of the GPU, whatever it is called: that
+/// there is one, and an nvJPEG, was seen before.
+void check_at_work(std::int32_t status, const Her2CudaError& error, const char* what) {
+  try {
+    check_cuda(status, error, what);
+  } catch (const DeviceError& failure) {
+    throw Error(Code::kGpuLost, failure.what());
+  } catch (const std::invalid_argument& failure) {
+    throw Error(Code::kGpuLost, failure.what());
+  }
+}
 
 /// One batch's decoder, stream and memory.
 class Lane {
  public:
-  Lane(const Her2CudaTable& table, const NvjpegOptions& options, std::size_t bytes)
+  Lane(const Her2CudaTable& table, const NvjpegOptions& options)
       : table_(table), device_(options.device) {
     try {
       call_cuda("jpeg_decoder", table.jpeg_decoder_create, options.device,
                 options.library.c_str(), options.backend, &decoder_);
       call_cuda("jpeg_decoder", table.jpeg_decoder_describe, decoder_, &told_);
       call_cuda("create_stream", table.create_stream, options.device, &stream_);
-      call_cuda("allocate", table.allocate, options.device, std::uint64_t{bytes},
+      call_cuda("allocate", table.allocate, options.device, std::uint64_t{kLaneBytes},
                 &memory_);
-      host_.emplace(table, bytes);
+      host_.emplace(table, kLaneBytes);
     } catch (...) {
       free();
       throw;
@@ -66,21 +84,27 @@ class Lane {
 
   const Her2JpegDecoder& told() const { return told_; }
 
-  /// False where nvJPEG does not take one of them. @throws Error, DeviceError
+  /// False where nvJPEG does not take one of them. @throws Error
   bool decode(const Her2JpegBatch& batch) const {
     Her2CudaError error{};
     const std::int32_t status = table_.jpeg_decode(
         decoder_, &batch, static_cast<std::uint8_t*>(memory_), stream_, &error);
-    if (status == HER2_CUDA_BAD_ARGUMENT) return false;
-    check_cuda(status, error, "jpeg_decode");
+    // Bytes are refused by item, or by nvJPEG of a batch; any other bad argument is ours.
+    const std::string_view words(error.text);
+    if (status == HER2_CUDA_BAD_ARGUMENT &&
+        (words.starts_with("item ") || words.starts_with("nvJPEG: "))) {
+      return false;
+    }
+    check_at_work(status, error, "jpeg_decode");
     return true;
   }
-  /// The pixels of the last batch. @throws Error, DeviceError
+  /// The pixels of the last batch. @throws Error
   const std::uint8_t* pixels(std::size_t bytes) const {
-    call_cuda("copy", table_.copy, static_cast<void*>(host_->data()),
-              static_cast<const void*>(memory_), std::uint64_t{bytes},
-              std::int32_t{HER2_CUDA_TO_HOST}, stream_);
-    call_cuda("synchronize", table_.synchronize, device_, stream_);
+    Her2CudaError error{};
+    check_at_work(table_.copy(host_->data(), memory_, std::uint64_t{bytes},
+                              HER2_CUDA_TO_HOST, stream_, &error),
+                  error, "copy");
+    check_at_work(table_.synchronize(device_, stream_, &error), error, "synchronize");
     return host_->data();
   }
 
@@ -114,80 +138,88 @@ std::size_t tile_bytes(const Level& level) {
 
 }  // namespace
 
-struct NvjpegSlide::Impl {
-  using Batch = std::vector<TilePtr>;
-
-  std::shared_ptr<const Slide> slide;
-  const io::HasJpegTiles* files = nullptr;  // the same slide
-  NvjpegOptions options;
-  const Her2CudaTable& table = cuda_table();               // another may be opened later
-  std::vector<std::optional<io::JpegTileFormat>> formats;  // of levels decoded there
-  std::size_t lane_bytes = kBatchBytes;
+struct NvjpegDecoders::Impl {
   Her2JpegDecoder told{};
-
-  mutable std::mutex mutex;  // guards all below
+  std::mutex mutex;  // guards `idle`, and the tiles of all slides
   std::condition_variable changed;
+  std::vector<std::unique_ptr<Lane>> idle;
+
+  explicit Impl(NvjpegOptions options) {
+    const Her2CudaTable& table = cuda_table();  // another may be opened later
+    idle.reserve(kLanes);                       // so that giving back needs no memory
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      idle.push_back(std::make_unique<Lane>(table, options));
+      told = idle.back()->told();
+      options.backend = told.backend;  // one kind for both
+    }
+  }
+};
+
+NvjpegDecoders::NvjpegDecoders(const NvjpegOptions& options)
+    : impl_(std::make_unique<Impl>(options)) {}
+
+NvjpegDecoders::~NvjpegDecoders() = default;
+
+const Her2JpegDecoder& NvjpegDecoders::told() const { return impl_->told; }
+
+struct NvjpegSlide::Impl {
+  std::shared_ptr<const Slide> slide;
+  std::shared_ptr<NvjpegDecoders> owner;
+  NvjpegDecoders::Impl& decoders;
+  const io::HasJpegTiles* files = nullptr;                 // the same slide
+  std::vector<std::optional<io::JpegTileFormat>> formats;  // of levels decoded there
+
+  // Under the decoders' lock.
   std::map<Key, TilePtr> tiles;  // wanted, under way, and done and not taken
-  std::deque<TilePtr> expected;  // those that nobody asked for when they came
+  std::deque<TilePtr> named;     // wanted, and that nobody had asked for when they came
   std::deque<TilePtr> unasked;   // done before anybody asked
   std::size_t unasked_bytes = 0;
-  std::vector<std::unique_ptr<Lane>> idle;
-  std::size_t lanes = 0;
   Counts counts;
 
-  Impl(std::shared_ptr<const Slide> slide_, const NvjpegOptions& options_);
-  bool decodes(int level) const {
-    return formats[static_cast<std::size_t>(level)].has_value();
+  Impl(std::shared_ptr<const Slide> slide_, std::shared_ptr<NvjpegDecoders> owner_);
+  const Level& level(std::int64_t index) const {
+    return slide->info().levels.at(static_cast<std::size_t>(index));
   }
-  bool has(int level, std::int64_t column, std::int64_t row) const;
-  std::size_t batch_limit(int level) const {
-    const auto& info = slide->info().levels[static_cast<std::size_t>(level)];
-    return std::clamp<std::size_t>(lane_bytes / tile_bytes(info), 1, kMostItems);
+  bool decodes(int index, std::int64_t column, std::int64_t row) const {
+    const Level& info = level(index);
+    return formats[static_cast<std::size_t>(index)].has_value() && column >= 0 &&
+           row >= 0 && column * info.tile_width_px < info.width_px &&
+           row * info.tile_height_px < info.height_px;
   }
   TilePtr tile_of(const Key& key, bool asked);
-  Batch next_batch(const TilePtr& first);
-  void decode(Lane& lane, const Batch& batch);
-  void decode_or_throw(Lane& lane, const Batch& batch);
-  bool on_gpu(Lane& lane, const Batch& some,
+  Tiles next_batch(const TilePtr& first);
+  void decode(const Lane& lane, const Tiles& batch);
+  void decode_or_throw(const Lane& lane, const Tiles& batch);
+  bool on_gpu(const Lane& lane, const Tiles& some,
               const std::vector<std::vector<std::byte>>& bytes, std::size_t first);
   void run(std::unique_lock<std::mutex>& lock, const TilePtr& first);
-  void settle(const Batch& batch);
+  void settle(const Tiles& batch) noexcept;
   TilePtr get(const Key& key);
 };
 
 NvjpegSlide::Impl::Impl(std::shared_ptr<const Slide> slide_,
-                        const NvjpegOptions& options_)
-    : slide(std::move(slide_)), options(options_) {
-  if (slide == nullptr) throw std::invalid_argument("need a slide, got none");
+                        std::shared_ptr<NvjpegDecoders> owner_)
+    : slide(std::move(slide_)), owner(std::move(owner_)), decoders(*owner->impl_) {
   files = dynamic_cast<const io::HasJpegTiles*>(slide.get());
   const std::vector<Level>& levels = slide->info().levels;
   formats.resize(levels.size());
   for (std::size_t i = 0; files != nullptr && i < levels.size(); ++i) {
     std::optional<io::JpegTileFormat> format = files->jpeg_format(static_cast<int>(i));
-    if (!format || format->rgb) continue;  // nvJPEG would take RGB for YCbCr
-    formats[i] = std::move(format);
-    lane_bytes = std::max(lane_bytes, tile_bytes(levels[i]));
+    // nvJPEG would take RGB for YCbCr.
+    if (format && !format->rgb && tile_bytes(levels[i]) <= kLaneBytes) {
+      formats[i] = std::move(format);
+    }
   }
-  // The first one now: whether there is an nvJPEG is known before any work.
-  idle.push_back(std::make_unique<Lane>(table, options, lane_bytes));
-  lanes = 1;
-  told = idle.back()->told();
-  options.backend = told.backend;  // one kind for good
-}
-
-bool NvjpegSlide::Impl::has(int level, std::int64_t column, std::int64_t row) const {
-  const Level& info = slide->info().levels[static_cast<std::size_t>(level)];
-  return column >= 0 && row >= 0 && column * info.tile_width_px < info.width_px &&
-         row * info.tile_height_px < info.height_px;
 }
 
 /// With the lock held.
 TilePtr NvjpegSlide::Impl::tile_of(const Key& key, bool asked) {
-  TilePtr& tile = tiles[key];
-  if (!tile) {
-    tile = std::make_shared<Tile>();
+  const auto found = tiles.find(key);
+  TilePtr tile = found != tiles.end() ? found->second : std::make_shared<Tile>();
+  if (found == tiles.end()) {
     tile->key = key;
-    if (!asked) expected.push_back(tile);
+    if (!asked) named.push_back(tile);
+    tiles.emplace(key, tile);
   }
   if (asked && !tile->asked) {
     tile->asked = true;
@@ -199,41 +231,43 @@ TilePtr NvjpegSlide::Impl::tile_of(const Key& key, bool asked) {
   return tile;
 }
 
-/// With the lock held: `first`, what others wait for and what is expected, of its level.
-NvjpegSlide::Impl::Batch NvjpegSlide::Impl::next_batch(const TilePtr& first) {
-  const std::size_t most = batch_limit(static_cast<int>(first->key[0]));
-  Batch batch{first};
+/// With the lock held: `first`, what others wait for and what was named, of its level.
+Tiles NvjpegSlide::Impl::next_batch(const TilePtr& first) {
+  const std::size_t most = std::clamp<std::size_t>(
+      kLaneBytes / tile_bytes(level(first->key[0])), 1, kMostItems);
+  Tiles batch;
+  batch.reserve(most);
   const auto take = [&](const TilePtr& tile) {
-    if (batch.size() == most || tile == first || tile->key[0] != first->key[0] ||
+    if (batch.size() == most || tile->key[0] != first->key[0] ||
         tile->state != State::kWanted) {
       return;
     }
+    tile->state = State::kDecoding;
     batch.push_back(tile);
   };
+  take(first);
   for (const auto& [key, tile] : tiles) {
     if (tile->asked) take(tile);
   }
-  for (const TilePtr& tile : expected) take(tile);
-  for (const TilePtr& tile : batch) tile->state = State::kDecoding;
-  std::erase_if(expected,
-                [](const TilePtr& tile) { return tile->state != State::kWanted; });
+  for (const TilePtr& tile : named) take(tile);
+  std::erase_if(named, [](const TilePtr& tile) { return tile->state != State::kWanted; });
   return batch;
 }
 
-/// Tiles [first, first + some.size()) of `bytes`, all with bytes. False where nvJPEG does
-/// not take one of them.
-bool NvjpegSlide::Impl::on_gpu(Lane& lane, const Batch& some,
+/// Those of `some`, whose bytes begin with number `first`. False where nvJPEG does not
+/// take one of them.
+bool NvjpegSlide::Impl::on_gpu(const Lane& lane, const Tiles& some,
                                const std::vector<std::vector<std::byte>>& bytes,
                                std::size_t first) {
-  const auto level = static_cast<std::size_t>(some.front()->key[0]);
-  const Level& info = slide->info().levels[level];
+  const Level& info = level(some.front()->key[0]);
   std::vector<const std::uint8_t*> data;
   std::vector<std::uint64_t> sizes;
   for (std::size_t i = 0; i < some.size(); ++i) {
     data.push_back(reinterpret_cast<const std::uint8_t*>(bytes[first + i].data()));
     sizes.push_back(bytes[first + i].size());
   }
-  const std::vector<std::byte>& tables = formats[level]->tables;
+  const std::vector<std::byte>& tables =
+      formats[static_cast<std::size_t>(some.front()->key[0])]->tables;
   Her2JpegBatch batch{};
   batch.streams = data.data();
   batch.sizes = sizes.data();
@@ -252,8 +286,8 @@ bool NvjpegSlide::Impl::on_gpu(Lane& lane, const Batch& some,
   return true;
 }
 
-void NvjpegSlide::Impl::decode_or_throw(Lane& lane, const Batch& batch) {
-  Batch there;  // those with bytes; the CPU says what is missing
+void NvjpegSlide::Impl::decode_or_throw(const Lane& lane, const Tiles& batch) {
+  Tiles there;  // those with bytes; the CPU says what is missing
   std::vector<std::vector<std::byte>> bytes;
   for (const TilePtr& tile : batch) {
     std::vector<std::byte> stream =
@@ -263,8 +297,8 @@ void NvjpegSlide::Impl::decode_or_throw(Lane& lane, const Batch& batch) {
     there.push_back(tile);
     bytes.push_back(std::move(stream));
   }
-  std::int64_t calls = 1, refused = 0;
   if (there.empty()) return;
+  std::int64_t calls = 1, refused = 0;
   if (!on_gpu(lane, there, bytes, 0)) {
     // A batch has one verdict. Each by itself, so that it does not depend on the others.
     for (std::size_t i = 0; i < there.size(); ++i, ++calls) {
@@ -272,13 +306,14 @@ void NvjpegSlide::Impl::decode_or_throw(Lane& lane, const Batch& batch) {
       refused += there[i]->on_cpu;
     }
   }
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(decoders.mutex);
   counts.batches += calls;
   counts.tiles += static_cast<std::int64_t>(there.size()) - refused;
+  counts.on_cpu += refused;
 }
 
 /// Without the lock; the tiles are this thread's until they are done.
-void NvjpegSlide::Impl::decode(Lane& lane, const Batch& batch) {
+void NvjpegSlide::Impl::decode(const Lane& lane, const Tiles& batch) {
   try {
     decode_or_throw(lane, batch);
   } catch (...) {
@@ -286,72 +321,65 @@ void NvjpegSlide::Impl::decode(Lane& lane, const Batch& batch) {
   }
 }
 
-/// With the lock held: makes a batch known, and keeps what is early within its limit.
-void NvjpegSlide::Impl::settle(const Batch& batch) {
+/// With the lock held: makes a batch known, and keeps what is early within its limits.
+void NvjpegSlide::Impl::settle(const Tiles& batch) noexcept {
   for (const TilePtr& tile : batch) {
     tile->state = State::kDone;
     if (tile->asked) continue;
-    if (tile->failure) {
-      tiles.erase(tile->key);  // told to who asks, by then
-      continue;
+    bool kept = !tile->failure;  // that is told to who asks, by then
+    try {
+      if (kept) unasked.push_back(tile);
+    } catch (const std::bad_alloc&) {
+      kept = false;
     }
-    unasked.push_back(tile);
-    unasked_bytes += tile->rgb.size();
+    if (kept) {
+      unasked_bytes += tile->rgb.size();
+    } else {
+      tiles.erase(tile->key);
+    }
   }
-  while (unasked_bytes > kUnaskedBytes) {
+  while (unasked_bytes > kUnaskedBytes || unasked.size() > kMostUnasked) {
     unasked_bytes -= unasked.front()->rgb.size();
     tiles.erase(unasked.front()->key);
     unasked.pop_front();
   }
 }
 
-/// With the lock held, and a lane to be had.
+/// With the lock held, and an idle lane.
 void NvjpegSlide::Impl::run(std::unique_lock<std::mutex>& lock, const TilePtr& first) {
-  std::unique_ptr<Lane> lane;
-  const bool fresh = idle.empty();
-  if (!fresh) {
-    lane = std::move(idle.back());
-    idle.pop_back();
-  } else {
-    ++lanes;
-  }
-  const Batch batch = next_batch(first);
+  const Tiles batch = next_batch(first);
+  std::unique_ptr<Lane> lane = std::move(decoders.idle.back());
+  decoders.idle.pop_back();
   lock.unlock();
-  try {
-    if (fresh) lane = std::make_unique<Lane>(table, options, lane_bytes);
-    decode(*lane, batch);
-  } catch (...) {
-    for (const TilePtr& tile : batch) tile->failure = std::current_exception();
-  }
+  decode(*lane, batch);
   lock.lock();
-  if (lane) {
-    idle.push_back(std::move(lane));
-  } else {
-    --lanes;
-  }
+  decoders.idle.push_back(std::move(lane));
   settle(batch);
-  changed.notify_all();
+  decoders.changed.notify_all();
 }
 
-/// A tile that is done, and that is nobody else's from then on.
+/// A tile that is done.
 TilePtr NvjpegSlide::Impl::get(const Key& key) {
-  std::unique_lock lock(mutex);
+  std::unique_lock lock(decoders.mutex);
   const TilePtr tile = tile_of(key, true);
   while (tile->state != State::kDone) {
-    if (tile->state == State::kWanted && (!idle.empty() || lanes < kLanes)) {
+    if (tile->state == State::kWanted && !decoders.idle.empty()) {
       run(lock, tile);
     } else {
-      changed.wait(lock);
+      decoders.changed.wait(lock);
     }
   }
   const auto found = tiles.find(key);
   if (found != tiles.end() && found->second == tile) tiles.erase(found);
-  counts.on_cpu += tile->on_cpu;
   return tile;
 }
 
-NvjpegSlide::NvjpegSlide(std::shared_ptr<const Slide> slide, const NvjpegOptions& options)
-    : impl_(std::make_unique<Impl>(std::move(slide), options)) {}
+NvjpegSlide::NvjpegSlide(std::shared_ptr<const Slide> slide,
+                         std::shared_ptr<NvjpegDecoders> decoders) {
+  if (slide == nullptr) throw std::invalid_argument("need a slide, got none");
+  if (decoders == nullptr) throw std::invalid_argument("need decoders, got none");
+  impl_ = std::make_unique<Impl>(std::move(slide), std::move(decoders));
+}
 
 NvjpegSlide::~NvjpegSlide() = default;
 
@@ -359,29 +387,28 @@ const SlideInfo& NvjpegSlide::info() const { return impl_->slide->info(); }
 
 std::string NvjpegSlide::fingerprint() const { return impl_->slide->fingerprint(); }
 
-const Her2JpegDecoder& NvjpegSlide::decoder() const { return impl_->told; }
-
 NvjpegSlide::Counts NvjpegSlide::counts() const {
-  const std::lock_guard lock(impl_->mutex);
+  const std::lock_guard lock(impl_->decoders.mutex);
   return impl_->counts;
 }
 
 bool NvjpegSlide::can_scale(int level, int denominator) const {
-  if (denominator != 1 && impl_->decodes(level)) return false;
+  if (denominator != 1 && impl_->decodes(level, 0, 0)) return false;
   return impl_->slide->can_scale(level, denominator);
 }
 
 void NvjpegSlide::expect_tile(int level, std::int64_t column, std::int64_t row) const {
+  impl_->slide->expect_tile(level, column, row);
+}
+
+void NvjpegSlide::will_read(int level, std::int64_t column, std::int64_t row) const {
   Impl& slide = *impl_;
-  slide.slide->expect_tile(level, column, row);
-  if (!slide.decodes(level) || !slide.has(level, column, row)) return;
+  if (!slide.decodes(level, column, row)) return;
   try {
-    const std::lock_guard lock(slide.mutex);
-    if (slide.expected.size() < kMostExpected) {
-      slide.tile_of({level, column, row}, false);
-    }
+    const std::lock_guard lock(slide.decoders.mutex);
+    if (slide.named.size() < kMostNamed) slide.tile_of({level, column, row}, false);
   } catch (const std::bad_alloc&) {
-    return;  // a hint
+    return;  // then it is decoded when it is read
   }
 }
 
@@ -389,10 +416,10 @@ TileStatus NvjpegSlide::read_tile(int level, std::int64_t column, std::int64_t r
                                   int denominator, ImageView<std::uint8_t> out,
                                   DecodeScratch& scratch) const {
   Impl& slide = *impl_;
-  const Level& info = slide.slide->info().levels.at(static_cast<std::size_t>(level));
+  const Level& info = slide.level(level);
   const bool whole = denominator == 1 && out.channels == 3 &&
                      out.width == info.tile_width_px && out.height == info.tile_height_px;
-  if (slide.decodes(level) && whole && slide.has(level, column, row)) {
+  if (whole && slide.decodes(level, column, row)) {
     const TilePtr tile = slide.get({level, column, row});
     if (tile->failure) std::rethrow_exception(tile->failure);
     if (!tile->on_cpu) {

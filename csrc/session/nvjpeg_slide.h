@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A slide whose YCbCr JPEG tiles a GPU decodes, by nvJPEG. Its pixels are NEAR those of
-/// the slide's own decoder, not its bits, so whoever measures by it says so in the record
-/// (docs/guide/gpu.md, Decoding on a GPU).
+/// Slides whose YCbCr JPEG tiles a GPU decodes, by nvJPEG. The pixels are NEAR those of
+/// the slide's own decoder, not its bits, so whoever measures by them says so in the
+/// record (docs/guide/gpu.md, Decoding on a GPU).
 ///
 /// Everything else is the slide's own: other levels, tiles that are missing, and tiles
-/// that nvJPEG takes neither in a batch nor alone. Whether it does depends on the tile's
-/// bytes only, so pixels do not depend on what is decoded beside them.
+/// that nvJPEG takes neither in a batch nor alone. That nvJPEG gives a tile the same
+/// pixels in any batch of up to `kMostItems` is taken for granted here; a test on a GPU
+/// asks.
 ///
-/// Thread-safety: as any slide, from many threads; who needs a tile decodes a batch of
-/// what others need and what is expected next, or waits for the one that does. No thread
-/// of its own. Memory: two batches on the GPU and pinned on the host, and decoded tiles
-/// that nobody has asked for yet, up to a limit.
+/// Thread-safety: as any slide, from many threads, and of many slides; who needs a tile
+/// decodes a batch of what readers have asked for and named (`will_read`), or waits for
+/// the one that does. No thread of its own. Memory: of the decoders, for each of two
+/// batches, 48 MiB on the GPU and pinned on the host, and what nvJPEG takes; of a slide,
+/// the compressed bytes and pixels of batches under way, and tiles that were named and
+/// not yet read, up to 64 MiB.
 #pragma once
 
 #include <cstdint>
@@ -28,30 +31,51 @@ struct NvjpegOptions {
   std::int32_t backend = HER2_CUDA_JPEG_ANY;
 };
 
+/// Two decoders of one GPU, for all slides of a process.
+class NvjpegDecoders {
+ public:
+  /// @throws DeviceError; Error kGpuOom, kGpuLost
+  explicit NvjpegDecoders(const NvjpegOptions& options);
+  ~NvjpegDecoders();
+  NvjpegDecoders(const NvjpegDecoders&) = delete;
+  NvjpegDecoders& operator=(const NvjpegDecoders&) = delete;
+
+  /// Which nvJPEG decodes, and on what.
+  const Her2JpegDecoder& told() const;
+
+ private:
+  friend class NvjpegSlide;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 class NvjpegSlide final : public Slide {
  public:
+  /// nvJPEG decodes the Huffman codes of larger batches in another way.
+  static constexpr std::size_t kMostItems = 50;
+
   struct Counts {
     std::int64_t tiles = 0;    ///< decoded on the GPU
-    std::int64_t batches = 0;  ///< calls of the decoder, those for one tile among them
-    std::int64_t on_cpu = 0;   ///< tiles of a JPEG level that the CPU decoded
+    std::int64_t batches = 0;  ///< calls of a decoder, those for one tile among them
+    std::int64_t on_cpu = 0;   ///< with bytes, of a level that the GPU decodes: refused
   };
 
-  /// @throws DeviceError; Error kGpuOom, kGpuLost
-  NvjpegSlide(std::shared_ptr<const Slide> slide, const NvjpegOptions& options);
+  /// @throws std::invalid_argument  null
+  NvjpegSlide(std::shared_ptr<const Slide> slide,
+              std::shared_ptr<NvjpegDecoders> decoders);
   ~NvjpegSlide() override;
 
   const SlideInfo& info() const override;
-  /// @throws Error kIo, kGpuOom, kGpuLost; DeviceError
+  /// @throws Error kIo, kGpuOom, kGpuLost
   TileStatus read_tile(int level, std::int64_t column, std::int64_t row, int denominator,
                        ImageView<std::uint8_t> out,
                        DecodeScratch& scratch) const override;
   /// Of a level that the GPU decodes: only 1, since nvJPEG has no smaller decoding.
   bool can_scale(int level, int denominator) const override;
   void expect_tile(int level, std::int64_t column, std::int64_t row) const override;
+  void will_read(int level, std::int64_t column, std::int64_t row) const override;
   std::string fingerprint() const override;
 
-  /// Which nvJPEG decodes, and on what.
-  const Her2JpegDecoder& decoder() const;
   Counts counts() const;
 
  private:

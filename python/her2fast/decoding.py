@@ -7,11 +7,11 @@ its own and says so in its record (docs/guide/gpu.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
 from typing import Any
 
 from her2fast import _core
-from her2fast.errors import UsageError
+from her2fast.errors import DeviceError, SlideError, UsageError
 
 __all__ = ["DECODERS", "TileDecoder", "open_decoder"]
 
@@ -21,28 +21,58 @@ DECODERS = ("cpu", "nvjpeg")
 NVJPEG_LIBRARY: str | None = None
 
 
-@dataclass(frozen=True)
 class TileDecoder:
-    """What decodes the tiles that are measured."""
-
-    #: As the record names it: "nvjpeg 13.0.1, engine"; None is the CPU.
-    name: str | None = None
-    gpu: int = 0
-    library: str = ""
-    backend: str = "auto"
+    """The CPU, for the tiles that are measured."""
 
     def slide(self, core: _core.Slide) -> _core.Slide:
-        """The slide whose tiles it decodes; raises `DeviceError` and `SlideError`."""
-        if self.name is None:
-            return core
-        slide: _core.Slide = _core.cuda.NvjpegSlide(
-            core, self.gpu, self.library, self.backend
-        )
+        """The slide whose tiles it decodes; raises `SlideError`."""
+        return core
+
+    def to_record(self, device: dict[str, Any]) -> dict[str, Any]:
+        """The record's `device`, with what decodes where it is not the CPU."""
+        return device
+
+    def warnings(self, core: _core.Slide) -> list[str]:
+        """What a record of a slide of `slide`, read to its end, has to say."""
+        return []
+
+
+class NvjpegDecoder(TileDecoder):
+    """nvJPEG on a GPU. Opened by the first slide: runs measure in another process."""
+
+    def __init__(self, gpu: int, library: str) -> None:
+        """Asks whether there is one; raises `DeviceError` and `SlideError`."""
+        found = _core.cuda.JpegDecoder(gpu, library, "auto")
+        version = ".".join(map(str, found.version))
+        #: As the record names it.
+        self.name = f"nvjpeg {version}, {found.backend}"
+        self._asked = (gpu, found.library, found.backend)
+        self._decoders: Any = None
+        self._lock = threading.Lock()
+
+    def slide(self, core: _core.Slide) -> _core.Slide:
+        try:
+            with self._lock:
+                if self._decoders is None:
+                    self._decoders = _core.cuda.NvjpegDecoders(*self._asked)
+        except DeviceError as error:  # it was there: a fault, not a wrong call
+            raise SlideError(str(error), "GPU_LOST") from error
+        slide: _core.Slide = _core.cuda.NvjpegSlide(core, self._decoders)
         return slide
 
     def to_record(self, device: dict[str, Any]) -> dict[str, Any]:
-        """The record's `device` with what decodes beside it."""
-        return device if self.name is None else {**device, "decoder": self.name}
+        return {**device, "decoder": self.name}
+
+    def warnings(self, core: Any) -> list[str]:
+        counts = core.counts
+        if counts["tiles"] == 0:
+            return ["nvJPEG decoded none of the tiles; the CPU did"]
+        if counts["on_cpu"] > 0:
+            return [
+                f"nvJPEG does not take {counts['on_cpu']} of the tiles; "
+                "the CPU decoded them"
+            ]
+        return []
 
 
 def open_decoder(decoder: str, device: str) -> TileDecoder:
@@ -65,12 +95,4 @@ def open_decoder(decoder: str, device: str) -> TileDecoder:
         raise UsageError(f"need a decoder of {DECODERS}, got {decoder!r}")
     if decoder == "cpu":
         return TileDecoder()
-    gpu = int(device.partition(":")[2] or 0)
-    found = _core.cuda.JpegDecoder(gpu, NVJPEG_LIBRARY or "", "auto")
-    version = ".".join(map(str, found.version))
-    return TileDecoder(
-        name=f"nvjpeg {version}, {found.backend}",
-        gpu=gpu,
-        library=found.library,
-        backend=found.backend,
-    )
+    return NvjpegDecoder(int(device.partition(":")[2] or 0), NVJPEG_LIBRARY or "")

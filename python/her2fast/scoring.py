@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2fast import _core
-from her2fast.decoding import TileDecoder, open_decoder
+from her2fast.decoding import open_decoder
 from her2fast.errors import SlideError, UsageError
 from her2fast.full_hash import full_sha256
 from her2fast.measure import (
@@ -149,15 +149,12 @@ class OpenedSlide:
     file_state: tuple[int, ...] | None = None
 
     def reader(
-        self,
-        *,
-        workers: int,
-        reading: str,
-        decoder: TileDecoder = TileDecoder(),  # noqa: B008  immutable: the CPU
+        self, *, workers: int, reading: str, core: _core.Slide | None = None
     ) -> _core.TileReader:
-        """Native threads that read tiles of this slide."""
-        core = decoder.slide(self.core)
-        return _core.TileReader(core, self.spacing_um, workers=workers, mode=reading)
+        """Native threads that read tiles of this slide, or of a `core` round it."""
+        return _core.TileReader(
+            core or self.core, self.spacing_um, workers=workers, mode=reading
+        )
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
@@ -348,9 +345,8 @@ class Scorer:
         """Measures an opened slide; raises `SlideError`."""
         package = self.package
         source = self.provenance(slide)
-        reader = slide.reader(
-            workers=self.workers, reading=self.reading, decoder=self.decoder
-        )
+        decoded = self.decoder.slide(slide.core)
+        reader = slide.reader(workers=self.workers, reading=self.reading, core=decoded)
         reader.plan(package.spacing_um)  # NO_LEVEL before any work
         session = patch_session(
             package,
@@ -368,6 +364,9 @@ class Scorer:
         )
         check_unchanged(slide)
         core.key = source.measurement_key or ""
+        warnings = self.decoder.warnings(decoded)
+        if warnings:
+            source = replace(source, warnings=[*source.warnings, *warnings])
         return Measurement(core, source)
 
 

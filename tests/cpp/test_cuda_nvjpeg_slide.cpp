@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -29,7 +31,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kBadJpeg = 3, kAllocatorFailure = 5, kExecutionFailed = 6;
+constexpr int kBadJpeg = 3, kAllocatorFailure = 5, kExecutionFailed = 6,
+              kArchMismatch = 7, kNotSupported = 9;
 
 template <typename Function>
 Function* of_fake(const char* name) {
@@ -45,6 +48,9 @@ int seen(const char* what) { return of_fake<FakeNvjpegSeen>("fake_nvjpeg_seen")(
 NvjpegOptions options() {
   static_cast<void>(table());
   return {0, FAKE_NVJPEG, HER2_CUDA_JPEG_ANY};
+}
+std::shared_ptr<NvjpegDecoders> decoders() {
+  return std::make_shared<NvjpegDecoders>(options());
 }
 
 struct Answer {
@@ -114,6 +120,41 @@ class CudaNvjpegSlide : public testing::Test {
     return out;
   }
 
+  /// Sets the byte count of tile `index` of level 0, which is `count`, to 0 and its
+  /// offset beyond the file, and opens it again.
+  std::shared_ptr<const Slide> without_bytes(std::uint32_t count,
+                                             std::size_t index) const {
+    std::string bytes;
+    {
+      std::ifstream file(path(), std::ios::binary);
+      bytes.assign(std::istreambuf_iterator<char>(file), {});
+    }
+    const auto number = [&](std::size_t at, std::size_t size) {
+      std::uint64_t value = 0;
+      for (std::size_t i = size; i-- > 0;) {
+        value = value << 8 | static_cast<std::uint8_t>(bytes[at + i]);
+      }
+      return value;
+    };
+    const auto put = [&](std::size_t at, std::uint32_t value) {
+      for (int i = 0; i < 4; ++i) {
+        bytes[at + static_cast<std::size_t>(i)] = static_cast<char>(value >> 8 * i);
+      }
+    };
+    const std::size_t directory = number(4, 4);
+    for (std::size_t i = 0; i < number(directory, 2); ++i) {
+      const std::size_t entry = directory + 2 + 12 * i;
+      const std::size_t values = number(entry + 8, 4) + 4 * index;
+      if (number(entry, 2) == 324) put(values, 0x7fffffff);
+      if (number(entry, 2) == 325) {
+        EXPECT_EQ(number(values, 4), count);
+        put(values, 0);
+      }
+    }
+    std::ofstream(path(), std::ios::binary) << bytes;
+    return open_slide(path());
+  }
+
   /// Changes bytes of a tile of level 0 in the file, and opens it again.
   std::shared_ptr<const Slide> damage(const Slide& slide, std::int64_t column,
                                       std::int64_t row, std::size_t at) const {
@@ -174,7 +215,7 @@ TEST_F(CudaNvjpegSlide, ReadersGetTheFullyDecodedPixels) {
     const auto want = read_all(slide, ReadingMode::kExact, 1, um);
     for (const int workers : {1, 4}) {
       for (const ReadingMode mode : {ReadingMode::kExact, ReadingMode::kScaled}) {
-        const auto there = std::make_shared<NvjpegSlide>(slide, options());
+        const auto there = std::make_shared<NvjpegSlide>(slide, decoders());
         EXPECT_EQ(read_all(there, mode, workers, um), want) << um;
         EXPECT_EQ(there->counts().on_cpu, 0);
         EXPECT_GT(there->counts().tiles, 0);
@@ -184,19 +225,22 @@ TEST_F(CudaNvjpegSlide, ReadersGetTheFullyDecodedPixels) {
   }
 }
 
-TEST_F(CudaNvjpegSlide, WhatIsExpectedIsDecodedWithWhatIsAskedFor) {
-  const auto slide = write(700, 500);
-  const NvjpegSlide there(slide, options());
-  EXPECT_EQ(there.decoder().backend, HER2_CUDA_JPEG_ENGINE);
+TEST_F(CudaNvjpegSlide, WhatIsNamedIsDecodedWithWhatIsAskedFor) {
+  const auto slide = write(440, 440);
+  const auto two = decoders();
+  EXPECT_EQ(two->told().backend, HER2_CUDA_JPEG_ENGINE);
+  const NvjpegSlide there(slide, two);
   const auto all = places(*slide);
-  for (const auto& [column, row] : all) there.expect_tile(0, column, row);
-  there.expect_tile(0, 1000, 0);  // none: a hint may be wrong
-  there.expect_tile(0, -1, 0);
+  for (const auto& [column, row] : all) there.will_read(0, column, row);
+  there.will_read(0, 1000, 0);  // none: a hint may be wrong
+  there.will_read(0, -1, 0);
   EXPECT_EQ(there.counts().batches, 0);  // a hint decodes nothing
   for (const auto& [column, row] : all) {
     EXPECT_EQ(tile(there, 0, column, row), tile(*slide, 0, column, row));
   }
+  ASSERT_EQ(all.size(), 49u);
   EXPECT_EQ(there.counts().batches, 1);
+  EXPECT_EQ(seen("items"), 49);
   EXPECT_EQ(there.counts().tiles, static_cast<std::int64_t>(all.size()));
   EXPECT_EQ(tile(there, 1, 0, 0), tile(*slide, 1, 0, 0));  // another level, another batch
   EXPECT_EQ(there.counts().batches, 2);
@@ -204,7 +248,7 @@ TEST_F(CudaNvjpegSlide, WhatIsExpectedIsDecodedWithWhatIsAskedFor) {
 
 TEST_F(CudaNvjpegSlide, ManyThreadsGetEachTileOnce) {
   const auto slide = write(1500, 1100);
-  const NvjpegSlide there(slide, options());
+  const NvjpegSlide there(slide, decoders());
   auto all = places(*slide);
   std::mt19937 random(4);
   std::shuffle(all.begin(), all.end(), random);
@@ -214,8 +258,9 @@ TEST_F(CudaNvjpegSlide, ManyThreadsGetEachTileOnce) {
   for (std::size_t t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
       for (std::size_t i = t; i < all.size(); i += 8) {
-        if (i % 3 == 0 && i + 8 < all.size()) {
-          there.expect_tile(0, all[i + 8].first, all[i + 8].second);
+        // Of this thread and of others: a tile may be named before and after it is asked.
+        for (std::size_t k = 1; k < 12 && i % 3 == 0 && i + k < all.size(); ++k) {
+          there.will_read(0, all[i + k].first, all[i + k].second);
         }
         Answer answer = tile(there, 0, all[i].first, all[i].second);
         const std::lock_guard lock(mutex);
@@ -228,29 +273,30 @@ TEST_F(CudaNvjpegSlide, ManyThreadsGetEachTileOnce) {
   for (const auto& [place, answer] : got) {
     ASSERT_EQ(answer, tile(*slide, 0, place.first, place.second));
   }
-  EXPECT_EQ(there.counts().tiles, static_cast<std::int64_t>(all.size()));
-  EXPECT_LT(there.counts().batches, there.counts().tiles);
+  // Some are named again after they were read.
+  EXPECT_GE(there.counts().tiles, static_cast<std::int64_t>(all.size()));
+  EXPECT_LT(there.counts().batches, there.counts().tiles / 2);
 }
 
 TEST_F(CudaNvjpegSlide, WhatNobodyAsksForIsKeptWithinALimit) {
-  // 25 tiles of 3 MiB, ten a batch; 21 of them would fit.
+  // 25 tiles of 3 MiB, 16 a batch; 21 of them fit, so two of the first are dropped.
   const auto slide = write(5120, 5120, 70, 1024, {1});
-  const NvjpegSlide there(slide, options());
+  const NvjpegSlide there(slide, decoders());
   const auto all = places(*slide);
-  for (const auto& [column, row] : all) there.expect_tile(0, column, row);
+  for (const auto& [column, row] : all) there.will_read(0, column, row);
   for (auto place = all.rbegin(); place != all.rend(); ++place) {
     ASSERT_EQ(tile(there, 0, place->first, place->second),
               tile(*slide, 0, place->first, place->second));
   }
-  EXPECT_GE(there.counts().tiles, 25);
+  EXPECT_EQ(there.counts().tiles, 27);
 }
 
 TEST_F(CudaNvjpegSlide, TilesThatNvjpegRefusesAreTheCpus) {
   const auto whole = write(700, 500);
   const auto slide = damage(*whole, 3, 2, 0);  // no JPEG any more
-  const NvjpegSlide there(slide, options());
+  const NvjpegSlide there(slide, decoders());
   const auto all = places(*slide);
-  for (const auto& [column, row] : all) there.expect_tile(0, column, row);
+  for (const auto& [column, row] : all) there.will_read(0, column, row);
   for (const auto& [column, row] : all) {
     const Answer want = tile(*slide, 0, column, row);
     EXPECT_EQ(want.status,
@@ -261,16 +307,62 @@ TEST_F(CudaNvjpegSlide, TilesThatNvjpegRefusesAreTheCpus) {
   EXPECT_EQ(there.counts().tiles, static_cast<std::int64_t>(all.size()) - 1);
 }
 
-TEST_F(CudaNvjpegSlide, AnItemThatFailsOnTheGpuIsTheCpus) {
-  const auto slide = write(700, 500);
-  const NvjpegSlide there(slide, options());
+TEST_F(CudaNvjpegSlide, ABatchThatFailsIsDecodedTileByTile) {
+  const auto slide = write(440, 440);
+  const NvjpegSlide there(slide, decoders());
   const auto all = places(*slide);
-  for (const auto& [column, row] : all) there.expect_tile(0, column, row);
+  for (const auto& [column, row] : all) there.will_read(0, column, row);
   fake_fail("nvjpegDecodeBatched", kBadJpeg);
   for (const auto& [column, row] : all) {
     EXPECT_EQ(tile(there, 0, column, row), tile(*slide, 0, column, row));
   }
   EXPECT_EQ(there.counts().on_cpu, 0);  // alone each of them is taken
+  EXPECT_GE(there.counts().batches, 49);
+}
+
+TEST_F(CudaNvjpegSlide, WhatTheEngineDoesNotTakeIsTheCpus) {
+  const auto slide = write(440, 440);
+  const NvjpegSlide there(slide, decoders());
+  of_fake<FakeNvjpegSet>("fake_nvjpeg_set")("refused", 1);
+  for (const auto& [column, row] : places(*slide)) {
+    EXPECT_EQ(tile(there, 0, column, row), tile(*slide, 0, column, row));
+  }
+  EXPECT_EQ(there.counts().on_cpu, 49);
+  EXPECT_EQ(there.counts().tiles, 0);
+}
+
+TEST_F(CudaNvjpegSlide, AMissingTileIsMissing) {
+  const auto whole = write(440, 440);
+  // The eighth tile gets no bytes, at an offset beyond the file: the directory's arrays
+  // stand behind the tiles.
+  const auto stream = dynamic_cast<const io::HasJpegTiles&>(*whole).jpeg_bytes(0, 0, 1);
+  const auto slide = without_bytes(static_cast<std::uint32_t>(stream.size()), 7);
+  ASSERT_EQ(tile(*slide, 0, 0, 1).status, TileStatus::kMissing);
+  const NvjpegSlide there(slide, decoders());
+  for (const auto& [column, row] : places(*slide)) there.will_read(0, column, row);
+  for (const auto& [column, row] : places(*slide)) {
+    EXPECT_EQ(tile(there, 0, column, row), tile(*slide, 0, column, row));
+  }
+  EXPECT_EQ(there.counts().tiles, 48);
+  EXPECT_EQ(there.counts().on_cpu, 0);
+}
+
+TEST_F(CudaNvjpegSlide, SlidesShareDecodersAndTheSecondGpuServes) {
+  NvjpegOptions second = options();
+  second.device = 1;
+  const auto two = std::make_shared<NvjpegDecoders>(second);
+  EXPECT_EQ(two->told().device, 1);
+  const auto slide = write(700, 500);
+  const auto a = std::make_shared<NvjpegSlide>(slide, two);
+  const auto b = std::make_shared<NvjpegSlide>(slide, two);
+  const auto want = read_all(slide, ReadingMode::kExact, 1, 1.0);
+  std::map<std::int64_t, Answer> from_a, from_b;
+  {
+    const std::jthread one([&] { from_a = read_all(a, ReadingMode::kExact, 2, 1.0); });
+    const std::jthread other([&] { from_b = read_all(b, ReadingMode::kExact, 2, 1.0); });
+  }
+  EXPECT_EQ(from_a, want);
+  EXPECT_EQ(from_b, want);
 }
 
 TEST_F(CudaNvjpegSlide, FaultsAreToldToWhoeverAsks) {
@@ -279,10 +371,12 @@ TEST_F(CudaNvjpegSlide, FaultsAreToldToWhoeverAsks) {
     int status;
     Code code;
   };
+  // What is called "no device" in the middle is a fault, too.
   for (const Case& fault :
-       {Case{kAllocatorFailure, Code::kGpuOom}, Case{kExecutionFailed, Code::kGpuLost}}) {
-    const NvjpegSlide there(slide, options());
-    there.expect_tile(0, 1, 0);
+       {Case{kAllocatorFailure, Code::kGpuOom}, Case{kExecutionFailed, Code::kGpuLost},
+        Case{kArchMismatch, Code::kGpuLost}, Case{kNotSupported, Code::kGpuLost}}) {
+    const NvjpegSlide there(slide, decoders());
+    there.will_read(0, 1, 0);
     fake_fail("nvjpegDecodeBatched", fault.status);
     try {
       tile(there, 0, 0, 0);
@@ -298,7 +392,7 @@ TEST_F(CudaNvjpegSlide, FaultsAreToldToWhoeverAsks) {
 
 TEST_F(CudaNvjpegSlide, ThreadsThatWaitHearOfAFault) {
   const auto slide = write(1500, 1100);
-  const NvjpegSlide there(slide, options());
+  const NvjpegSlide there(slide, decoders());
   fake_fail("nvjpegDecodeBatched", kExecutionFailed, 2);
   std::atomic<int> failed = 0, good = 0;
   std::vector<std::jthread> threads;
@@ -320,7 +414,7 @@ TEST_F(CudaNvjpegSlide, ThreadsThatWaitHearOfAFault) {
 
 TEST_F(CudaNvjpegSlide, OtherCodecsAreTheSlidesOwn) {
   const auto slide = write(300, 200, 0);  // Deflate
-  const auto there = std::make_shared<NvjpegSlide>(slide, options());
+  const auto there = std::make_shared<NvjpegSlide>(slide, decoders());
   EXPECT_EQ(read_all(there, ReadingMode::kScaled, 2, 0.5),
             read_all(slide, ReadingMode::kScaled, 1, 0.5));
   EXPECT_EQ(there->counts().tiles + there->counts().on_cpu, 0);
@@ -329,7 +423,7 @@ TEST_F(CudaNvjpegSlide, OtherCodecsAreTheSlidesOwn) {
 
 TEST_F(CudaNvjpegSlide, ScalesOnlyWhatItDoesNotDecode) {
   const auto slide = write(300, 200);
-  const NvjpegSlide there(slide, options());
+  const NvjpegSlide there(slide, decoders());
   EXPECT_TRUE(slide->can_scale(0, 2));
   EXPECT_TRUE(there.can_scale(0, 1));
   EXPECT_FALSE(there.can_scale(0, 2));
@@ -339,10 +433,13 @@ TEST_F(CudaNvjpegSlide, WithoutNvjpegThereIsNone) {
   const auto slide = write(300, 200);
   NvjpegOptions missing = options();
   missing.library = (folder_ / "libnone.so").string();
-  EXPECT_THROW(NvjpegSlide(slide, missing), DeviceError);
-  EXPECT_THROW(NvjpegSlide(nullptr, options()), std::invalid_argument);
-  fake_fail("nvjpegJpegStateCreate", kAllocatorFailure);
-  EXPECT_THROW(NvjpegSlide(slide, options()), Error);
+  EXPECT_THROW(NvjpegDecoders{missing}, DeviceError);
+  EXPECT_THROW(NvjpegSlide(nullptr, decoders()), std::invalid_argument);
+  EXPECT_THROW(NvjpegSlide(slide, nullptr), std::invalid_argument);
+  for (const int at : {1, 2}) {  // either of the two
+    fake_fail("nvjpegJpegStateCreate", kAllocatorFailure, at);
+    EXPECT_THROW(decoders(), Error);
+  }
 }
 
 }  // namespace

@@ -28,7 +28,6 @@ from her2fast.errors import DeviceError, UsageError
 from her2fast.kernels.jpeg import JpegDecoder
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.run import RunOptions
-from her2fast.scoring import open_input
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +103,42 @@ def test_a_damaged_tile_is_what_the_cpu_says(
     assert want["tiles"]["corrupt"] > 0
     for key in ("tiles", "class_px", "status", "code"):
         assert got[key] == want[key]
+    assert got["warnings"] == [
+        "nvJPEG does not take 1 of the tiles; the CPU decoded them"
+    ]
 
 
-@pytest.mark.parametrize(("status", "code"), [(5, "GPU_OOM"), (6, "GPU_LOST")])
-def test_a_fault_ends_the_slide_with_its_code(
-    fake: FakeNvjpeg, slide: Path, package: MethodPackage, status: int, code: str
+def test_a_slide_that_it_decodes_nothing_of_says_so(
+    fake: FakeNvjpeg, slide: Path, package: MethodPackage
 ) -> None:
-    fake.fail("nvjpegDecodeBatched", status)
+    fake.set("refused", 1)
+    want = scored(slide, package, reading="exact").record
+    got = scored(slide, package, decoder="nvjpeg").record
+    assert got["class_px"] == want["class_px"]
+    assert got["warnings"] == ["nvJPEG decoded none of the tiles; the CPU did"]
+
+
+@pytest.mark.parametrize(
+    ("function", "at", "status", "code"),
+    [
+        ("nvjpegDecodeBatched", 1, 5, "GPU_OOM"),
+        ("nvjpegDecodeBatched", 1, 6, "GPU_LOST"),
+        ("nvjpegDecodeBatched", 1, 7, "GPU_LOST"),
+        # The first was made to see whether there is one, with no slide yet.
+        ("nvjpegCreateEx", 2, 6, "GPU_LOST"),
+        ("nvjpegJpegStateCreate", 3, 5, "GPU_OOM"),
+    ],
+)
+def test_a_fault_ends_the_slide_with_its_code(
+    fake: FakeNvjpeg,
+    slide: Path,
+    package: MethodPackage,
+    function: str,
+    at: int,
+    status: int,
+    code: str,
+) -> None:
+    fake.fail(function, status, at)
     record = scored(slide, package, decoder="nvjpeg").record
     assert (record["status"], record["code"]) == ("failed", code)
     assert scored(slide, package, decoder="nvjpeg").status != "failed"
@@ -134,8 +162,8 @@ def test_a_run_is_told_who_decodes(
     call = ["score", str(slide), "-o", str(tmp_path / "out"), "--allow-unknown-model"]
     call += ["--model", str(package.folder)]
     assert [run(call), run([*call, "--decoder", "nvjpeg"])] == [130, 130]
-    names = [o.open_scorer(package, known=False).decoder.name for o in told]
-    assert names == [None, "nvjpeg 13.0.1, engine"]
+    devices = [o.open_scorer(package, known=False).decoder.to_record({}) for o in told]
+    assert devices == [{}, {"decoder": "nvjpeg 13.0.1, engine"}]
 
 
 def test_without_one_nothing_begins(
@@ -162,23 +190,33 @@ def test_a_missing_library_is_named(
         with pytest.raises(DeviceError, match=r"libnone\.so"):
             decoding.open_decoder("nvjpeg", "cpu")
         with pytest.raises(ValueError, match="need backend"):
-            _core.cuda.NvjpegSlide(open_input(slide).core, 0, "", "abacus")
+            _core.cuda.NvjpegDecoders(0, "", "abacus")
     finally:
         _core.cuda.set_library("")
 
 
 @pytest.mark.needs_cuda
-def test_a_gpu_gives_the_score_of_the_cpu(slide: Path, package: MethodPackage) -> None:
-    """The near pixels of NVIDIA's decoder: the same score, areas within a point."""
+def test_a_gpu_gives_the_score_of_the_cpu(
+    tmp_path: Path, package: MethodPackage
+) -> None:
+    """The near pixels of NVIDIA's decoder: the same score, areas within a point.
+
+    Batches depend on how threads meet; what is measured must not.
+    """
     try:
         JpegDecoder()
     except DeviceError as error:
         without(str(error))
+    slide = slides.write_slide(tmp_path / "l.svs", slides.paint((4000, 4000)), 0.5)
     want = scored(slide, package, reading="exact").record
-    got = scored(slide, package, decoder="nvjpeg").record
-    again = scored(slide, package, decoder="nvjpeg", workers=1).record
+    results = [scored(slide, package, decoder="nvjpeg", workers=n) for n in (1, 4, 16)]
+    got = results[0].record
+    assert got["device"]["decoder"].startswith("nvjpeg ")
+    assert got["warnings"] == []
     assert got["score"] == want["score"]
-    assert got["class_px"] == again["class_px"]
+    measured = [r.measurement.core.to_bytes() for r in results if r.measurement]
+    assert len(measured) == 3
+    assert measured[1:] == measured[:2]
     total = sum(want["class_px"])
     moved = [abs(a - b) for a, b in zip(got["class_px"], want["class_px"], strict=True)]
     assert max(moved) <= 0.01 * total

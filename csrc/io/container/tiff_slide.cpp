@@ -54,7 +54,7 @@ class TiffSlide final : public Slide, public HasIccProfile, public HasJpegTiles 
                                     std::int64_t row) const override {
     const TiledImage& image = images_.at(static_cast<std::size_t>(level));
     const auto index = static_cast<std::size_t>(row * image.columns + column);
-    if (image.offsets.at(index) == 0) return {};
+    if (image.offsets.at(index) == 0 || image.bytes[index] == 0) return {};
     std::vector<std::byte> bytes(image.bytes[index]);
     source_->read(image.offsets[index], bytes.size(), bytes.data());
     return bytes;
