@@ -2,7 +2,6 @@
 /// jpeg_decode: the host's part of it, with a stand-in for nvJPEG (tests/fake_nvjpeg)
 /// beside the CUDA runtime on the CPU. Its pixels are libjpeg-turbo's, so they must be
 /// the CPU reader's to the bit: that says nothing of NVIDIA's.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <jpeglib.h>
 
@@ -16,26 +15,13 @@
 #include <vector>
 
 #include "cuda_device.h"
-#include "fake_nvjpeg.h"
+#include "fake_nvjpeg_calls.h"
 #include "her2fast/error.h"
 #include "io/codec/jpeg.h"
 
 namespace her2fast {
 namespace {
 
-template <typename Function>
-Function* of_fake(const char* name) {
-  static void* const library = dlopen(FAKE_NVJPEG, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw std::runtime_error(dlerror());
-  return reinterpret_cast<Function*>(dlsym(library, name));
-}
-void fake_fail(const char* function, int status, int at = 1) {
-  of_fake<FakeNvjpegFail>("fake_nvjpeg_fail")(function, status, at);
-}
-void fake_set(const char* what, int value) {
-  of_fake<FakeNvjpegSet>("fake_nvjpeg_set")(what, value);
-}
-int seen(const char* what) { return of_fake<FakeNvjpegSeen>("fake_nvjpeg_seen")(what); }
 int waits(int device = 0) { return on_host<int(int)>("her2_cuda_on_host_waits")(device); }
 
 struct Coding {

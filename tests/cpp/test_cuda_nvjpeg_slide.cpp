@@ -2,7 +2,6 @@
 /// Slides whose tiles are decoded on a GPU, with stand-ins for nvJPEG and the CUDA
 /// runtime: its pixels are libjpeg-turbo's, so everything must be the slide's own to the
 /// bit. That says nothing of NVIDIA's pixels.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -19,7 +18,7 @@
 #include <vector>
 
 #include "cuda_device.h"
-#include "fake_nvjpeg.h"
+#include "fake_nvjpeg_calls.h"
 #include "her2fast/error.h"
 #include "her2fast/tiff_writer.h"
 #include "her2fast/tile_reader.h"
@@ -33,17 +32,6 @@ namespace fs = std::filesystem;
 
 constexpr int kBadJpeg = 3, kAllocatorFailure = 5, kExecutionFailed = 6,
               kArchMismatch = 7, kNotSupported = 9;
-
-template <typename Function>
-Function* of_fake(const char* name) {
-  static void* const library = dlopen(FAKE_NVJPEG, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw std::runtime_error(dlerror());
-  return reinterpret_cast<Function*>(dlsym(library, name));
-}
-void fake_fail(const char* function, int status, int at = 1) {
-  of_fake<FakeNvjpegFail>("fake_nvjpeg_fail")(function, status, at);
-}
-int seen(const char* what) { return of_fake<FakeNvjpegSeen>("fake_nvjpeg_seen")(what); }
 
 NvjpegOptions options() {
   static_cast<void>(table());
@@ -323,7 +311,7 @@ TEST_F(CudaNvjpegSlide, ABatchThatFailsIsDecodedTileByTile) {
 TEST_F(CudaNvjpegSlide, WhatTheEngineDoesNotTakeIsTheCpus) {
   const auto slide = write(440, 440);
   const NvjpegSlide there(slide, decoders());
-  of_fake<FakeNvjpegSet>("fake_nvjpeg_set")("refused", 1);
+  fake_set("refused", 1);
   for (const auto& [column, row] : places(*slide)) {
     EXPECT_EQ(tile(there, 0, column, row), tile(*slide, 0, column, row));
   }
