@@ -42,7 +42,10 @@ class NvjpegDecoder(TileDecoder):
 
     def __init__(self, gpu: int, library: str) -> None:
         """Asks whether there is one; raises `DeviceError` and `SlideError`."""
-        found = _core.cuda.JpegDecoder(gpu, library, "auto")
+        try:
+            found = _core.cuda.JpegDecoder(gpu, library, "auto")
+        except DeviceError as error:
+            raise DeviceError(f"{error}; the decoder cpu needs none") from error
         version = ".".join(map(str, found.version))
         #: As the record names it.
         self.name = f"nvjpeg {version}, {found.backend}"

@@ -171,7 +171,7 @@ def test_without_one_nothing_begins(
 ) -> None:
     if not missing_cuda():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(DeviceError):
+    with pytest.raises(DeviceError, match="the decoder cpu needs none"):
         scored(slide, package, decoder="nvjpeg")
     out = tmp_path / "out"
     call = ["score", str(slide), "-o", str(out), "--decoder", "nvjpeg"]
