@@ -13,6 +13,8 @@ from typing import Any
 from moved import Row, points
 
 import her2fast
+from her2fast.models.package import load_package
+from her2fast.opened_slide import open_input
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -38,26 +40,25 @@ def told(quality: int, reading: str, level: int) -> list[str]:
     ]
 
 
-def level_read(downsamples: list[int], reading: str, spacing_um: float) -> int:
-    """The downsample of the level that is read for 1 um/px."""
-    if reading == "level0":
-        return 1
-    return max(n for n in downsamples if n * spacing_um <= 1.0)
+def level_read(path: Path, reading: str) -> int:
+    """The downsample of the level that is read of a file."""
+    slide = open_input(path)
+    reader = slide.reader(workers=1, reading=reading)
+    level, _ = reader.plan(load_package(None).spacing_um)
+    return round(slide.core.levels[0][0] / slide.core.levels[level][0])
 
 
 def as_stored(
     raw: Path,
-    spacing_um: float,
     quality: int,
-    readings: Mapping[str, tuple[list[int], str]],
-    results: Mapping[str, her2fast.Result],
+    files: Mapping[str, tuple[Path, str, her2fast.Result]],
 ) -> Row:
     """Raw pixels pushed with how they are stored, against readings of what is."""
     out: Row = {}
-    for name, (downsamples, reading) in readings.items():
-        level = level_read(downsamples, reading, spacing_um)
+    for name, (path, reading, result) in files.items():
+        level = level_read(path, reading)
         record = pushed(raw, *told(quality, reading, level))
-        expected = results[name].record
+        expected = result.record
         out[name] = {
             "points": points(record["class_px"], expected["class_px"]),
             "class_px": record["class_px"],

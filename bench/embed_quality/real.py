@@ -17,8 +17,7 @@ import her2fast
 SPACING_UM = 0.24  # an estimate, as in bench/real_cores
 #: The cores are JPEG files: cut off, so that new blocks do not lie on theirs.
 CUT_PX = (5, 3)
-DOWNSAMPLES = [1, 4, 16]
-READINGS = {name: (DOWNSAMPLES, name) for name in ("level0", "scaled")}
+READINGS = ("level0", "scaled")
 
 
 def real_cores(folder: Path, qualities: tuple[int, ...]) -> Row:
@@ -40,7 +39,7 @@ def core(path: Path, qualities: tuple[int, ...]) -> Row:
         row["class_px"] = reference.record["class_px"]
         for quality in qualities:
             stored = Path(work, f"{quality}.svs")
-            store(stored, rgb, quality, DOWNSAMPLES, SPACING_UM)
+            store(stored, rgb, quality, [1, 4, 16], SPACING_UM)
             results = {
                 reading: her2fast.score(stored, reading=reading, workers=1)
                 for reading in READINGS
@@ -48,5 +47,10 @@ def core(path: Path, qualities: tuple[int, ...]) -> Row:
             row[str(quality)] = {
                 reading: compare(reference, result)
                 for reading, result in results.items()
-            } | {"as_stored": as_stored(raw, SPACING_UM, quality, READINGS, results)}
+            }
+            files = {
+                reading: (stored, reading, result)
+                for reading, result in results.items()
+            }
+            row[str(quality)]["as_stored"] = as_stored(raw, quality, files)
     return row

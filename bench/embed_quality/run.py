@@ -112,21 +112,20 @@ def measure(case: Case, work: Path) -> Row:
             )
             row["chroma_only"] = colors_only(rgb, reference, Path(folder), spacing_um)
         for quality in QUALITIES:
-            results = {}
+            results, files = {}, {}
             for name, (downsamples, reading) in READINGS.items():
                 path = Path(folder, f"{quality}-{len(downsamples)}.svs")
                 if not path.exists():
                     store(path, rgb, quality, downsamples, spacing_um)
                 results[name] = her2fast.score(path, reading=reading, workers=1)
+                files[name] = (path, reading, results[name])
             row["against_pushed"][str(quality)] = {
                 name: compare(reference, result) for name, result in results.items()
             }
             row["default_against_level0_exact"][str(quality)] = compare(
                 results["level0_exact"], results["default"]
             )
-            row["as_stored"][str(quality)] = as_stored(
-                raw, spacing_um, quality, READINGS, results
-            )
+            row["as_stored"][str(quality)] = as_stored(raw, quality, files)
             exact[quality] = results["level0_exact"]
         row["told_80"] = told_wrong(raw, exact)
     return row

@@ -25,7 +25,8 @@ from her2fast.measure import Models, default_workers, run_session  # noqa: E402
 from her2fast.methods.patches import patch_session  # noqa: E402
 from her2fast.models.package import MethodPackage, load_package  # noqa: E402
 from her2fast.models.runner import Runner  # noqa: E402
-from her2fast.scoring import OpenedSlide, Scorer, open_input  # noqa: E402
+from her2fast.opened_slide import OpenedSlide, open_input  # noqa: E402
+from her2fast.scoring import Scorer  # noqa: E402
 from her2fast.training.vision import submodule  # noqa: E402
 
 GOAL_S = 2.0

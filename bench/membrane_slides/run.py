@@ -25,10 +25,11 @@ from her2fast.methods.cell_decision import MIN_CELLS, decide_cells
 from her2fast.methods.membrane import Finder
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
+from her2fast.opened_slide import open_input
 from her2fast.phantom.cohort import Request, make_cohort, slide_name
 from her2fast.phantom.spec import SlideSpec
 from her2fast.record import digest, method_record, settings_for
-from her2fast.scoring import Scorer, decide_with, open_input
+from her2fast.scoring import Scorer, decide_with
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import her2fast
 from her2fast import _core, guidelines
 from her2fast.models.package import load_package
+from her2fast.opened_slide import open_input
 from her2fast.phantom.cohort import DEFAULT_JPEG_QUALITY
 from her2fast.phantom.slide import Camera
-from her2fast.scoring import Scorer, decide, open_input
+from her2fast.scoring import Scorer, decide
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]

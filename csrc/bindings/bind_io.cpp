@@ -5,6 +5,7 @@
 #include "her2fast/slide.h"
 #include "her2fast/tiff_writer.h"
 #include "io/container/openslide.h"
+#include "io/resample.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -99,8 +100,7 @@ void bind_slide(py::module_& m) {
             if (level < 0 || static_cast<std::size_t>(level) >= s.info().levels.size()) {
               throw py::index_error("the slide has no such level");
             }
-            if (denominator != 1 && denominator != 2 && denominator != 4 &&
-                denominator != 8) {
+            if (!is_denominator(denominator)) {
               throw std::invalid_argument("need denominator 1, 2, 4 or 8, got " +
                                           std::to_string(denominator));
             }

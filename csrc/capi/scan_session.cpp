@@ -116,11 +116,10 @@ std::optional<StoredCoding> stored_coding(const her2_session_options& options,
         "need stored_downsample 0 or 1 for HER2_READ_LEVEL0, got " +
         std::to_string(coding.downsample));
   }
-  for (const int denominator : kDecodeDenominators) {
-    if (mode != ReadingMode::kExact &&
-        fine_enough(working, frame.spacing_x, coding.downsample, 1, denominator)) {
-      coding.denominator = denominator;
-    }
+  if (mode != ReadingMode::kExact) {
+    coding.denominator = coarsest_denominator([&](int n) {
+      return fine_enough(working, frame.spacing_x, coding.downsample, 1, n);
+    });
   }
   return coding;
 }

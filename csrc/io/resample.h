@@ -44,8 +44,17 @@ constexpr bool fine_enough(Spacing target, Spacing level0, std::int64_t down_num
          Wide{101} * target.pm * down_den;
 }
 
-/// What JPEG can be decoded at, beside 1.
-inline constexpr int kDecodeDenominators[] = {2, 4, 8};
+/// What JPEG can be decoded at: 1, 1/2, 1/4, 1/8.
+constexpr bool is_denominator(int n) { return n == 1 || n == 2 || n == 4 || n == 8; }
+/// The coarsest for which `fits(denominator)`; 1 is always one.
+template <typename Fits>
+int coarsest_denominator(const Fits& fits) {
+  int coarsest = 1;
+  for (const int n : {2, 4, 8}) {
+    if (fits(n)) coarsest = n;
+  }
+  return coarsest;
+}
 
 /// Source interval [first, end) under grid pixels [index, index + count). 0 < count.
 struct SourceSpan {

@@ -75,12 +75,9 @@ ReadPlan plan_read(const Slide& slide, const SlideFrame& frame, Spacing target,
   }
   if (mode != ReadingMode::kExact) {
     const Level& level = levels[static_cast<std::size_t>(plan.level)];
-    for (const int denominator : kDecodeDenominators) {
-      if (slide.can_scale(plan.level, denominator) &&
-          passes(level, frame, denominator, target)) {
-        plan.denominator = denominator;
-      }
-    }
+    plan.denominator = coarsest_denominator([&](int n) {
+      return slide.can_scale(plan.level, n) && passes(level, frame, n, target);
+    });
   }
   return plan;
 }
@@ -289,7 +286,7 @@ TileStatus TileReader::Impl::read_block(const ReadPlan& plan, AxisStep step_x,
     }
     return status;
   };
-  for (std::int64_t row = row0; row <= row1; ++row) {
+  for (std::int64_t row = row0; row <= row1 && slide->decodes_together(); ++row) {
     for (std::int64_t column = column0; column <= column1; ++column) {
       if (cache.has({plan.level, plan.denominator, column, row})) continue;
       slide->will_read(plan.level, column, row);

@@ -73,6 +73,7 @@ class NvjpegSlide final : public Slide {
   /// Of a level that the GPU decodes: only 1, since nvJPEG has no smaller decoding.
   bool can_scale(int level, int denominator) const override;
   void expect_tile(int level, std::int64_t column, std::int64_t row) const override;
+  bool decodes_together() const override { return true; }
   void will_read(int level, std::int64_t column, std::int64_t row) const override;
   std::string fingerprint() const override;
 

@@ -11,7 +11,6 @@
 
 #include "core/number_text.h"
 #include "her2fast/error.h"
-#include "her2fast/tiff_writer.h"
 #include "io/codec/jpeg.h"
 #include "io/container/tiff_directory.h"
 #include "io/resample.h"
@@ -106,7 +105,7 @@ void StoredCoding::check() const {
   need(downsample >= 1 && downsample <= kMaxDownsample,
        "a stored downsample of 1 to " + std::to_string(kMaxDownsample) + ", got " +
            std::to_string(downsample));
-  need(denominator == 1 || std::ranges::count(kDecodeDenominators, denominator) == 1,
+  need(is_denominator(denominator),
        "a decoding at 1, 1/2, 1/4 or 1/8, got 1/" + std::to_string(denominator));
 }
 

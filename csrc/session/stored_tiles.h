@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "her2fast/strip_assembler.h"
+#include "her2fast/tiff_writer.h"
 #include "io/codec/jpeg_encode.h"
 
 namespace her2fast {
@@ -25,10 +26,9 @@ struct StoredCoding {
   int jpeg_quality = 0;  ///< 1 to 100, on libjpeg's scale with its own tables; or 0 and
   std::optional<io::JpegQuantization> tables;  ///< the host's own
   io::JpegChroma chroma = io::JpegChroma::k420;
-  std::int32_t tile_px = 256;    ///< a multiple of 16, 64 to 4096
+  std::int32_t tile_px = kUsualTilePx;  ///< of `is_tile_px`
   std::int32_t downsample = 1;   ///< of level 0, 1 to 64: means of that many px a side
   std::int32_t denominator = 1;  ///< decoded at 1, 1/2, 1/4 or 1/8, as a reader does
-  bool operator==(const StoredCoding&) const = default;
 
   /// @throws std::invalid_argument
   void check() const;

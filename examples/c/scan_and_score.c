@@ -465,8 +465,10 @@ int main(int argc, char** argv) {
       s.stored_tables = value;
     } else if (strcmp(name, "--stored-downsample") == 0) {
       s.stored_downsample = atoi(value);
+      if (s.stored_downsample == 0) return usage();
     } else if (strcmp(name, "--stored-tile") == 0) {
       s.stored_tile_px = atoi(value);
+      if (s.stored_tile_px == 0) return usage();
     } else if (strcmp(name, "--stored-chroma") == 0) {
       if (!chosen(value, kChroma, &s.stored_chroma)) return usage();
     } else if (strcmp(name, "--stored-read") == 0) {

@@ -90,7 +90,7 @@ def convert(
     Raises `UsageError` where `output` exists or a plain image comes without `mpp`, and
     `SlideError` with an input code.
     """
-    from her2fast.scoring import open_core
+    from her2fast.opened_slide import open_core
 
     target = check_output(output, overwrite)
     if target.exists() and os.path.exists(source) and target.samefile(source):

@@ -15,9 +15,10 @@ from her2fast import _core
 from her2fast.errors import SlideError
 from her2fast.manifest import Entry, region_of
 from her2fast.measure import crash_as_code
+from her2fast.opened_slide import OpenedSlide, display_name
 from her2fast.record import empty_slide
 from her2fast.run import RunOptions, check_run_regions, exit_code_of
-from her2fast.scoring import OpenedSlide, as_roi, check_roi, display_name
+from her2fast.scoring import as_roi, check_roi
 from her2fast.slide_info import SlideInfo, describe_slide
 from her2fast.store import ResultsFolder
 

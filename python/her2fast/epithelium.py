@@ -27,15 +27,15 @@ from her2fast.methods.epithelium import CELL_PX, EpitheliumMap, find_epithelium
 from her2fast.methods.membrane import unreadable
 from her2fast.models.package import ModelPackage, load_segmenter
 from her2fast.models.superpixel_svm import SuperpixelRunner
-from her2fast.record import empty_slide
-from her2fast.run import exit_code_of
-from her2fast.scoring import (
+from her2fast.opened_slide import (
     OpenedSlide,
     check_unchanged,
     display_name,
     nameless,
     open_input,
 )
+from her2fast.record import empty_slide
+from her2fast.run import exit_code_of
 from her2fast.store import ResultsFolder
 
 Record = dict[str, Any]

@@ -29,6 +29,7 @@ from her2fast.export.results_table import (
     results_parquet,
     worklist_csv,
 )
+from her2fast.opened_slide import OpenedSlide
 from her2fast.overview import OVERVIEW_PX, overview_frame
 from her2fast.record import Record
 from her2fast.report import cohort_html, report_html
@@ -43,7 +44,7 @@ from her2fast.report.pictures import (
     view_for,
 )
 from her2fast.report.view import AREAS_MEAN_SOMETHING
-from her2fast.scoring import OpenedSlide, Result
+from her2fast.scoring import Result
 from her2fast.store import ResultsFolder
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from her2fast.errors import REASON_CODES, SlideError, UsageError
 from her2fast.manifest import BadRow, Entry, scan_manifest
-from her2fast.scoring import display_name, nameless, open_input
+from her2fast.opened_slide import display_name, nameless, open_input
 
 __all__ = ["PROBLEMS", "ManifestReport", "Problem", "check_manifest"]
 

@@ -44,6 +44,13 @@ from her2fast.models.runner import (
     open_runner,
     use_one_thread,
 )
+from her2fast.opened_slide import (
+    OpenedSlide,
+    check_unchanged,
+    display_name,
+    nameless,
+    open_input,
+)
 from her2fast.overview import overview_frame
 from her2fast.record import (
     DecideSettings,
@@ -55,16 +62,11 @@ from her2fast.record import (
 )
 from her2fast.scoring import (
     Measurement,
-    OpenedSlide,
     RoiLike,
     Scorer,
     as_roi,
     asked_settings,
     check_roi,
-    check_unchanged,
-    display_name,
-    nameless,
-    open_input,
 )
 
 __all__ = [

@@ -9,8 +9,8 @@ import re
 from her2fast import _core
 from her2fast.errors import SlideError
 from her2fast.full_hash import full_sha256
+from her2fast.opened_slide import open_core
 from her2fast.record import Record
-from her2fast.scoring import open_core
 from her2fast.store import ResultsFolder
 
 __all__ = ["reopen"]

@@ -22,6 +22,7 @@ from her2fast.export.atomic import atomic_write
 from her2fast.exports import ExportOptions, write_tables
 from her2fast.manifest import Entry, check_regions
 from her2fast.models.package import MethodPackage, load_package, printable
+from her2fast.opened_slide import display_name, nameless
 from her2fast.record import (
     Provenance,
     empty_slide,
@@ -30,7 +31,7 @@ from her2fast.record import (
     settings_for,
     unmeasured,
 )
-from her2fast.scoring import Result, Scorer, display_name, nameless
+from her2fast.scoring import Result, Scorer
 from her2fast.slide_job import AnyResult, Method, SlideJob, score_slide, write_result
 from her2fast.store import ResultsFolder
 from her2fast.supervise import STALL_S, JobFailed, Supervisor

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from her2fast.errors import SlideError
+from her2fast.opened_slide import OpenedSlide, display_name, open_core, open_input
 from her2fast.record import Record, empty_slide
-from her2fast.scoring import OpenedSlide, display_name, open_core, open_input
 
 EXIT_ALL = 20
 

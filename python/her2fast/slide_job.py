@@ -13,6 +13,7 @@ from her2fast.manifest import Entry, region_of
 from her2fast.measure import OnStage, Progress, crash_as_code
 from her2fast.membrane_decision import MembraneResult
 from her2fast.membrane_exports import write_membranes
+from her2fast.opened_slide import OpenedSlide, display_name, nameless, open_input
 from her2fast.record import (
     DecideSettings,
     Provenance,
@@ -22,16 +23,7 @@ from her2fast.record import (
     unmeasured,
 )
 from her2fast.report.pictures import OpenReader
-from her2fast.scoring import (
-    OpenedSlide,
-    Result,
-    as_roi,
-    asked_settings,
-    check_roi,
-    display_name,
-    nameless,
-    open_input,
-)
+from her2fast.scoring import Result, as_roi, asked_settings, check_roi
 from her2fast.store import ResultsFolder
 from her2fast.supervise import Report
 

@@ -26,7 +26,7 @@ from her2fast import _core
 from her2fast.convert import Box, Converted, convert_slide
 from her2fast.errors import UsageError
 from her2fast.export.atomic import atomic_write
-from her2fast.scoring import OpenedSlide, open_input
+from her2fast.opened_slide import OpenedSlide, open_input
 from her2fast.tma_grid import CELL_UM, Core, clipped, find_islands, lay_grid
 from her2fast.tma_list import read_cores
 

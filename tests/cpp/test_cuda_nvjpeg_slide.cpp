@@ -207,10 +207,27 @@ TEST_F(CudaNvjpegSlide, ReadersGetTheFullyDecodedPixels) {
         EXPECT_EQ(read_all(there, mode, workers, um), want) << um;
         EXPECT_EQ(there->counts().on_cpu, 0);
         EXPECT_GT(there->counts().tiles, 0);
+        // Readers name the tiles of a request: where it needs several new ones, they are
+        // one batch.
+        if (um == 0.5) {
+          EXPECT_LT(there->counts().batches, there->counts().tiles);
+        }
         EXPECT_EQ(there->fingerprint(), slide->fingerprint());
       }
     }
   }
+}
+
+TEST_F(CudaNvjpegSlide, ABatchHasAtMostAsManyAsOneCodeDecodes) {
+  const auto slide = write(560, 560);
+  const NvjpegSlide there(slide, decoders());
+  const auto all = places(*slide);
+  ASSERT_EQ(all.size(), 81u);
+  for (const auto& [column, row] : all) there.will_read(0, column, row);
+  tile(there, 0, 0, 0);
+  EXPECT_EQ(seen("items"), 50);
+  tile(there, 0, 8, 8);
+  EXPECT_EQ(seen("items"), 31);
 }
 
 TEST_F(CudaNvjpegSlide, WhatIsNamedIsDecodedWithWhatIsAskedFor) {

@@ -70,6 +70,31 @@ TEST(ScanFeed, DrainsAndStopsWhileTheThreadSleeps) {
   stopped.feed.end();
 }
 
+// Tissue fills the batches, which nobody computes: the thread waits for room. When the
+// session ends it must not code the many tiles that are left of the rectangle.
+TEST(ScanFeed, CodesNoMoreTilesOfASessionThatEnded) {
+  const PatchMethodSpec spec = small_spec();
+  Session session(make_patch_method(spec));
+  StoredCoding coding;
+  coding.jpeg_quality = 80;
+  coding.tile_px = 64;
+  ScanFeedLimits limits = ScanFeedLimits::share(std::size_t{64} << 20, true);
+  limits.batch_bytes = 1;
+  ScanFeed feed(session, spec.frame, limits, coding);
+  const auto rgb = pixels_of({0, 0, 0, kWidth, spec.frame.height_px, {}});
+  ASSERT_TRUE(feed.try_push({0, 0, kWidth, spec.frame.height_px, rgb.data()}, {}));
+  std::int64_t before = -1, now = 0;
+  while (now == 0 || now != before) {  // until it waits
+    before = now;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    now = feed.counts().strips.answered;
+  }
+  const std::int64_t all = session.progress().planned;
+  ASSERT_LT(now, all / 2);
+  feed.end();
+  EXPECT_LE(feed.counts().strips.answered, now + 1);
+}
+
 /// The first release holds the thread until the test lets it go.
 struct Releases {
   std::promise<void> held, go;

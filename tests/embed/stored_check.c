@@ -221,6 +221,10 @@ static void test_refusals(her2_engine* engine) {
   CHECK(her2_session_open_slide(engine, slide, &options, &session) ==
         HER2_INVALID_ARGUMENT);
   CHECK(session == NULL && strstr(her2_last_error(), "stored already") != NULL);
+  options.stored_quality = 0;
+  options.stored_tile_px = 256; /* of no use alone, and not ignored */
+  CHECK(her2_session_open_slide(engine, slide, &options, &session) ==
+        HER2_INVALID_ARGUMENT);
   her2_slide_close(slide);
 }
 

@@ -104,7 +104,7 @@ def test_a_damaged_tile_is_what_the_cpu_says(
     for key in ("tiles", "class_px", "status", "code"):
         assert got[key] == want[key]
     assert got["warnings"] == [
-        "nvJPEG does not take 1 of the tiles; the CPU decoded them"
+        "nvJPEG does not take all of the tiles; the CPU decoded the others"
     ]
 
 

@@ -40,7 +40,8 @@ from her2fast.methods.epithelium import CELL_PX, find_epithelium
 from her2fast.models.package import VECTORS_FILE, load_package, load_tumor_package
 from her2fast.models.runner import open_runner
 from her2fast.models.superpixel_svm import Machine, SuperpixelRunner, read_machine
-from her2fast.scoring import Scorer, open_input
+from her2fast.opened_slide import open_input
+from her2fast.scoring import Scorer
 from her2fast.training.stages import run_stage
 
 Bytes = npt.NDArray[np.uint8]

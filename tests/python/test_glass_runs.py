@@ -17,8 +17,8 @@ from membrane_cases import lattice, write_case
 
 from her2fast import _core, membranes
 from her2fast.membranes import MembraneResult, glass_of_slide, score_membranes
+from her2fast.opened_slide import open_input
 from her2fast.record import empty_slide
-from her2fast.scoring import open_input
 
 Bytes = npt.NDArray[np.uint8]
 SCHEMA = Path(__file__).parents[2] / "python/her2fast/data/schemas/result.json"

@@ -28,7 +28,8 @@ from her2fast.methods.cell_tiles import CORRUPT, MISSING, READ, CellTiles
 from her2fast.methods.tumor_rows import tumor_px_of_tile
 from her2fast.models.membrane_package import load_membrane_package
 from her2fast.models.package import load_package
-from her2fast.scoring import Scorer, open_input
+from her2fast.opened_slide import open_input
+from her2fast.scoring import Scorer
 
 Bytes = npt.NDArray[np.uint8]
 SCHEMA = Path(__file__).parents[2] / "python/her2fast/data/schemas/result.json"

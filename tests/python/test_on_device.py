@@ -29,7 +29,7 @@ from her2fast.methods.patches import patch_session
 from her2fast.models.on_device import MOST_THREADS, DeviceModels, pipeline_of
 from her2fast.models.package import MethodPackage, load_package
 from her2fast.models.runner import one_intra_op_thread
-from her2fast.scoring import open_input
+from her2fast.opened_slide import open_input
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ import slides
 import torch
 
 import her2fast
-from her2fast import _core, scoring
+from her2fast import _core, opened_slide
 from her2fast.errors import DeviceError, SlideError, UsageError
 from her2fast.models.package import MethodPackage, load_package
+from her2fast.opened_slide import open_input
 from her2fast.record import failed_record, unmeasured
-from her2fast.scoring import Result, Scorer, open_input
+from her2fast.scoring import Result, Scorer
 
 
 def schema(name: str) -> Any:
@@ -329,9 +330,9 @@ def test_a_slide_with_bounds_warns_of_its_two_frames(
         def properties(self) -> dict[str, str]:
             return {"openslide.bounds-x": "20480", "openslide.bounds-y": "512"}
 
-    monkeypatch.setattr(scoring, "open_core", Bounded)
+    monkeypatch.setattr(opened_slide, "open_core", Bounded)
     monkeypatch.setattr(
-        scoring._core,
+        opened_slide._core,
         "resolve_frame",
         lambda core, mpp: ((1.0, 1.0), "vendor", None),
     )

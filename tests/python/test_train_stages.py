@@ -27,7 +27,8 @@ from her2fast import _core
 from her2fast.cli import run as cli_run
 from her2fast.errors import DeviceError, UsageError
 from her2fast.models.package import load_package
-from her2fast.scoring import Scorer, open_input
+from her2fast.opened_slide import open_input
+from her2fast.scoring import Scorer
 from her2fast.training.checkpoint import read_tensors
 from her2fast.training.cohort import load_cohort
 from her2fast.training.extract import Cutter, Cutting

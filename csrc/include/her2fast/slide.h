@@ -94,8 +94,10 @@ class Slide {
   /// A hint that this tile will be read soon. Does nothing, or starts reading its bytes
   /// in the background; never fails.
   virtual void expect_tile(int level, std::int64_t column, std::int64_t row) const;
-  /// The caller is about to read this tile, with others that it names: for slides that
-  /// decode several at once. Does nothing else; never fails.
+  /// Whether tiles are decoded several at once, so that naming them first is of use.
+  virtual bool decodes_together() const { return false; }
+  /// The caller is about to read this tile, with others that it names. Does nothing where
+  /// tiles are not decoded together; never fails.
   virtual void will_read(int level, std::int64_t column, std::int64_t row) const;
   /// Size and SHA-256 over size, first and last 1 MiB and 64 evenly spread 64 KiB blocks;
   /// hex.

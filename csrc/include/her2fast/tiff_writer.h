@@ -15,6 +15,7 @@ namespace her2fast {
 
 /// Sides of stored tiles, px; TIFF asks for multiples of 16.
 inline constexpr std::int32_t kLeastTilePx = 64, kMostTilePx = 4096, kTileStepPx = 16;
+inline constexpr std::int32_t kUsualTilePx = 256;
 inline constexpr bool is_tile_px(std::int64_t side) {
   return side >= kLeastTilePx && side <= kMostTilePx && side % kTileStepPx == 0;
 }
@@ -22,9 +23,9 @@ inline constexpr bool is_tile_px(std::int64_t side) {
 std::string tile_px_text();
 
 struct PyramidOptions {
-  double spacing_um = 0.0;     ///< level-0 spacing, required, 0.08 to 2.0
-  std::int32_t tile_px = 256;  ///< multiple of 16, 64 to 4096
-  int jpeg_quality = 90;       ///< 1 to 100; 0 = Deflate, lossless
+  double spacing_um = 0.0;              ///< level-0 spacing, required, 0.08 to 2.0
+  std::int32_t tile_px = kUsualTilePx;  ///< of `is_tile_px`
+  int jpeg_quality = 90;                ///< 1 to 100; 0 = Deflate, lossless
   std::vector<int> downsamples = {
       1, 4,
       16};  ///< of level 0; levels under one tile a side are left out, the first is 1

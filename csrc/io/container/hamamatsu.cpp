@@ -57,7 +57,7 @@ class NdpiSlide final : public Slide {
 
   bool can_scale(int level, int denominator) const override {
     images_.at(static_cast<std::size_t>(level));
-    return denominator == 1 || std::ranges::count(kDecodeDenominators, denominator) == 1;
+    return is_denominator(denominator);
   }
 
   void expect_tile(int level, std::int64_t column, std::int64_t row) const override {

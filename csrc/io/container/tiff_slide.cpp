@@ -63,7 +63,7 @@ class TiffSlide final : public Slide, public HasIccProfile, public HasJpegTiles 
   bool can_scale(int level, int denominator) const override {
     const TiledImage& image = images_.at(static_cast<std::size_t>(level));
     if (denominator == 1) return true;
-    return is_jpeg(image) && std::ranges::count(kDecodeDenominators, denominator) == 1 &&
+    return is_jpeg(image) && is_denominator(denominator) &&
            image.tile_width_px % denominator == 0 &&
            image.tile_height_px % denominator == 0;
   }

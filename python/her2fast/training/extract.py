@@ -23,7 +23,7 @@ from her2fast.manifest import LABELS, region_of, roi_for
 from her2fast.measure import Models, default_workers, run_session
 from her2fast.models.package import ModelPackage
 from her2fast.models.runner import check_device, open_runner
-from her2fast.scoring import OpenedSlide, open_input
+from her2fast.opened_slide import OpenedSlide, open_input
 from her2fast.slide import Slide, _as_geometry, open_slide
 from her2fast.training.cohort import TrainingSlide
 from her2fast.training.config_sections import HALO_PX, PATCH_PX, TILE_PX
