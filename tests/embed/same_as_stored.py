@@ -63,6 +63,22 @@ def write(path: Path, rgb: np.ndarray, case: Stored, quality: int) -> None:
     )
 
 
+def contradiction(program: str) -> list[str]:
+    """A JPEG with other chroma than is said must be refused."""
+    package = str(Path(load_package(None).classify.folder).parent)
+    with tempfile.TemporaryDirectory() as folder:
+        jpeg = Path(folder, "any.jpg")
+        Image.new("RGB", (16, 16)).save(jpeg, "jpeg", subsampling="4:2:2")
+        told = ["--stored-tables", str(jpeg), "--stored-chroma"]
+        command = [program, package, "--size", "512x512", *told]
+        refused = subprocess.run([*command, "444"], capture_output=True, text=True)
+        taken = subprocess.run([*command, "422"], capture_output=True, text=True)
+    words = "need stored_chroma of 4:2:2, as this JPEG has it, got 4:4:4"
+    if refused.returncode == 0 or words not in refused.stderr or taken.returncode != 0:
+        return [f"need {words!r}, got {refused.stderr!r}, {taken.stderr!r}"]
+    return []
+
+
 def scanned(program: str, engine: str, raw: Path, *told: str) -> dict[str, object]:
     """The record of the scanner's pixels."""
     folder = Path(load_package(None).classify.folder).parent
@@ -126,7 +142,8 @@ def main(program: str, engine: str, slide: str) -> int:
     with her2fast.open_slide(slide, reading="exact") as opened:
         width, height = opened.dimensions
         rgb = opened.read(0, 0, (width, height), opened.spacing_um[0])
-    wrong = [line for case in CASES for line in check(program, engine, rgb, case)]
+    wrong = contradiction(program)
+    wrong += [line for case in CASES for line in check(program, engine, rgb, case)]
     print("\n".join(wrong) or f"{len(CASES)} files, equal")
     return 1 if wrong else 0
 
